@@ -1,0 +1,67 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One section per layer, lowest first; a target may import what stands above it here and is named in its list.
+// `--explicit-target-dependency-import-check error` holds the build to it.
+
+let settings: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .treatAllWarnings(as: .error),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: [.byName(name: name), "TestSupport"] + dependencies, resources: resources,
+    swiftSettings: settings)
+}
+
+let package = Package(
+  name: "compress",
+  products: [
+    .library(name: "CompressKit", targets: ["CompressKit"]),
+    .library(name: "CompressCommand", targets: ["CompressCommand"]),
+    .executable(name: "compress", targets: ["compress"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: [
+    // System libraries and inner loops.
+    .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
+    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"]), .brew(["pcre2"])]),
+    .target(name: "CKernels", cSettings: [.define("_GNU_SOURCE")]),
+
+    // Storage, arithmetic, text.
+    module("StrictJSON"),
+    module("Tensors", ["CKernels", "COpenBLAS"]),
+    module("Tokenizers", ["StrictJSON", "CPCRE2"]),
+
+    // Checkpoints and the models in them.
+    module("CheckpointIO", ["Tensors", "StrictJSON"]),
+    module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
+    module("Formats", ["Models", "CheckpointIO", "StrictJSON", "Tensors"]),
+
+    // What is done to a model.
+    module("Passes", ["Models", "Tensors"]),
+    module("Quantization", ["Passes", "Models", "Tensors"]),
+    module("Evaluation", ["Models", "Tensors"]),
+
+    // Recipes, the umbrella, the command.
+    module("Recipes", ["Passes", "StrictJSON", .product(name: "Yams", package: "Yams")]),
+    module(
+      "CompressKit",
+      [
+        "Recipes", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors", "StrictJSON",
+      ]),
+    module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+    .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
+  ]
+)

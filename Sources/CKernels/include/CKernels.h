@@ -1,0 +1,63 @@
+// The inner loops of compress: one operation per file, plain pointers and counts, no allocation, no state, no threads.
+//
+// Every function chooses its instruction set once, at run time. The plain definition of what each computes is
+// `Tensors/Reference.swift`, and a test holds every function to it on ragged sizes.
+#ifndef COMPRESS_CKERNELS_H
+#define COMPRESS_CKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// The instruction set the functions below run on: "avx512", "avx2", or "baseline" (SSE2, NEON).
+const char *compress_instruction_set(void);
+
+// Conversions; narrowing rounds to nearest even. (convert.c)
+void compress_bf16_to_f32(const uint16_t *in, float *out, size_t count);
+void compress_f16_to_f32(const uint16_t *in, float *out, size_t count);
+void compress_f32_to_bf16(const float *in, uint16_t *out, size_t count);
+void compress_f32_to_f16(const float *in, uint16_t *out, size_t count);
+/// 1 where an element is infinite or not a number.
+int compress_has_nonfinite(const float *in, size_t count);
+
+/// out = x / sqrt(mean(x²) + epsilon) · weight, for one row. (norm.c)
+void compress_rms_norm(const float *x, const float *weight, float epsilon, float *out, size_t count);
+/// a += b. (norm.c)
+void compress_add(float *a, const float *b, size_t count);
+
+/// row = softmax(scale · row), in place. (softmax.c)
+void compress_softmax(float *row, float scale, size_t count);
+/// log Σ exp(row). (softmax.c)
+double compress_log_sum_exp(const float *row, size_t count);
+/// Σ p · (log p − log q) with p = softmax(reference), q = softmax(row), given both rows' log-sum-exp. (softmax.c)
+double compress_kl_divergence(const float *reference, double reference_lse, const float *row, double lse, size_t count);
+
+/// gate = act(gate) · up, in place. (activation.c)
+void compress_silu_gate(float *gate, const float *up, size_t count);
+void compress_gelu_tanh_gate(float *gate, const float *up, size_t count);
+
+/// Rotates the halves of every head of one row in place: cosine and sine hold half a head each. (rotary.c)
+void compress_rotary(float *row, const float *cosine, const float *sine, size_t heads, size_t head_size);
+
+/// Smallest and largest element; both 0 for no elements. (quantize.c)
+void compress_range(const float *w, size_t count, float *smallest, float *largest);
+/// codes = clip(rint(w / scale) + zero, 0, top). (quantize.c)
+void compress_quantize(const float *w, float scale, float zero, float top, uint8_t *codes, size_t count);
+/// out = scale · (codes − zero). (quantize.c)
+void compress_dequantize(const uint8_t *codes, float scale, float zero, float *out, size_t count);
+/// Σ importance · (w − scale · (code − zero))² over the codes that `compress_quantize` would choose; importance may be null. (quantize.c)
+float compress_quantization_error(const float *w, const float *importance, float scale, float zero, float top, size_t count);
+
+/// GPTQ inside one block of columns, many rows at once. (gptq.c)
+///
+/// All matrices are [columns × rows]: element (column, row) at column · rows + row. `target` enters as the original weights plus the
+/// feedback of earlier blocks and is overwritten; `weight` is the original; `feedback` is the unit upper triangular factor's
+/// [columns × columns] diagonal block with row stride `feedback_stride`. Leaves codes and the errors weight − dequantized.
+void compress_gptq_block(
+    float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, const float *zero, float top,
+    uint8_t *codes, float *errors, size_t columns, size_t rows);
+
+/// Packs codes of `bits` bits into a little-endian bit string; ceil(count · bits / 32) words, the last padded with zero bits. (pack.c)
+void compress_pack_bits(const uint8_t *codes, size_t count, unsigned bits, uint32_t *words);
+void compress_unpack_bits(const uint32_t *words, size_t count, unsigned bits, uint8_t *codes);
+
+#endif

@@ -1,0 +1,22 @@
+// Root mean square normalisation. The sum runs in 16 lanes with a fixed order of reduction, so it vectorises without reassociation flags.
+#include "dispatch.h"
+
+BODY void compress_rms_norm_body(const float *x, const float *weight, float epsilon, float *out, size_t count) {
+  float lane[16] = {0};
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (size_t j = 0; j < 16; j++) lane[j] += x[i + j] * x[i + j];
+  double sum = 0;
+  for (size_t j = 0; j < 16; j++) sum += lane[j];
+  for (; i < count; i++) sum += (double)x[i] * x[i];
+  const float factor = (float)(1.0 / sqrt(sum / (double)count + epsilon));
+  for (i = 0; i < count; i++) out[i] = x[i] * factor * weight[i];
+}
+VARIANTS(
+    void, compress_rms_norm, (const float *x, const float *weight, float epsilon, float *out, size_t count),
+    (x, weight, epsilon, out, count))
+
+BODY void compress_add_body(float *a, const float *b, size_t count) {
+  for (size_t i = 0; i < count; i++) a[i] += b[i];
+}
+VARIANTS(void, compress_add, (float *a, const float *b, size_t count), (a, b, count))

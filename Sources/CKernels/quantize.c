@@ -1,0 +1,73 @@
+// Uniform quantization of one group of weights. Division, not multiplication by the reciprocal: the codes are then the ones the peers'
+// definition gives, ties included.
+#include "dispatch.h"
+
+BODY float code(float w, float scale, float zero, float top) {
+  float q = w / scale;
+  // Far outside any grid, and inside what round_even is exact for.
+  q = q < -4096.0f ? -4096.0f : q;
+  q = q > 4096.0f ? 4096.0f : q;
+  q = round_even(q) + zero;
+  q = q < 0 ? 0 : q;
+  return q > top ? top : q;
+}
+
+BODY void compress_range_body(const float *w, size_t count, float *smallest, float *largest) {
+  float low = count > 0 ? w[0] : 0, high = low;
+  for (size_t i = 0; i < count; i++) {
+    low = w[i] < low ? w[i] : low;
+    high = w[i] > high ? w[i] : high;
+  }
+  *smallest = low;
+  *largest = high;
+}
+VARIANTS(
+    void, compress_range, (const float *w, size_t count, float *smallest, float *largest), (w, count, smallest, largest))
+
+BODY void compress_quantize_body(const float *w, float scale, float zero, float top, uint8_t *codes, size_t count) {
+  for (size_t i = 0; i < count; i++) codes[i] = (uint8_t)(int32_t)code(w[i], scale, zero, top);
+}
+VARIANTS(
+    void, compress_quantize, (const float *w, float scale, float zero, float top, uint8_t *codes, size_t count),
+    (w, scale, zero, top, codes, count))
+
+BODY void compress_dequantize_body(const uint8_t *codes, float scale, float zero, float *out, size_t count) {
+  for (size_t i = 0; i < count; i++) out[i] = scale * ((float)codes[i] - zero);
+}
+VARIANTS(
+    void, compress_dequantize, (const uint8_t *codes, float scale, float zero, float *out, size_t count),
+    (codes, scale, zero, out, count))
+
+BODY float compress_quantization_error_body(
+    const float *w, const float *importance, float scale, float zero, float top, size_t count) {
+  float lane[16] = {0};
+  float sum = 0;
+  size_t i = 0;
+  if (importance) {
+    for (; i + 16 <= count; i += 16)
+      for (size_t j = 0; j < 16; j++) {
+        const float e = w[i + j] - scale * (code(w[i + j], scale, zero, top) - zero);
+        lane[j] += importance[i + j] * e * e;
+      }
+    for (; i < count; i++) {
+      const float e = w[i] - scale * (code(w[i], scale, zero, top) - zero);
+      sum += importance[i] * e * e;
+    }
+  } else {
+    for (; i + 16 <= count; i += 16)
+      for (size_t j = 0; j < 16; j++) {
+        const float e = w[i + j] - scale * (code(w[i + j], scale, zero, top) - zero);
+        lane[j] += e * e;
+      }
+    for (; i < count; i++) {
+      const float e = w[i] - scale * (code(w[i], scale, zero, top) - zero);
+      sum += e * e;
+    }
+  }
+  for (size_t j = 0; j < 16; j++) sum += lane[j];
+  return sum;
+}
+VARIANTS(
+    float, compress_quantization_error,
+    (const float *w, const float *importance, float scale, float zero, float top, size_t count),
+    (w, importance, scale, zero, top, count))

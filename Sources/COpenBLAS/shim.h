@@ -1,0 +1,9 @@
+#ifndef COMPRESS_OPENBLAS_SHIM_H
+#define COMPRESS_OPENBLAS_SHIM_H
+
+#include <cblas.h>
+
+// Debian builds OpenBLAS without LAPACKE, so LAPACK is called by its Fortran symbols.
+void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
+
+#endif

@@ -1,0 +1,48 @@
+public import Foundation
+
+/// A model directory: configuration, tokenizer files, and lazily read tensors.
+public struct Checkpoint: Sendable {
+  public let directory: URL
+  public let config: ModelConfig
+  public let tensors: any TensorSource
+
+  public init(directory: URL, config: ModelConfig, tensors: any TensorSource) {
+    self.directory = directory
+    self.config = config
+    self.tensors = tensors
+  }
+
+  /// Opens a Hugging Face directory of safetensors, in one file or sharded.
+  ///
+  /// - Throws: `CheckpointError` for whatever is missing or malformed.
+  public init(_ directory: URL) throws(CheckpointError) {
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: directory.path, isDirectory: &isDirectory) else {
+      throw .missingFile(path: directory.path)
+    }
+    guard isDirectory.boolValue else { throw .unreadable(path: directory.path, reason: "a model directory is needed, this is a file") }
+    let config = try ModelConfig(contentsOf: directory.appending(path: "config.json"))
+    let index = directory.appending(path: "model.safetensors.index.json")
+    let tensors: any TensorSource =
+      FileManager.default.fileExists(atPath: index.path)
+      ? try ShardedSafetensors(index: index) : try SafetensorsFile(directory.appending(path: "model.safetensors"))
+    self.init(directory: directory, config: config, tensors: tensors)
+  }
+
+  /// Files that travel with the weights unchanged: tokenizer, generation settings, licences, model cards.
+  ///
+  /// Weights, their index, config.json and what an earlier run of this program wrote (recipe and report) stay behind.
+  public func companionFiles() -> [URL] {
+    let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: [.isRegularFileKey])) ?? []
+    let own: Set = ["config.json", "recipe.yaml", "report.json"]
+    let weights: Set = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial"]
+    return files.filter { file in
+      let name = file.lastPathComponent
+      return (try? file.resourceValues(forKeys: [.isRegularFileKey]).isRegularFile) == true && !own.contains(name)
+        && !weights.contains(file.pathExtension) && !name.hasSuffix(".index.json") && !name.hasPrefix(".")
+    }.sorted { $0.lastPathComponent < $1.lastPathComponent }
+  }
+
+  /// Bytes of all tensors.
+  public var byteCount: Int { tensors.names.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) } }
+}

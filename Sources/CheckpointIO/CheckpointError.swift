@@ -1,0 +1,55 @@
+/// What can be wrong with a checkpoint on disk, or with writing one.
+public enum CheckpointError: Error, Equatable, Sendable {
+  case missingFile(path: String)
+  case unreadable(path: String, reason: String)
+  /// The container's header breaks the format. `offset` counts bytes from the start of the file.
+  case malformedHeader(path: String, offset: Int, reason: String)
+  case malformedTensor(path: String, tensor: String, offset: Int, reason: String)
+  case wrongLength(path: String, needed: Int, found: Int)
+  case malformedIndex(path: String, reason: String)
+  case malformedConfiguration(path: String, reason: String)
+  case missingTensor(name: String)
+  case wrongShape(tensor: String, expected: [Int], found: [Int])
+  case unusableType(tensor: String, dtype: String, use: String)
+  case nonfiniteWeight(tensor: String)
+  case unsupportedModel(type: String, known: [String])
+  case unsupportedOption(option: String, value: String, reason: String)
+  case exists(path: String)
+  case cannotWrite(path: String, reason: String)
+}
+
+extension CheckpointError: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .missingFile(let path): "\(path): no such file"
+    case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
+    case .malformedHeader(let path, let offset, let reason): "\(path): malformed safetensors header at byte \(offset): \(reason)"
+    case .malformedTensor(let path, let tensor, let offset, let reason):
+      "\(path): tensor \"\(tensor)\" (header entry at byte \(offset)): \(reason)"
+    case .wrongLength(let path, let needed, let found):
+      "\(path): the header describes \(needed) bytes, the file has \(found)\(found < needed ? " (truncated?)" : "")"
+    case .malformedIndex(let path, let reason): "\(path): \(reason)"
+    case .malformedConfiguration(let path, let reason): "\(path): \(reason)"
+    case .missingTensor(let name): "tensor \"\(name)\" is not in the checkpoint"
+    case .wrongShape(let tensor, let expected, let found): "tensor \"\(tensor)\" has shape \(found), config.json implies \(expected)"
+    case .unusableType(let tensor, let dtype, let use): "tensor \"\(tensor)\" is stored as \(dtype), which cannot be used as \(use)"
+    case .nonfiniteWeight(let tensor): "tensor \"\(tensor)\" holds NaN or infinity"
+    case .unsupportedModel(let type, let known):
+      "model type \"\(type)\" is not supported; known: \(known.joined(separator: ", "))"
+    case .unsupportedOption(let option, let value, let reason): "config.json: \(option) = \(value): \(reason)"
+    case .exists(let path): "\(path) exists already"
+    case .cannotWrite(let path, let reason): "\(path): cannot be written: \(reason)"
+    }
+  }
+
+  /// What the user can do next, where there is something general to say.
+  public var hint: String? {
+    switch self {
+    case .wrongLength, .malformedHeader, .malformedTensor: "fetch the file again and compare its checksum with the publisher's"
+    case .nonfiniteWeight: "the checkpoint is damaged, or was saved from a run that had diverged"
+    case .exists: "choose another --output, or pass --overwrite to replace it once the new one is complete"
+    case .cannotWrite: "free some space or choose another --output; nothing was left under the final name"
+    default: nil
+    }
+  }
+}

@@ -1,0 +1,51 @@
+public import Foundation
+public import StrictJSON
+
+/// `config.json`, kept verbatim so that what the toolkit does not understand survives.
+public struct ModelConfig: Sendable, Equatable {
+  /// The object as it stands in the file.
+  public var json: JSON
+  /// `model_type`: what chooses the architecture.
+  public let modelType: String
+  /// Where it was read; for messages.
+  public let path: String
+
+  /// - Throws: `CheckpointError.malformedConfiguration` for text that is not a JSON object or has no `model_type`.
+  public init(text: some Sequence<UInt8>, path: String = "config.json") throws(CheckpointError) {
+    do { json = try JSON(parsing: text, allowsRepeatedKeys: true) } catch {
+      throw .malformedConfiguration(path: path, reason: error.description)
+    }
+    guard json.members != nil else { throw .malformedConfiguration(path: path, reason: "an object is needed") }
+    guard let type = json["model_type"]?.string else {
+      throw .malformedConfiguration(path: path, reason: "\"model_type\" is missing; it names the architecture")
+    }
+    modelType = type
+    self.path = path
+  }
+
+  public init(contentsOf url: URL) throws(CheckpointError) {
+    guard FileManager.default.fileExists(atPath: url.path) else { throw .missingFile(path: url.path) }
+    guard let data = try? Data(contentsOf: url) else { throw .unreadable(path: url.path, reason: "the file cannot be opened") }
+    try self.init(text: data, path: url.path)
+  }
+
+  /// Reads the keys a family knows.
+  ///
+  /// - Throws: `CheckpointError.malformedConfiguration` naming the key that is missing or of the wrong kind.
+  public func decode<Keys: Decodable>(_: Keys.Type) throws(CheckpointError) -> Keys {
+    do { return try JSONDecoder().decode(Keys.self, from: Data(json.text().utf8)) } catch let error as DecodingError {
+      throw .malformedConfiguration(path: path, reason: Self.reason(error))
+    } catch { throw .malformedConfiguration(path: path, reason: "\(error)") }
+  }
+
+  private static func reason(_ error: DecodingError) -> String {
+    switch error {
+    case .keyNotFound(let key, _): "\"\(key.stringValue)\" is missing"
+    case .typeMismatch(let type, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" should be \(type)"
+    case .valueNotFound(_, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" is null"
+    case .dataCorrupted(let context):
+      "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\": \(context.debugDescription)"
+    @unknown default: "\(error)"
+    }
+  }
+}

@@ -1,0 +1,64 @@
+public import Foundation
+internal import StrictJSON
+public import Tensors
+
+/// A checkpoint of several safetensors shards behind `model.safetensors.index.json`.
+public struct ShardedSafetensors: TensorSource {
+  public let names: [String]
+  /// Tensors that a shard holds and the index does not name; they are not part of the model.
+  public let unlisted: [String]
+  private let shards: [SafetensorsFile]
+  private let shardOfTensor: [String: Int]
+
+  /// - Parameter index: the index file; its shards lie beside it.
+  /// - Throws: `CheckpointError` for a malformed index, a shard that is missing or malformed, a tensor that is in no shard or in two.
+  public init(index: URL) throws(CheckpointError) {
+    let path = index.path
+    guard let text = try? Data(contentsOf: index) else { throw .missingFile(path: path) }
+    let root: JSON
+    do { root = try JSON(parsing: text) } catch { throw .malformedIndex(path: path, reason: error.description) }
+    guard let map = root["weight_map"]?.members else { throw .malformedIndex(path: path, reason: "weight_map is missing") }
+    var files: [String] = []
+    for member in map {
+      guard let file = member.value.string else {
+        throw .malformedIndex(path: path, reason: "weight_map[\"\(member.key)\"] is not a file name")
+      }
+      guard !file.contains("/"), !file.contains("\\"), file != "..", file != ".", !file.isEmpty else {
+        throw .malformedIndex(path: path, reason: "weight_map[\"\(member.key)\"] = \"\(file)\" is not a plain file name")
+      }
+      if !files.contains(file) { files.append(file) }
+    }
+    files.sort()
+    var shards: [SafetensorsFile] = []
+    var owner: [String: Int] = [:]
+    for (number, file) in files.enumerated() {
+      let shard = try SafetensorsFile(index.deletingLastPathComponent().appending(path: file))
+      for name in shard.names {
+        if let other = owner[name] {
+          throw .malformedIndex(path: path, reason: "tensor \"\(name)\" is in both \(files[other]) and \(file)")
+        }
+        owner[name] = number
+      }
+      shards.append(shard)
+    }
+    var listed: Set<String> = []
+    for member in map {
+      guard let number = owner[member.key], files[number] == member.value.string else {
+        throw .malformedIndex(path: path, reason: "tensor \"\(member.key)\" is not in \(member.value.string ?? "its shard")")
+      }
+      listed.insert(member.key)
+    }
+    self.shards = shards
+    let stored = shards.flatMap(\.names)
+    names = stored.filter(listed.contains)
+    unlisted = stored.filter { !listed.contains($0) }
+    shardOfTensor = owner
+  }
+
+  public func info(_ name: String) -> TensorInfo? { shardOfTensor[name].flatMap { shards[$0].info(name) } }
+
+  public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
+    guard let shard = shardOfTensor[name] else { throw .missingTensor(name: name) }
+    return try shards[shard].tensor(name)
+  }
+}

@@ -1,0 +1,45 @@
+public import Foundation
+
+/// Token ids from a NumPy file: one-dimensional or [sequences × length], of int32 or int64.
+public struct TokenFile: Sendable, Equatable {
+  public let tokens: [Int32]
+  /// Length of a row where the array has two dimensions.
+  public let rowLength: Int?
+
+  /// - Throws: `CheckpointError` for anything but a C-ordered little-endian integer array of one or two dimensions.
+  public init(contentsOf url: URL) throws(CheckpointError) {
+    let path = url.path
+    guard let data = try? Data(contentsOf: url) else { throw .missingFile(path: path) }
+    let bytes = [UInt8](data)
+    func malformed(_ reason: String) -> CheckpointError { .unreadable(path: path, reason: reason) }
+    guard bytes.count >= 10, bytes[..<6].elementsEqual([0x93] + Array("NUMPY".utf8)) else { throw malformed("not a NumPy .npy file") }
+    let lengthSize = bytes[6] >= 2 ? 4 : 2
+    guard bytes.count >= 8 + lengthSize else { throw malformed("the header is cut off") }
+    let headerLength = (0..<lengthSize).reduce(0) { $0 | Int(bytes[8 + $1]) << (8 * $1) }
+    let start = 8 + lengthSize + headerLength
+    guard start <= bytes.count else { throw malformed("the header is cut off") }
+    let header = String(decoding: bytes[(8 + lengthSize)..<start], as: UTF8.self)
+    guard !header.contains("'fortran_order': True") else { throw malformed("Fortran order is not supported") }
+    guard let type = ["<i4", "<i8", "<u4", "<u2"].first(where: { header.contains("'\($0)'") }) else {
+      throw malformed("the array must hold int32, int64, uint32 or uint16; its header says \(header.prefix(80))")
+    }
+    guard let open = header.firstIndex(of: "("), let close = header[open...].firstIndex(of: ")") else { throw malformed("no shape") }
+    let shape = header[header.index(after: open)..<close].split(separator: ",").compactMap {
+      Int($0.trimmingCharacters(in: .whitespaces))
+    }
+    guard (1...2).contains(shape.count) else { throw malformed("one or two dimensions are needed, the array has \(shape.count)") }
+    let size = Int(String(type.last!))!
+    let count = shape.reduce(1, *)
+    guard bytes.count - start >= count * size else { throw malformed("\(count) elements are declared, the file is shorter") }
+    var tokens: [Int32] = []
+    tokens.reserveCapacity(count)
+    for index in 0..<count {
+      let at = start + index * size
+      let value = (0..<size).reduce(UInt64(0)) { $0 | UInt64(bytes[at + $1]) << UInt64(8 * $1) }
+      guard value <= UInt64(Int32.max) else { throw malformed("element \(index) is not a token id") }
+      tokens.append(Int32(value))
+    }
+    self.tokens = tokens
+    rowLength = shape.count == 2 ? shape[1] : nil
+  }
+}

@@ -1,0 +1,110 @@
+public import ArgumentParser
+public import CompressKit
+import Foundation
+
+struct EvalCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "eval", abstract: "Score a model, compressed or not: perplexity, and divergence from a reference.")
+
+  @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
+  var model: String
+
+  @Option(name: .long, help: ArgumentHelp("A text to score; the model's tokenizer reads it.", valueName: "file"), completion: .file())
+  var text: String?
+
+  @Option(name: .long, help: ArgumentHelp("Token ids to score, a NumPy file.", valueName: "file"), completion: .file(extensions: ["npy"]))
+  var tokens: String?
+
+  @Option(name: .long, help: ArgumentHelp("Also compare with this model on the same tokens.", valueName: "model"), completion: .directory)
+  var reference: String?
+
+  @Option(name: .long, help: ArgumentHelp("Tokens in a window.", valueName: "n"))
+  var window = 2048
+
+  @Option(name: .long, help: ArgumentHelp("Tokens between two windows' starts (default: the window).", valueName: "n"))
+  var stride: Int?
+
+  @Option(name: .long, help: ArgumentHelp("Score only so many tokens, from the start.", valueName: "n"))
+  var limit: Int?
+
+  @Option(name: .long, help: "One beginning-of-sequence token at the very start: auto (text only, as the tokenizer does), always or never.")
+  var bos = BeginningOfSequence.auto
+
+  @Flag(name: .long, help: "Print one JSON object.")
+  var json = false
+
+  @OptionGroup var machine: MachineOptions
+
+  func validate() throws {
+    guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names what to score") }
+    guard window > 1 else { throw ValidationError("--window: at least 2") }
+    guard stride.map({ $0 > 0 }) ?? true else { throw ValidationError("--stride: at least 1") }
+    guard limit.map({ $0 > 1 }) ?? true else { throw ValidationError("--limit: at least 2") }
+  }
+
+  func run() async throws {
+    let progress = Progress(machine.progress)
+    defer { progress.end() }
+    let (options, memory) = (self, try machine.memory())
+    let figures = try await machine.run { try options.score(memory: memory, progress) }
+    progress.end()
+    printResult(json ? figures.json.text() : figures.text)
+  }
+
+  private func score(memory: Int, _ progress: Progress) throws -> Figures {
+    let checkpoint = try Checkpoint(URL(userPath: model))
+    let source = try TokenSource(text: text, tokens: tokens, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
+    let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
+    let subject = try Model(checkpoint)
+    let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
+    let evaluator = Evaluator(window: window, stride: stride, memory: memory / 2)
+    progress.observe(.step("evaluate"))
+    let start = ContinuousClock.now
+    let result = try evaluator.evaluate(subject, against: other, on: tokens) { done, total in
+      progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
+    }
+    return Figures(result: result, seconds: start.duration(to: .now).inSeconds, peakMemory: Machine.peakMemory)
+  }
+}
+
+extension BeginningOfSequence: ExpressibleByArgument {}
+
+private struct Figures: Sendable {
+  let result: Evaluator.Result
+  let seconds: Double
+  let peakMemory: Int?
+
+  private var tokensPerSecond: Double { Double(result.tokensRun) / max(seconds, 1e-9) }
+
+  var json: JSON {
+    let perplexity = result.perplexity
+    return .object([
+      .init("perplexity", .double(perplexity.value)),
+      .init("perplexity_interval", .array([.double(perplexity.interval.lowerBound), .double(perplexity.interval.upperBound)])),
+      .init("negative_log_likelihood", .double(perplexity.negativeLogLikelihood)), .init("tokens", .integer(perplexity.tokens)),
+      .init("windows", .integer(perplexity.windows)), .init("kl_divergence", result.divergence.map { .double($0.mean) } ?? .null),
+      .init("kl_standard_error", result.divergence.map { .double($0.standardError) } ?? .null),
+      .init("top1_agreement", result.divergence.map { .double($0.topAgreement) } ?? .null),
+      .init("reference_perplexity", result.reference.map { .double($0.value) } ?? .null),
+      .init("tokens_per_second", .double(tokensPerSecond)), .init("peak_memory_bytes", peakMemory.map { .integer($0) } ?? .null),
+    ])
+  }
+
+  var text: String {
+    let perplexity = result.perplexity
+    var lines = [
+      "perplexity      \(perplexity.value.rounded(toPlaces: 6))  (95 %: \(perplexity.interval.lowerBound.rounded(toPlaces: 4)) to \(perplexity.interval.upperBound.rounded(toPlaces: 4)))",
+      "tokens scored   \(perplexity.tokens) in \(perplexity.windows) windows",
+    ]
+    if let divergence = result.divergence, let reference = result.reference {
+      lines += [
+        "reference       \(reference.value.rounded(toPlaces: 6))",
+        "KL divergence   \(divergence.mean.rounded(toPlaces: 6)) ± \(divergence.standardError.rounded(toPlaces: 6)) nats",
+        "same top token  \((divergence.topAgreement * 100).rounded(toPlaces: 2)) %",
+      ]
+    }
+    lines.append("speed           \(tokensPerSecond.rounded(toPlaces: 0)) tokens/s")
+    if let peakMemory { lines.append("peak memory     \(ByteCount.text(peakMemory))") }
+    return lines.joined(separator: "\n")
+  }
+}

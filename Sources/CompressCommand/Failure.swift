@@ -1,0 +1,75 @@
+import ArgumentParser
+import CompressKit
+import Foundation
+
+/// An error as the user sees it: one line of cause, a hint, and an exit code of sysexits.h.
+struct Failure {
+  private let error: any Error
+
+  init(_ error: any Error) { self.error = error }
+
+  private enum Code {
+    static let usage: Int32 = 64
+    static let data: Int32 = 65
+    static let noInput: Int32 = 66
+    static let software: Int32 = 70
+    static let inputOutput: Int32 = 74
+    /// What shells report for a process that SIGINT ended.
+    static let interrupted: Int32 = 130
+  }
+
+  /// The error beneath the places it was found in.
+  private var cause: any Error { (error as? PipelineError)?.cause ?? error }
+
+  var exitCode: Int32 {
+    switch cause {
+    case is CancellationError: Code.interrupted
+    case let error as CheckpointError:
+      switch error {
+      case .missingFile: Code.noInput
+      case .cannotWrite: Code.inputOutput
+      case .exists: Code.usage
+      default: Code.data
+      }
+    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError: Code.usage
+    case is ScratchError: Code.inputOutput
+    case is TokenOutOfRange, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory: Code.data
+    default: Code.software
+    }
+  }
+
+  var message: String {
+    switch error {
+    case is CancellationError: "interrupted; nothing was left under the final name"
+    case let error as PipelineError:
+      switch error.cause {
+      case is CheckpointError, is CancellationError: Failure(error.cause).message
+      case let option as InvalidOption: "\(error.pass): \(option)"
+      default: error.description
+      }
+    default: "\(error)"
+    }
+  }
+
+  private var hint: String? {
+    switch cause {
+    case let error as CheckpointError: error.hint
+    case is MissingCalibration: "add `calibration: { text: FILE }` to the recipe, or --set calibration.text=FILE"
+    case is UnwantedFallback: "run without --strict to accept fallbacks; they are counted in report.json"
+    default: nil
+    }
+  }
+
+  /// Ends the process. The parser's own errors, help and version included, keep their words and codes.
+  func exit() -> Never {
+    let isOurs =
+      error is PipelineError || error is CancellationError || error is CheckpointError || error is RecipeError || error is OptionError
+      || error is InvalidOption || error is MissingCalibration || error is FormatError || error is ScratchError || error is TokenOutOfRange
+      || error is EvaluationError || error is TokenizerError || error is UnwantedFallback || error is NotEnoughMemory
+    guard isOurs else { CompressCommand.exit(withError: error) }
+    var text = "error: \(message)\n"
+    if let hint { text += "hint: \(hint)\n" }
+    FileHandle.standardError.write(Data(text.utf8))
+    Foundation.exit(exitCode)
+  }
+}

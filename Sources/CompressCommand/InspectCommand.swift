@@ -1,0 +1,103 @@
+import ArgumentParser
+import CompressKit
+import Foundation
+
+struct InspectCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "inspect", abstract: "Show what a checkpoint holds: architecture, tensors, bits per weight, size by role.")
+
+  @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
+  var model: String
+
+  @Flag(name: .long, help: "List every tensor.")
+  var tensors = false
+
+  @Flag(name: .long, help: "Print one JSON object.")
+  var json = false
+
+  private struct Role {
+    var name: String
+    var tensors = 0
+    var bytes = 0
+    var parameters = 0
+  }
+
+  func run() throws {
+    let checkpoint = try Checkpoint(URL(userPath: model))
+    let opened = try Model(checkpoint)
+    let plan = try Pipeline([]).plan(for: opened)
+    let roles = roles(checkpoint, opened, plan)
+    let description = opened.description
+    let parameters = roles.reduce(0) { $0 + $1.parameters }
+    if json { return printResult(report(checkpoint, description, roles, parameters).text(indent: 2)) }
+    let attention = description.blocks[0].attention
+    var lines = [
+      "architecture     \(checkpoint.config.modelType), \(description.blocks.count) blocks",
+      "hidden size      \(description.hiddenSize), feed-forward \(description.blocks[0].feedForward.size)",
+      "attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)",
+      "vocabulary       \(description.vocabularySize), head \(description.head == nil ? "tied to the embedding" : "separate")",
+      "parameters       \(parameters)",
+      "size             \(ByteCount.text(checkpoint.byteCount)), \((Double(checkpoint.byteCount) * 8 / Double(max(1, parameters))).rounded(toPlaces: 3)) bits per parameter",
+      "",
+    ]
+    var table = TextTable("role", "tensors", "parameters", "size", "bits/weight")
+    for role in roles where role.tensors > 0 {
+      table.rows.append([
+        role.name, "\(role.tensors)", "\(role.parameters)", ByteCount.text(role.bytes),
+        role.parameters > 0 ? (Double(role.bytes) * 8 / Double(role.parameters)).rounded(toPlaces: 3) : "",
+      ])
+    }
+    lines.append(table.text)
+    if tensors {
+      var list = TextTable("tensor", "type", "shape", "bytes")
+      for name in checkpoint.tensors.names.sorted() {
+        let info = checkpoint.tensors.info(name)!
+        list.rows.append([name, info.dtype.rawValue, info.shape.map(String.init).joined(separator: "×"), "\(info.byteCount)"])
+      }
+      lines += ["", list.text]
+    }
+    for remark in opened.remarks { lines.append("note: \(remark)") }
+    printResult(lines.joined(separator: "\n"))
+  }
+
+  /// Every tensor belongs to the linear whose name it begins with, to a norm, or to nobody.
+  private func roles(_ checkpoint: Checkpoint, _ model: Model, _ plan: [PlannedLinear]) -> [Role] {
+    var roles: [String: Role] = [:]
+    let order = ["embedding", "attention", "feed-forward", "head", "norms and biases", "carried"]
+    func role(of linear: PlannedLinear) -> String {
+      if linear.isEnd { return linear.name == model.description.head ? "head" : "embedding" }
+      return linear.name.contains(".self_attn.") ? "attention" : "feed-forward"
+    }
+    let owners = Dictionary(uniqueKeysWithValues: plan.map { ($0.name, $0) })
+    for linear in plan { roles[role(of: linear), default: Role(name: role(of: linear))].parameters += linear.rows * linear.columns }
+    for name in checkpoint.tensors.names {
+      let info = checkpoint.tensors.info(name)!
+      let module = name.split(separator: ".").dropLast().joined(separator: ".")
+      let owner = name.hasSuffix(".bias") ? nil : owners[module]
+      let key = owner.map(role) ?? (model.carried.contains(name) ? "carried" : "norms and biases")
+      roles[key, default: Role(name: key)].tensors += 1
+      roles[key]!.bytes += info.byteCount
+      if owner == nil { roles[key]!.parameters += info.elementCount }
+    }
+    return order.compactMap { roles[$0] }
+  }
+
+  private func report(_ checkpoint: Checkpoint, _ description: ModelDescription, _ roles: [Role], _ parameters: Int) -> JSON {
+    .object([
+      .init("model_type", .string(checkpoint.config.modelType)), .init("blocks", .integer(description.blocks.count)),
+      .init("hidden_size", .integer(description.hiddenSize)), .init("vocabulary_size", .integer(description.vocabularySize)),
+      .init("tied", .bool(description.head == nil)), .init("parameters", .integer(parameters)),
+      .init("bytes", .integer(checkpoint.byteCount)),
+      .init("bits_per_parameter", .double(Double(checkpoint.byteCount) * 8 / Double(max(1, parameters)))),
+      .init(
+        "roles",
+        .array(
+          roles.map {
+            .object([
+              .init("role", .string($0.name)), .init("tensors", .integer($0.tensors)), .init("parameters", .integer($0.parameters)),
+              .init("bytes", .integer($0.bytes)),
+            ])
+          })),
+    ])
+  }
+}

@@ -1,0 +1,146 @@
+import ArgumentParser
+import CompressKit
+import Foundation
+
+struct RunCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run", abstract: "Run a recipe on a model (the default command).",
+    discussion: "Results go to standard output, progress to standard error. Ctrl-C leaves no half output under the final name.")
+
+  @Option(name: .long, help: ArgumentHelp("The recipe, a YAML file.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))
+  var recipe: String
+
+  @Option(name: .long, help: ArgumentHelp("The model directory; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
+  var model: String?
+
+  @Option(name: .long, help: ArgumentHelp("The directory to make; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
+  var output: String?
+
+  @Option(name: .long, parsing: .singleValue, help: ArgumentHelp("Change the recipe, such as passes.gptq.bits=3; may be repeated.", valueName: "key=value"))
+  var set: [String] = []
+
+  @Flag(name: .long, help: "Print what would be done to every linear, with sizes and estimates, and stop.")
+  var dryRun = false
+
+  @Flag(name: .long, help: "Print the effective recipe, all defaults included, and stop.")
+  var printRecipe = false
+
+  @Option(name: .long, help: ArgumentHelp("Seed of everything random; the recipe's otherwise.", valueName: "n"))
+  var seed: UInt64?
+
+  @Flag(name: .long, help: "Fail where a layer cannot be done as asked, instead of falling back and reporting it.")
+  var strict = false
+
+  @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
+  var overwrite = false
+
+  @Flag(name: .long, help: "Print the report as JSON instead of a table.")
+  var json = false
+
+  @OptionGroup var machine: MachineOptions
+
+  func run() async throws {
+    let file = URL(userPath: recipe)
+    guard let text = try? String(contentsOf: file, encoding: .utf8) else { throw CheckpointError.missingFile(path: recipe) }
+    var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.passes)
+    if let seed { parsed.seed = seed }
+    if printRecipe { return printResult(parsed.yaml) }
+    guard let model = model ?? parsed.model else { throw ValidationError("--model is needed: neither the command nor the recipe names one") }
+    let working = URL(filePath: FileManager.default.currentDirectoryPath)
+    let compressor = Compressor(
+      recipe: parsed, bases: [working, file.deletingLastPathComponent()], memoryLimit: try machine.memory(), strict: strict,
+      overwrite: overwrite)
+    let directory = URL(userPath: model)
+    if dryRun {
+      let (dryRunJSON, width) = (json, machine)
+      return printResult(
+        try await width.run {
+          let checkpoint = try Checkpoint(directory)
+          let plan = try compressor.plan(checkpoint)
+          return dryRunJSON ? plan.json.text(indent: 2) : plan.text
+        })
+    }
+    guard let output = output ?? parsed.output.directory else {
+      throw ValidationError("--output is needed: neither the command nor the recipe names one")
+    }
+    let progress = Progress(machine.progress)
+    defer { progress.end() }
+    let destination = URL(userPath: output)
+    let report = try await machine.run {
+      try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
+    }
+    progress.end()
+    printResult(json ? report.json : report.table(model: model, output: output))
+  }
+}
+
+extension CompressionReport {
+  /// The before/after table and what else a user must know.
+  func table(model: String, output: String) -> String {
+    var table = TextTable("", "before", "after", "change")
+    let sizeRatio = Double(sizes.bytesBefore) / Double(max(1, sizes.bytesAfter))
+    table.rows.append(["size", ByteCount.text(sizes.bytesBefore), ByteCount.text(sizes.bytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))"])
+    table.rows.append(["bits per weight, linears", "", sizes.linearBitsPerWeight.rounded(toPlaces: 3), ""])
+    if let evaluation {
+      let change = (evaluation.perplexityAfter / evaluation.perplexityBefore - 1) * 100
+      table.rows.append([
+        "perplexity", evaluation.perplexityBefore.rounded(toPlaces: 4), evaluation.perplexityAfter.rounded(toPlaces: 4),
+        "\(change < 0 ? "" : "+")\(change.rounded(toPlaces: 2)) %",
+      ])
+      table.rows.append(["KL divergence to the original, nats", "", evaluation.klDivergence.rounded(toPlaces: 5), ""])
+      table.rows.append(["same most likely token", "", "\((evaluation.top1Agreement * 100).rounded(toPlaces: 2)) %", ""])
+    }
+    var lines = ["\(model) → \(output)", table.text]
+    if let evaluation { lines.append("scored on \(evaluation.tokens) tokens of \(evaluation.source), windows of \(evaluation.window)") }
+    let passes = blocks.compactMap(\.forwardPasses)
+    var cost = "\(layers.count) layer results in \(sweepSeconds.rounded(toPlaces: 1)) s"
+    if !passes.isEmpty { cost += ", \((passes.reduce(0, +) / Double(passes.count)).rounded(toPlaces: 2)) forward passes per block" }
+    if let peakMemoryBytes { cost += ", peak memory \(ByteCount.text(peakMemoryBytes))" }
+    lines.append(cost)
+    if !carriedTensors.isEmpty { lines.append("\(carriedTensors.count) tensors carried unchanged (report.json lists them)") }
+    lines.append(fallbackCount == 0 ? "no fallbacks" : "\(fallbackCount) FALLBACKS:")
+    for record in layers where record.fallback != nil { lines.append("  \(record.layer): \(record.fallback!)") }
+    return lines.joined(separator: "\n")
+  }
+}
+
+extension Compressor.Plan {
+  private var seconds: Double { estimate.measuredSeconds() }
+
+  var text: String {
+    var table = TextTable("linear", "shape", "scheme", "bits/weight", "bytes in", "bytes out")
+    for linear in linears {
+      let count = linear.rows * linear.columns
+      table.rows.append([
+        linear.name, "\(linear.rows)×\(linear.columns)", linear.scheme,
+        (Double(linear.storedBits) / Double(count)).rounded(toPlaces: 3), ByteCount.text(count * 2), ByteCount.text(linear.storedBits / 8),
+      ])
+    }
+    return """
+      \(table.text)
+
+      output       \(ByteCount.text(estimate.outputBytes)) from \(ByteCount.text(bytesBefore))
+      peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
+      \(estimate.spills ? ", activations spilled to a scratch file" : "")
+      time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
+      calibration  \(pipelineUsesCalibration ? "\(calibration.count) sequences, \(calibration.reduce(0) { $0 + $1.count }) tokens" : "not needed")
+      """
+  }
+
+  var json: JSON {
+    .object([
+      .init(
+        "linears",
+        .array(
+          linears.map {
+            .object([
+              .init("name", .string($0.name)), .init("rows", .integer($0.rows)), .init("columns", .integer($0.columns)),
+              .init("scheme", .string($0.scheme)), .init("stored_bits", .integer($0.storedBits)),
+            ])
+          })),
+      .init("bytes_before", .integer(bytesBefore)), .init("bytes_after", .integer(estimate.outputBytes)),
+      .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("seconds", .double(seconds)),
+      .init("calibration_tokens", .integer(calibration.reduce(0) { $0 + $1.count })),
+    ])
+  }
+}

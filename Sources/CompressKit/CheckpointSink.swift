@@ -1,0 +1,41 @@
+import CheckpointIO
+import Formats
+import Models
+import Passes
+
+/// Spells finished blocks in a format and hands them to its writer.
+actor CheckpointSink: BlockSink {
+  private let format: any CheckpointFormat
+  private let writer: (any CheckpointWriter)?
+  private(set) var modules: [StoredModule] = []
+  /// Bits of all linears of decoder blocks as stored, and how many weights they are.
+  private(set) var linearBits = 0
+  private(set) var linearWeights = 0
+  private(set) var byteCount = 0
+
+  /// - Parameter writer: `nil` for a rehearsal that writes nothing.
+  init(format: any CheckpointFormat, writer: (any CheckpointWriter)?) {
+    self.format = format
+    self.writer = writer
+  }
+
+  func append(_ block: Block) async throws {
+    let tensors = try format.encode(block)
+    modules += format.modules(of: block)
+    if case .decoder = block.kind {
+      for linear in block.linears.values {
+        linearBits += linear.weight.storedBits
+        linearWeights += linear.weight.rows * linear.weight.columns
+      }
+    }
+    try await append(tensors)
+  }
+
+  func append(_ tensors: [NamedTensor]) async throws {
+    byteCount += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
+    try await writer?.append(tensors)
+  }
+
+  func finish(files: [CheckpointFile]) async throws { try await writer?.finish(files: files) }
+  func abandon() async { await writer?.abandon() }
+}

@@ -1,0 +1,18 @@
+@_exported public import CheckpointIO
+@_exported public import Evaluation
+@_exported public import Formats
+@_exported public import Models
+@_exported public import Passes
+@_exported public import Quantization
+@_exported public import Recipes
+@_exported public import StrictJSON
+@_exported public import Tensors
+@_exported public import Tokenizers
+
+extension PassCatalog {
+  /// The passes this package ships.
+  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self])
+}
+
+/// What reports and `--version` say.
+public let toolkitVersion = "0.1.0"

@@ -1,0 +1,200 @@
+public import CheckpointIO
+internal import Evaluation
+public import Formats
+public import Foundation
+public import Models
+public import Passes
+public import Recipes
+internal import StrictJSON
+internal import Tensors
+
+/// Recipe in, checkpoint and report out: what the command line calls.
+public struct Compressor: Sendable {
+  public var recipe: Recipe
+  public var architectures: ArchitectureCatalog
+  public var formats: FormatCatalog
+  /// Where relative paths of the recipe are looked for, in this order; the model's directory comes last.
+  public var bases: [URL]
+  /// Bytes of memory to stay under where there is a choice.
+  public var memoryLimit: Int
+  /// Whether a fallback ends the run.
+  public var strict: Bool
+  /// Whether an existing output is replaced once the new one is complete.
+  public var overwrite: Bool
+
+  public init(
+    recipe: Recipe, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard,
+    bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.physicalMemory / 2,
+    strict: Bool = false, overwrite: Bool = false
+  ) {
+    self.recipe = recipe
+    self.architectures = architectures
+    self.formats = formats
+    self.bases = bases
+    self.memoryLimit = memoryLimit
+    self.strict = strict
+    self.overwrite = overwrite
+  }
+
+  /// What will be done, worked out without touching a weight.
+  public struct Plan: Sendable {
+    public let model: Model
+    public let linears: [PlannedLinear]
+    public let estimate: ResourceEstimate
+    public let calibration: [[Int32]]
+    public let bytesBefore: Int
+    let format: any CheckpointFormat
+    let calibrationFile: String?
+    let shardLimit: Int
+    let remarks: [String]
+
+    public var pipelineUsesCalibration: Bool { !calibration.isEmpty }
+  }
+
+  /// Opens everything, checks the recipe against the model, and estimates.
+  ///
+  /// - Throws: whatever is wrong with the checkpoint, the recipe or the calibration data, before any work is done.
+  public func plan(_ checkpoint: Checkpoint) throws -> Plan {
+    guard let format = formats[recipe.output.format] else {
+      throw OptionError(option: "output.format", value: recipe.output.format, known: formats.names)
+    }
+    let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
+    let model = try Model(checkpoint, architectures: architectures, formats: formats)
+    let pipeline = Pipeline(recipe.passes)
+    let linears = try pipeline.plan(for: model)
+    var remarks = model.remarks
+    var calibration: [[Int32]] = []
+    var file: String?
+    if pipeline.usesCalibration {
+      guard let source = recipe.calibration else { throw MissingCalibration() }
+      let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
+      let tokens = try input.tokens(for: checkpoint, bos: .never)
+      calibration = stride(from: 0, through: tokens.count - source.length, by: source.length).prefix(source.sequences).map {
+        Array(tokens[$0..<$0 + source.length])
+      }
+      file = input.file.lastPathComponent
+      guard !calibration.isEmpty else {
+        throw CheckpointError.unreadable(
+          path: input.file.path, reason: "\(tokens.count) tokens do not fill one calibration sequence of \(source.length)")
+      }
+      if calibration.count < source.sequences {
+        remarks.append("the calibration text holds \(calibration.count) of \(source.sequences) sequences of \(source.length) tokens")
+      }
+      if let limit = model.description.maximumPositions, source.length > limit {
+        remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
+      }
+    }
+    let planned = Set(linears.map { $0.name + ".weight" })
+    let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
+    let estimate = ResourceEstimate(
+      of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
+      otherBytes: others)
+    guard estimate.fixedMemory <= Machine.physicalMemory else {
+      throw NotEnoughMemory(needed: estimate.fixedMemory, physical: Machine.physicalMemory)
+    }
+    return Plan(
+      model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount, format: format,
+      calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+  }
+
+  /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
+  public func preflight(_ plan: Plan) async throws {
+    let options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
+    let sink = CheckpointSink(format: plan.format, writer: nil)
+    _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: [.embedding, .decoder(index: 0)], into: sink)
+  }
+
+  /// Compresses a checkpoint into a new directory and scores what was written.
+  ///
+  /// - Throws: the first failure, in which case nothing exists under the name of `output`; `CancellationError` when the task is cancelled.
+  public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
+    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let plan = try plan(checkpoint)
+    for remark in plan.remarks { observer.observe(.remark(remark)) }
+    observer.observe(.step("preflight"))
+    try await preflight(plan)
+    let evaluation = try evaluationTokens(checkpoint)
+    observer.observe(.step("compress"))
+    let writer = try plan.format.makeWriter(at: output, shardLimit: plan.shardLimit, overwrite: overwrite)
+    let sink = CheckpointSink(format: plan.format, writer: writer)
+    var report: CompressionReport
+    do {
+      report = try await sweep(checkpoint, plan, sink, scratch: output.deletingLastPathComponent(), observer)
+      try await finish(checkpoint, plan, sink, report)
+    } catch {
+      await sink.abandon()
+      throw error
+    }
+    if let evaluation {
+      observer.observe(.step("evaluate"))
+      report.evaluation = try evaluate(checkpoint, output, evaluation, observer)
+      report.peakMemoryBytes = Machine.peakMemory
+      let file = output.appending(path: "report.json")
+      do { try Data(report.json.utf8).write(to: file, options: .atomic) } catch {
+        throw CheckpointError.cannotWrite(path: file.path, reason: error.localizedDescription)
+      }
+    }
+    return report
+  }
+
+  private func sweep(
+    _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
+  ) async throws -> CompressionReport {
+    let options = SweepOptions(
+      calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
+    let start = ContinuousClock.now
+    let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
+    for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
+    let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
+    let parameters = plan.linears.reduce(0) { $0 + $1.rows * $1.columns }
+    let calibration = plan.calibrationFile.map { file in
+      CompressionReport.Calibration(
+        source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
+    }
+    return CompressionReport(
+      toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
+      sizes: .init(
+        bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
+        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters))), calibration: calibration, evaluation: nil, layers: swept.layers,
+      blocks: swept.blocks, fallbackCount: swept.fallbacks.count, carriedTensors: plan.model.carried, remarks: plan.remarks,
+      sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
+  }
+
+  private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
+    let config = try plan.format.configuration(of: await sink.modules, in: checkpoint.config)
+    let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
+    let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
+    try Task.checkCancellation()
+    try await sink.finish(
+      files: [
+        CheckpointFile("config.json", .text(config.text(indent: 2) + "\n")), CheckpointFile("recipe.yaml", .text(recipe.yaml)),
+        CheckpointFile("report.json", .text(report.json)),
+      ] + companions.map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) })
+  }
+
+  private func evaluationTokens(_ checkpoint: Checkpoint) throws -> (tokens: [Int32], source: EvaluationSource, file: String)? {
+    guard let source = recipe.evaluation else { return nil }
+    let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
+    return (try input.tokens(for: checkpoint, limit: source.limit), source, input.file.lastPathComponent)
+  }
+
+  private func evaluate(
+    _ checkpoint: Checkpoint, _ output: URL, _ evaluation: (tokens: [Int32], source: EvaluationSource, file: String),
+    _ observer: any PipelineObserver
+  ) throws -> CompressionReport.EvaluationFigures {
+    let evaluator = Evaluator(window: evaluation.source.window, stride: evaluation.source.stride, memory: memoryLimit / 4)
+    let before = try Model(checkpoint, architectures: architectures, formats: formats)
+    // The written files, not the model in memory: whatever the writer did is in the figures.
+    let after = try Model(try Checkpoint(output), architectures: architectures, formats: formats)
+    let clock = ContinuousClock.now
+    let result = try evaluator.evaluate(after, against: before, on: evaluation.tokens) { done, total in
+      observer.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: clock.duration(to: .now)))
+    }
+    let (own, reference, divergence) = (result.perplexity, result.reference!, result.divergence!)
+    return .init(
+      source: evaluation.file, window: evaluation.source.window, tokens: own.tokens, perplexityBefore: reference.value,
+      perplexityAfter: own.value, intervalBefore: [reference.interval.lowerBound, reference.interval.upperBound],
+      intervalAfter: [own.interval.lowerBound, own.interval.upperBound], klDivergence: divergence.mean,
+      klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)
+  }
+}

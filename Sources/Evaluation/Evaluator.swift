@@ -1,0 +1,178 @@
+internal import Foundation
+public import Models
+internal import Tensors
+
+/// Scores models on token sequences, block by block: memory holds one block and the hidden states of some windows.
+public struct Evaluator: Sendable {
+  /// Tokens in a window.
+  public var window: Int
+  /// Tokens between the starts of two windows; `nil` for no overlap. Overlapping windows score only what the one before did not.
+  public var stride: Int?
+  /// Bytes of hidden states that may be held at once; more windows are done in turns.
+  public var memory: Int
+
+  public init(window: Int = 2048, stride: Int? = nil, memory: Int = 1 << 30) {
+    precondition(window > 1 && (stride ?? 1) > 0, "a window has at least two tokens, a stride one")
+    self.window = window
+    self.stride = stride
+    self.memory = memory
+  }
+
+  public struct Result: Sendable, Equatable {
+    public let perplexity: Perplexity
+    public let reference: Perplexity?
+    public let divergence: Divergence?
+    /// Tokens run through the model, scored or not.
+    public let tokensRun: Int
+  }
+
+  /// Perplexity of `model` and, against `reference`, its divergence. Both see the same windows; a tail shorter than a window is left out,
+  /// unless it is all there is.
+  ///
+  /// - Parameter progress: called with the number of blocks done and their total.
+  /// - Throws: `TokenOutOfRange` for an id outside the vocabulary, `EvaluationError.tooShort` for fewer than two tokens, and what reading
+  ///   the models throws.
+  public func evaluate(
+    _ model: Model, against reference: Model? = nil, on tokens: [Int32], progress: @Sendable (Int, Int) -> Void = { _, _ in }
+  ) throws -> Result {
+    guard tokens.count >= 2 else { throw EvaluationError.tooShort(tokens: tokens.count) }
+    if let reference, reference.description.vocabularySize != model.description.vocabularySize {
+      throw EvaluationError.vocabulariesDiffer(model.description.vocabularySize, reference.description.vocabularySize)
+    }
+    let windows = windows(of: tokens)
+    let models = [model] + (reference.map { [$0] } ?? [])
+    let perWindow = models.reduce(0) { $0 + $1.description.hiddenSize } * min(window, tokens.count) * 4
+    let turn = max(Parallel.width, memory / max(1, perWindow))
+    let turns = (windows.count + turn - 1) / turn
+    let total = turns * models.reduce(0) { $0 + $1.kinds.count }
+    var done = 0
+    var scores: [WindowScore] = []
+    for start in Swift.stride(from: 0, to: windows.count, by: turn) {
+      let batch = Array(windows[start..<min(start + turn, windows.count)])
+      var states: [[Matrix]] = []
+      for model in models {
+        states.append(
+          try hidden(of: model, batch) {
+            done += 1
+            progress(done, total)
+          })
+      }
+      scores += try score(models, batch, states)
+      done += models.count
+      progress(done, total)
+    }
+    let perplexity = Perplexity(
+      negativeLogLikelihood: scores.mean(\.negativeLogLikelihood), standardError: scores.standardError(\.negativeLogLikelihood),
+      tokens: scores.reduce(0) { $0 + $1.tokens }, windows: scores.count)
+    let tokensRun = windows.reduce(0) { $0 + $1.tokens.count }
+    guard reference != nil else { return Result(perplexity: perplexity, reference: nil, divergence: nil, tokensRun: tokensRun) }
+    let referencePerplexity = Perplexity(
+      negativeLogLikelihood: scores.mean(\.referenceNegativeLogLikelihood),
+      standardError: scores.standardError(\.referenceNegativeLogLikelihood), tokens: perplexity.tokens, windows: scores.count)
+    let divergence = Divergence(
+      mean: scores.mean(\.divergence), standardError: scores.standardError(\.divergence), topAgreement: scores.mean { Double($0.agreements) })
+    return Result(perplexity: perplexity, reference: referencePerplexity, divergence: divergence, tokensRun: tokensRun)
+  }
+
+  private struct Window: Sendable {
+    var tokens: [Int32]
+    /// Index of the first token whose prediction counts.
+    var firstScored: Int
+  }
+
+  private func windows(of tokens: [Int32]) -> [Window] {
+    guard tokens.count >= window else { return [Window(tokens: tokens, firstScored: 1)] }
+    let step = stride ?? window
+    return Swift.stride(from: 0, through: tokens.count - window, by: step).map { start in
+      Window(tokens: Array(tokens[start..<start + window]), firstScored: start == 0 ? 1 : max(1, window - step))
+    }
+  }
+
+  /// The hidden states before the head.
+  private func hidden(of model: Model, _ windows: [Window], blockDone: () -> Void) throws -> [Matrix] {
+    let table = try model.block(.embedding)
+    let embedding = PreparedEmbedding(table[table.inputGroups[0].linears[0]].weight)
+    var states = try Parallel.map(windows.count) { try embedding(windows[$0].tokens) }
+    blockDone()
+    for index in model.description.blocks.indices {
+      try Task.checkCancellation()
+      let block = PreparedBlock(try model.block(.decoder(index: index)), positions: windows.map(\.tokens.count).max() ?? 0)
+      let inputs = states
+      states = Parallel.map(inputs.count) { block.forward(inputs[$0]) }
+      blockDone()
+    }
+    return states
+  }
+
+  private struct Head: Sendable {
+    let block: Block
+    let weight: Matrix
+
+    init(_ model: Model) throws {
+      block = try model.block(.head)
+      let owner = block.linears.isEmpty ? try model.block(.embedding) : block
+      weight = owner[owner.inputGroups[0].linears[0]].weight.dense()
+    }
+
+    /// Logits of some positions, [positions × vocabulary].
+    func logits(_ hidden: Matrix, _ positions: Range<Int>) -> Matrix {
+      block.headInput(hidden.rows(positions)).times(transposed: weight)
+    }
+  }
+
+  private func score(_ models: [Model], _ windows: [Window], _ states: [[Matrix]]) throws -> [WindowScore] {
+    let heads = try models.map(Head.init)
+    try Task.checkCancellation()
+    return Parallel.map(windows.count) { index in
+      let window = windows[index]
+      var score = WindowScore()
+      // Positions in tiles, so that the logits of a large vocabulary stay small.
+      for first in Swift.stride(from: window.firstScored - 1, to: window.tokens.count - 1, by: 128) {
+        let positions = first..<min(first + 128, window.tokens.count - 1)
+        let logits = heads.indices.map { heads[$0].logits(states[$0][index], positions) }
+        for position in positions { score.add(logits, row: position - first, target: Int(window.tokens[position + 1])) }
+      }
+      return score
+    }
+  }
+}
+
+extension WindowScore {
+  /// - Parameter logits: of the model, and of the reference if there is one.
+  fileprivate mutating func add(_ logits: [Matrix], row: Int, target: Int) {
+    tokens += 1
+    let width = logits[0].columns
+    logits[0].withUnsafeElements { own in
+      let own = own + row * width
+      let sum = Kernel.logSumExp(own, count: width)
+      negativeLogLikelihood += sum - Double(own[target])
+      guard logits.count > 1 else { return }
+      logits[1].withUnsafeElements { other in
+        let other = other + row * width
+        let otherSum = Kernel.logSumExp(other, count: width)
+        referenceNegativeLogLikelihood += otherSum - Double(other[target])
+        divergence += Kernel.klDivergence(other, logSumExp: otherSum, own, logSumExp: sum, count: width)
+        let row = UnsafeBufferPointer(start: own, count: width)
+        let otherRow = UnsafeBufferPointer(start: other, count: width)
+        if row.firstIndex(of: row.max()!) == otherRow.firstIndex(of: otherRow.max()!) { agreements += 1 }
+      }
+    }
+  }
+}
+
+public enum EvaluationError: Error, Equatable, Sendable, CustomStringConvertible {
+  case tooShort(tokens: Int)
+  case vocabulariesDiffer(Int, Int)
+
+  public var description: String {
+    switch self {
+    case .tooShort(let tokens): "\(tokens) tokens cannot be scored; at least two are needed"
+    case .vocabulariesDiffer(let own, let other):
+      "the model has \(own) tokens and the reference \(other); divergence is defined for one vocabulary only"
+    }
+  }
+}
+
+extension Double {
+  var exponential: Double { exp(self) }
+}

@@ -1,0 +1,24 @@
+public import CheckpointIO
+public import Models
+public import StrictJSON
+public import Tensors
+
+/// Ordinary safetensors: every weight dense, in the type the checkpoint came in. What any runtime loads.
+public struct PlainFormat: CheckpointFormat {
+  public static let name = "safetensors"
+  public static let summary = "plain dense weights; quantized ones are written as the numbers they stand for"
+  public init() {}
+
+  public func encode(_ weight: any Weight, module: String, storageType: DType) throws(FormatError) -> [NamedTensor] {
+    [plain(weight, module: module, storageType: storageType)]
+  }
+
+  /// Plain weights need no reader.
+  public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
+
+  public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
+    var json = config.json
+    json["quantization_config"] = nil
+    return json
+  }
+}

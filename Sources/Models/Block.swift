@@ -1,0 +1,69 @@
+public import Tensors
+
+/// What flows between blocks: token ids into the embedding, hidden states everywhere else.
+public enum Activations: Sendable {
+  case tokens([Int32])
+  /// [tokens × hidden size]
+  case hidden(Matrix)
+}
+
+/// One unit of the sweep: the embedding, a decoder block, or the head with its final norm.
+public struct Block: Sendable {
+  public enum Kind: Sendable, Hashable {
+    case embedding
+    case decoder(index: Int)
+    case head
+  }
+
+  public let kind: Kind
+  /// The decoder block's; `nil` at both ends.
+  public var description: BlockDescription?
+  /// What precedes a linear's name to give its module's full name.
+  public let prefix: String
+  public var linears: [LinearName: Linear]
+  /// Weights of the norms, by their names inside the block.
+  public var norms: [String: [Float]]
+  public var normEpsilon: Float
+  /// What the checkpoint stores the norms as.
+  public let storageType: DType
+
+  public init(
+    kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
+    normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
+  ) {
+    self.kind = kind
+    self.description = description
+    self.prefix = prefix
+    self.linears = linears
+    self.norms = norms
+    self.normEpsilon = normEpsilon
+    self.storageType = storageType
+  }
+
+  /// The linears by shared input, in the order the block computes them. An embedding is a group of its own that reads token ids.
+  public var inputGroups: [InputGroup] {
+    guard let description else { return linears.keys.sorted { $0.rawValue < $1.rawValue }.map { InputGroup([$0]) } }
+    return description.inputGroups
+  }
+
+  /// - Precondition: the block has a linear of this name.
+  public subscript(name: LinearName) -> Linear {
+    get {
+      guard let linear = linears[name] else { preconditionFailure("the block has no linear \(name)") }
+      return linear
+    }
+    set { linears[name] = newValue }
+  }
+
+  /// A linear's name in the whole model, such as `model.layers.0.mlp.down_proj`.
+  public func fullName(of linear: LinearName) -> String { prefix + linear.rawValue }
+
+  /// The block's name in the whole model, such as `model.layers.0`.
+  public var name: String {
+    switch kind {
+    case .embedding: inputGroups.first.map { fullName(of: $0.linears[0]) } ?? "embedding"
+    case .decoder: prefix.hasSuffix(".") ? String(prefix.dropLast()) : prefix
+    case .head: "head"
+    }
+  }
+}

@@ -1,0 +1,206 @@
+public import CheckpointIO
+import Tensors
+
+/// A checkpoint that an architecture has made sense of. Blocks are made when asked for; their weights stay mapped.
+public struct Model: Sendable {
+  public let description: ModelDescription
+  /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
+  public let carried: [String]
+  /// What was odd about the checkpoint and how it was read; for the report.
+  public let remarks: [String]
+  private let load: @Sendable (Block.Kind) throws -> Block
+  private let check: @Sendable (Block) throws -> Void
+
+  /// A model from any source of blocks: what tests and other containers use.
+  public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
+    self.description = description
+    self.carried = carried
+    remarks = []
+    self.load = load
+    check = { _ in }
+  }
+
+  /// The units of the sweep, in order.
+  public var kinds: [Block.Kind] { [.embedding] + description.blocks.indices.map { .decoder(index: $0) } + [.head] }
+
+  /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
+  public func block(_ kind: Block.Kind) throws -> Block {
+    let block = try load(kind)
+    try check(block)
+    return block
+  }
+
+  /// The block unchecked, for its names and shapes: no stored weight is read.
+  package func outline(_ kind: Block.Kind) throws -> Block { try load(kind) }
+}
+
+/// Reads the weight of a module in some format; `nil` where that format has no such weight.
+public typealias WeightReader = @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> (any Weight)?
+
+extension Model {
+  /// Checks that every tensor the description names exists with the right shape; reads headers only.
+  ///
+  /// - Parameter readers: tried in turn for every weight; a plain `.weight` tensor is what remains.
+  /// - Throws: `CheckpointError` for the first tensor that is missing or does not fit.
+  public init(_ checkpoint: Checkpoint, description: ModelDescription, readers: [WeightReader] = []) throws(CheckpointError) {
+    let source = checkpoint.tensors
+    var description = description
+    var remarks: [String] = []
+    if description.head == nil, source.info("lm_head.weight") != nil {
+      // Both ends are stored although the configuration ties them: they are tied only if they are equal.
+      let (embedding, head) = (try source.tensor(description.embedding + ".weight"), try source.tensor("lm_head.weight"))
+      if embedding.bytes != head.bytes || embedding.dtype != head.dtype {
+        description.head = "lm_head"
+        remarks.append("tie_word_embeddings is true, but lm_head.weight differs from the embedding: read as untied")
+      }
+    }
+    let loader = BlockLoader(source: source, description: description, readers: readers)
+    try loader.verify()
+    self.description = description
+    self.remarks = remarks
+    carried = loader.uncovered()
+    load = { try loader.block($0) }
+    check = { try loader.checkFinite($0) }
+  }
+}
+
+/// Turns tensors into blocks.
+private struct BlockLoader: Sendable {
+  let source: any TensorSource
+  let description: ModelDescription
+  let readers: [WeightReader]
+
+  func block(_ kind: Block.Kind) throws(CheckpointError) -> Block {
+    switch kind {
+    case .embedding:
+      let (prefix, name) = split(description.embedding)
+      let linear = try linear(description.embedding, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+      return Block(kind: kind, prefix: prefix, linears: [name: linear], storageType: storageType(of: description.embedding))
+    case .head:
+      let norm = try vector(description.finalNorm + ".weight", count: description.hiddenSize)
+      var linears: [LinearName: Linear] = [:]
+      var prefix = ""
+      if let head = description.head {
+        let (headPrefix, name) = split(head)
+        prefix = headPrefix
+        linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+      }
+      return Block(
+        kind: kind, prefix: prefix, linears: linears, norms: ["norm": norm], normEpsilon: description.normEpsilon,
+        storageType: storageType(of: description.finalNorm))
+    case .decoder(let index):
+      let block = description.blocks[index]
+      var linears: [LinearName: Linear] = [:]
+      for (name, shape) in block.linearShapes {
+        linears[name] = try linear(block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias)
+      }
+      var norms: [String: [Float]] = [:]
+      for (name, size) in block.normSizes { norms[name] = try vector(block.prefix + name + ".weight", count: size) }
+      return Block(
+        kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms, normEpsilon: block.normEpsilon,
+        storageType: storageType(of: block.prefix + BlockDescription.attentionNorm))
+    }
+  }
+
+  /// Checks headers alone: nothing is decoded.
+  func verify() throws(CheckpointError) {
+    try verify(description.embedding, rows: description.vocabularySize, columns: description.hiddenSize)
+    if let head = description.head { try verify(head, rows: description.vocabularySize, columns: description.hiddenSize) }
+    try verifyVector(description.finalNorm + ".weight", count: description.hiddenSize)
+    for block in description.blocks {
+      for (name, shape) in block.linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+        try verify(block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns)
+        if shape.bias { try verifyVector(block.prefix + name.rawValue + ".bias", count: shape.rows) }
+      }
+      for (name, size) in block.normSizes { try verifyVector(block.prefix + name + ".weight", count: size) }
+    }
+  }
+
+  private func verify(_ module: String, rows: Int, columns: Int) throws(CheckpointError) {
+    guard let info = source.info(module + ".weight") else {
+      // A compressed weight goes by other names; its reader checks the shape when it decodes it.
+      if !readers.isEmpty, source.names.contains(where: { $0.hasPrefix(module + ".weight_") }) { return }
+      throw .missingTensor(name: module + ".weight")
+    }
+    guard info.shape == [rows, columns] else {
+      throw .wrongShape(tensor: module + ".weight", expected: [rows, columns], found: info.shape)
+    }
+  }
+
+  private func verifyVector(_ name: String, count: Int) throws(CheckpointError) {
+    guard let info = source.info(name) else { throw .missingTensor(name: name) }
+    guard info.shape == [count] else { throw .wrongShape(tensor: name, expected: [count], found: info.shape) }
+  }
+
+  private func split(_ module: String) -> (prefix: String, name: LinearName) {
+    let last = module.split(separator: ".").last.map(String.init) ?? module
+    return (String(module.dropLast(last.count)), LinearName(rawValue: last))
+  }
+
+  private func storageType(of module: String) -> DType { source.info(module + ".weight")?.dtype ?? .bfloat16 }
+
+  private func vector(_ name: String, count: Int) throws(CheckpointError) -> [Float] {
+    let tensor = try source.tensor(name)
+    guard tensor.shape == [count] else { throw .wrongShape(tensor: name, expected: [count], found: tensor.shape) }
+    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a vector of floats") }
+    let values = tensor.floats()
+    guard !values.withUnsafeBufferPointer(Kernel.hasNonfinite) else { throw .nonfiniteWeight(tensor: name) }
+    return values
+  }
+
+  private func linear(_ module: String, rows: Int, columns: Int, bias: Bool) throws(CheckpointError) -> Linear {
+    let bias = bias ? try vector(module + ".bias", count: rows) : nil
+    for reader in readers {
+      if let weight = try reader(module, source) {
+        guard weight.rows == rows, weight.columns == columns else {
+          throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
+        }
+        return Linear(weight: weight, bias: bias, storageType: (weight as? QuantizedMatrix)?.scheme.scaleType ?? .bfloat16)
+      }
+    }
+    let name = module + ".weight"
+    let tensor = try source.tensor(name)
+    guard tensor.shape == [rows, columns] else { throw .wrongShape(tensor: name, expected: [rows, columns], found: tensor.shape) }
+    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a matrix of floats") }
+    return Linear(weight: StoredWeight(tensor), bias: bias, storageType: tensor.dtype)
+  }
+
+  /// A NaN in a weight would spread silently through every layer after it.
+  func checkFinite(_ block: Block) throws(CheckpointError) {
+    for (name, linear) in block.linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      let damaged: Bool
+      if let stored = linear.weight as? StoredWeight {
+        damaged = stored.holdsNonfinite
+      } else if let quantized = linear.weight as? QuantizedMatrix {
+        damaged = quantized.scales.elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
+      } else {
+        damaged = linear.weight.dense().elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
+      }
+      if damaged { throw .nonfiniteWeight(tensor: block.fullName(of: name) + ".weight") }
+    }
+  }
+
+  /// Names that belong to no module of the description; buffers that are recomputed are nobody's.
+  func uncovered() -> [String] {
+    var modules = Set([description.embedding, description.finalNorm] + [description.head ?? "lm_head"])
+    for block in description.blocks {
+      modules.formUnion(block.linearShapes.keys.map { block.prefix + $0.rawValue })
+      modules.formUnion(block.normSizes.map { block.prefix + $0.name })
+    }
+    return source.names.filter { name in
+      let module = name.split(separator: ".").dropLast().joined(separator: ".")
+      return !modules.contains(module) && !name.hasSuffix(".rotary_emb.inv_freq")
+    }
+  }
+}
+
+extension StoredWeight {
+  fileprivate var holdsNonfinite: Bool {
+    // A strip at a time, so that checking a large table does not expand it.
+    let strip = max(1, (1 << 20) / max(columns, 1))
+    let found = Parallel.map((rows + strip - 1) / strip) { index in
+      tensor.floats(rows: index * strip..<min((index + 1) * strip, rows)).withUnsafeBufferPointer(Kernel.hasNonfinite)
+    }
+    return found.contains(true)
+  }
+}

@@ -1,0 +1,170 @@
+public import Tensors
+
+/// Where a sequence stands inside a decoder block: before the linears of one input group.
+public struct BlockState: Sendable {
+  /// Index of the group whose input is at hand; the number of groups once the block is done.
+  public package(set) var stage: Int
+  /// The residual stream, [tokens × hidden size].
+  public package(set) var residual: Matrix
+  /// What the group's linears read, [tokens × features]; `nil` once the block is done.
+  public package(set) var input: Matrix?
+}
+
+/// A decoder block with its weights expanded: the only thing that runs.
+///
+/// The forward pass goes in stages, one per input group, so that calibration can stop before a group, change its weights and go on from
+/// there instead of starting over.
+public struct PreparedBlock: Sendable {
+  private let description: BlockDescription
+  private let norms: [String: [Float]]
+  private let weights: [LinearName: Matrix]
+  private let biases: [LinearName: [Float]]
+  private let rotary: RotaryTable
+
+  /// Expands the weights that the given stages need.
+  ///
+  /// - Parameters:
+  ///   - stages: groups to be computed, by index; `nil` for the whole block.
+  ///   - positions: the longest sequence that will be run.
+  /// - Precondition: `block` is a decoder block.
+  public init(_ block: Block, stages: Range<Int>? = nil, positions: Int) {
+    guard let description = block.description else { preconditionFailure("only decoder blocks run in stages") }
+    let groups = block.inputGroups
+    let needed = groups[stages ?? groups.indices].flatMap(\.linears)
+    self.description = description
+    norms = block.norms
+    weights = Dictionary(uniqueKeysWithValues: needed.map { ($0, block[$0].weight.dense()) })
+    biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
+    rotary = RotaryTable(description.attention.rotary, headSize: description.attention.headSize, positions: positions)
+  }
+
+  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix {
+    guard let weight = weights[name] else { preconditionFailure("\(name) was not prepared") }
+    var output = input.times(transposed: weight)
+    if let bias = biases[name] { output.add(row: bias) }
+    return output
+  }
+
+  private func normalize(_ states: Matrix, by name: String) -> Matrix {
+    states.rmsNormalized(weight: norms[name]!, epsilon: description.normEpsilon)
+  }
+
+  /// The state before the first group.
+  public func start(_ hidden: Matrix) -> BlockState {
+    BlockState(stage: 0, residual: hidden, input: normalize(hidden, by: BlockDescription.attentionNorm))
+  }
+
+  /// The state before group `stage`, taken up again from what was kept of it.
+  ///
+  /// - Parameter input: the group's input; may be left out where it is only the normalised residual.
+  package func resume(stage: Int, residual: Matrix, input: Matrix?) -> BlockState {
+    var state = BlockState(stage: stage, residual: residual, input: input)
+    switch stage {
+    case 0 where input == nil: state.input = normalize(residual, by: BlockDescription.attentionNorm)
+    case 2 where input == nil: state.input = normalize(residual, by: BlockDescription.feedForwardNorm)
+    default: precondition(input != nil, "the input of group \(stage) does not follow from the residual alone")
+    }
+    return state
+  }
+
+  /// Whether a group's input follows from the residual stream alone, so that it need not be kept.
+  package static func inputFollowsFromResidual(stage: Int) -> Bool { stage == 0 || stage == 2 }
+
+  /// Computes one group and what follows it, up to the next group's input.
+  public func advance(_ state: inout BlockState) {
+    guard let input = state.input else { preconditionFailure("the block is done") }
+    switch state.stage {
+    case 0: state.input = attention(input)
+    case 1:
+      state.residual.add(apply("self_attn.o_proj", input))
+      state.input = normalize(state.residual, by: BlockDescription.feedForwardNorm)
+    case 2:
+      var gate = apply("mlp.gate_proj", input)
+      let up = apply("mlp.up_proj", input)
+      switch description.feedForward.activation {
+      case .silu: gate.siluGate(up)
+      case .geluTanh: gate.geluTanhGate(up)
+      }
+      state.input = gate
+    default:
+      state.residual.add(apply("mlp.down_proj", input))
+      state.input = nil
+    }
+    state.stage += 1
+  }
+
+  private func attention(_ input: Matrix) -> Matrix {
+    let attention = description.attention
+    var queries = apply("self_attn.q_proj", input)
+    var keys = apply("self_attn.k_proj", input)
+    let values = apply("self_attn.v_proj", input)
+    if attention.normalizesQueriesAndKeys {
+      queries = normalizeHeads(queries, by: "self_attn.q_norm")
+      keys = normalizeHeads(keys, by: "self_attn.k_norm")
+    }
+    rotary.rotate(&queries, heads: attention.heads)
+    rotary.rotate(&keys, heads: attention.keyValueHeads)
+    return attention.attend(queries: queries, keys: keys, values: values)
+  }
+
+  /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
+  private func normalizeHeads(_ states: Matrix, by name: String) -> Matrix {
+    let size = description.attention.headSize
+    let heads = Matrix(rows: states.elements.count / size, columns: size, elements: states.elements)
+    return Matrix(rows: states.rows, columns: states.columns, elements: normalize(heads, by: name).elements)
+  }
+
+  /// The whole block: hidden states in, hidden states out, [tokens × hidden size] both.
+  public func forward(_ hidden: Matrix) -> Matrix {
+    var state = start(hidden)
+    while state.input != nil { advance(&state) }
+    return state.residual
+  }
+}
+
+extension Block {
+  /// What the linears of the head read: the hidden states, normalised.
+  package func headInput(_ hidden: Matrix) -> Matrix {
+    precondition(kind == .head, "only the head has a final norm")
+    return hidden.rmsNormalized(weight: norms["norm"]!, epsilon: normEpsilon)
+  }
+}
+
+/// The token embedding, ready to be looked up.
+package struct PreparedEmbedding: Sendable {
+  private let lookup: @Sendable (Int) -> [Float]
+  private let rows: Int
+  private let columns: Int
+
+  package init(_ weight: any Weight) {
+    rows = weight.rows
+    columns = weight.columns
+    if let stored = weight as? StoredWeight {
+      // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
+      lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
+    } else {
+      let table = weight.dense()
+      lookup = { Array(table.elements[$0 * table.columns..<($0 + 1) * table.columns]) }
+    }
+  }
+
+  /// [tokens × hidden size].
+  package func callAsFunction(_ tokens: [Int32]) throws(TokenOutOfRange) -> Matrix {
+    var elements: [Float] = []
+    elements.reserveCapacity(tokens.count * columns)
+    for token in tokens {
+      guard (0..<rows).contains(Int(token)) else { throw TokenOutOfRange(token: token, vocabularySize: rows) }
+      elements += lookup(Int(token))
+    }
+    return Matrix(rows: tokens.count, columns: columns, elements: elements)
+  }
+}
+
+/// A token id that the model has no embedding for.
+public struct TokenOutOfRange: Error, Equatable, Sendable, CustomStringConvertible {
+  public let token: Int32
+  public let vocabularySize: Int
+  public var description: String {
+    "token id \(token) is outside the model's vocabulary of \(vocabularySize); was the text tokenized for another model?"
+  }
+}

@@ -1,0 +1,33 @@
+public import Models
+
+/// A question about the whole model that must be answered before the sweep begins: how sensitive each layer is, which blocks to drop.
+///
+/// An analysis reads and never writes. Passes name the ones they need; the pipeline runs each once.
+public protocol Analysis<Answer>: Sendable, Hashable {
+  associatedtype Answer: Sendable
+  func answer(for model: Model, in context: AnalysisContext) async throws -> Answer
+}
+
+public struct AnalysisContext: Sendable {
+  public let seed: UInt64
+  /// The calibration sequences; none in a data-free run.
+  public let calibration: [[Int32]]
+}
+
+/// The answers given so far.
+package struct Answers: Sendable {
+  private var storage: [Key: any Sendable] = [:]
+
+  package init() {}
+
+  package subscript<A: Analysis>(_ analysis: A) -> A.Answer? {
+    get { storage[Key(base: analysis)] as? A.Answer }
+    set { storage[Key(base: analysis)] = newValue }
+  }
+
+  private struct Key: Hashable, Sendable {
+    let base: any Hashable & Sendable
+    static func == (a: Self, b: Self) -> Bool { AnyHashable(a.base) == AnyHashable(b.base) }
+    func hash(into hasher: inout Hasher) { AnyHashable(base).hash(into: &hasher) }
+  }
+}

@@ -1,0 +1,98 @@
+public import Models
+
+/// Which linears a pass works on: patterns over full names, minus the excluded ones.
+///
+/// A pattern is a glob (`*` any run of characters, `?` any one) that matches a full name or its end after a dot, so `down_proj` and
+/// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding and
+/// the head are selected only by a pattern that names them without a wildcard. A pattern that matches nothing in the model is an error.
+public struct LayerSelector: Sendable, Equatable {
+  public var include: [String]
+  public var exclude: [String]
+
+  public init(include: [String] = ["*"], exclude: [String] = []) {
+    self.include = include
+    self.exclude = exclude
+  }
+
+  /// - Parameters:
+  ///   - name: the full name, such as `model.layers.0.mlp.down_proj`.
+  ///   - isEnd: whether it is the embedding or the head.
+  public func contains(_ name: String, isEnd: Bool = false) -> Bool {
+    include.contains { Self.matches($0, name, isEnd: isEnd) } && !exclude.contains { Self.matches($0, name, isEnd: false) }
+  }
+
+  static func matches(_ pattern: String, _ name: String, isEnd: Bool) -> Bool {
+    if pattern.hasPrefix("re:") {
+      guard !isEnd, let expression = try? Regex(String(pattern.dropFirst(3))) else { return false }
+      return (try? expression.prefixMatch(in: name)) ?? nil != nil
+    }
+    if isEnd, pattern.contains(where: { "*?".contains($0) }) { return false }
+    let (pattern, name) = (Array(pattern.utf8), Array(name.utf8))
+    let starts = [0] + name.indices.filter { name[$0] == UInt8(ascii: ".") }.map { $0 + 1 }
+    return starts.contains { globs(pattern[...], name[$0...]) }
+  }
+
+  private static func globs(_ pattern: ArraySlice<UInt8>, _ name: ArraySlice<UInt8>) -> Bool {
+    guard let first = pattern.first else { return name.isEmpty }
+    switch first {
+    case UInt8(ascii: "*"):
+      return (name.startIndex...name.endIndex).contains { globs(pattern.dropFirst(), name[$0...]) }
+    case UInt8(ascii: "?"): return !name.isEmpty && globs(pattern.dropFirst(), name.dropFirst())
+    default: return name.first == first && globs(pattern.dropFirst(), name.dropFirst())
+    }
+  }
+
+  /// Checks every pattern against the names of a model.
+  ///
+  /// - Throws: `InvalidOption` with the nearest name for the first pattern that matches none of them or is not an expression.
+  package func check(against linears: [PlannedLinear]) throws(InvalidOption) {
+    for (option, patterns) in [("include", include), ("exclude", exclude)] {
+      for pattern in patterns {
+        if pattern.hasPrefix("re:") {
+          do { _ = try Regex(String(pattern.dropFirst(3))) } catch {
+            throw InvalidOption(option, "\"\(pattern)\" is not a regular expression")
+          }
+        }
+        // The two ends may be named although a tied model has no separate head.
+        if ["lm_head", "embed_tokens", "model.embed_tokens"].contains(pattern), option == "exclude" { continue }
+        guard linears.contains(where: { Self.matches(pattern, $0.name, isEnd: option == "include" && $0.isEnd) }) else {
+          let ends = linears.flatMap { [$0.name, String($0.name.split(separator: ".").last ?? "")] }
+          let nearest = NearestName.of(pattern, among: ends)
+          throw InvalidOption(option, "\"\(pattern)\" matches no linear of the model\(nearest.map { "; did you mean \"\($0)\"?" } ?? "")")
+        }
+      }
+    }
+  }
+}
+
+extension LayerSelector: Codable {
+  private enum CodingKeys: String, CodingKey { case include, exclude }
+
+  /// Reads one pattern, a list of patterns to include, or both lists by name.
+  public init(from decoder: any Decoder) throws {
+    if let pattern = try? decoder.singleValueContainer().decode(String.self) {
+      self.init(include: [pattern])
+    } else if let patterns = try? decoder.singleValueContainer().decode([String].self) {
+      self.init(include: patterns)
+    } else {
+      let container = try decoder.container(keyedBy: CodingKeys.self)
+      self.init(
+        include: try container.decodeIfPresent([String].self, forKey: .include) ?? ["*"],
+        exclude: try container.decodeIfPresent([String].self, forKey: .exclude) ?? [])
+    }
+  }
+}
+
+extension Block {
+  public func selects(_ selector: LayerSelector, _ linear: LinearName) -> Bool {
+    selector.contains(fullName(of: linear), isEnd: description == nil)
+  }
+
+  /// The selected linears, group by group in the order the block computes them.
+  public func groups(_ selector: LayerSelector) -> [InputGroup] {
+    inputGroups.compactMap { group in
+      let kept = group.linears.filter { selects(selector, $0) }
+      return kept.isEmpty ? nil : InputGroup(kept)
+    }
+  }
+}

@@ -1,0 +1,68 @@
+public import Models
+
+/// One transformation, applied to one block at a time. A pass is a value: its stored properties are its options.
+///
+/// Options need defaults, because a recipe names only what it changes, and `Codable` keys are what recipes spell.
+public protocol Pass: Sendable, Codable {
+  /// What recipes call it.
+  static var name: String { get }
+  /// One line for `compress list passes`.
+  static var summary: String { get }
+  /// The defaults, all of them.
+  init()
+  /// Whether `run` asks for statistics of the calibration data. A run without such passes computes no activations at all.
+  var usesCalibration: Bool { get }
+  /// The whole-model questions this pass needs answered before it runs.
+  var analyses: [any Analysis] { get }
+  /// Which linears the options speak of; each pattern must match something. By default all stored `LayerSelector`s.
+  var selectors: [LayerSelector] { get }
+  /// Checks the options against each other.
+  func validate() throws(InvalidOption)
+  /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
+  func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
+  func run(on block: inout Block, in context: PassContext) throws
+}
+
+extension Pass {
+  public static var summary: String { "" }
+  public var usesCalibration: Bool { true }
+  public var analyses: [any Analysis] { [] }
+  public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
+  public func validate() throws(InvalidOption) {}
+  public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
+}
+
+/// An option that cannot be what it is set to.
+public struct InvalidOption: Error, Equatable, Sendable, CustomStringConvertible {
+  /// Path of the option inside the pass, such as `layers.include`.
+  public let option: String
+  public let reason: String
+
+  public init(_ option: String, _ reason: String) {
+    self.option = option
+    self.reason = reason
+  }
+
+  public var description: String { "\(option): \(reason)" }
+}
+
+/// A linear as the plan of a run sees it: its place, its shape, and how it will be stored.
+public struct PlannedLinear: Sendable, Equatable {
+  /// Its name in the whole model.
+  public let name: String
+  public let rows: Int
+  public let columns: Int
+  public let isEnd: Bool
+  /// In words, such as `int4 g128`.
+  public var scheme: String
+  public var storedBits: Int
+
+  public init(name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int) {
+    self.name = name
+    self.rows = rows
+    self.columns = columns
+    self.isEnd = isEnd
+    self.scheme = scheme
+    self.storedBits = storedBits
+  }
+}

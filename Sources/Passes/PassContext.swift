@@ -1,0 +1,89 @@
+public import Models
+internal import Synchronization
+internal import Tensors
+
+/// Everything a pass may know besides the block in its hands.
+public struct PassContext: Sendable {
+  private let stream: CalibrationStream?
+  private let answers: Answers
+  private let seed: UInt64
+  private let pass: String
+  private let strict: Bool
+  private let records: Records
+
+  /// What passes report, gathered while they run.
+  package final class Records: Sendable {
+    private let storage = Mutex([String: Report.LayerRecord]())
+
+    package init() {}
+
+    func update(_ key: String, default initial: Report.LayerRecord, _ change: (inout Report.LayerRecord) -> Void) {
+      storage.withLock { change(&$0[key, default: initial]) }
+    }
+
+    /// The records so far, by layer name; the store is emptied.
+    package func take() -> [Report.LayerRecord] {
+      storage.withLock { records in
+        defer { records = [:] }
+        return records.values.sorted { $0.layer < $1.layer }
+      }
+    }
+  }
+
+  package init(stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records) {
+    self.stream = stream
+    self.answers = answers
+    self.seed = seed
+    self.pass = pass
+    self.strict = strict
+    self.records = records
+  }
+
+  /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`.
+  ///
+  /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the embedding, whose input is no vector.
+  public func statistic<S: Statistic>(_ type: S.Type, of group: InputGroup, in block: Block) throws -> S {
+    guard let stream, block.kind != .embedding else { throw MissingCalibration() }
+    return try stream.statistic(type, of: group, in: block)
+  }
+
+  /// - Precondition: `analysis` is among the pass's `analyses`.
+  public func answer<A: Analysis>(to analysis: A) -> A.Answer {
+    guard let answer = answers[analysis] else { preconditionFailure("\(A.self) is not among the pass's analyses") }
+    return answer
+  }
+
+  /// Random numbers for a linear, the same whatever else ran.
+  public func randomness(for linear: LinearName, in block: Block) -> some RandomNumberGenerator {
+    KeyedRandomness(seed: seed, key: pass, block.fullName(of: linear))
+  }
+
+  /// Puts figures about a linear into the report.
+  public func record(_ linear: LinearName, in block: Block, _ metrics: [String: Double], scheme: String? = nil) {
+    let name = block.fullName(of: linear)
+    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
+      record.metrics.merge(metrics) { _, new in new }
+      if let scheme { record.scheme = scheme }
+    }
+  }
+
+  /// Reports that a linear was not done as asked, and why; under `--strict` that ends the run.
+  public func recordFallback(_ linear: LinearName, in block: Block, _ reason: String) throws(UnwantedFallback) {
+    let name = block.fullName(of: linear)
+    if strict { throw UnwantedFallback(layer: name, reason: reason) }
+    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { $0.fallback = reason }
+  }
+}
+
+/// A pass asked for statistics in a run without calibration data.
+public struct MissingCalibration: Error, Equatable, Sendable, CustomStringConvertible {
+  public init() {}
+  public var description: String { "calibration data is needed here; give the recipe a `calibration:` section" }
+}
+
+/// A layer could not be done as asked, in a strict run.
+public struct UnwantedFallback: Error, Equatable, Sendable, CustomStringConvertible {
+  public let layer: String
+  public let reason: String
+  public var description: String { "\(layer): \(reason) (a fallback, which --strict refuses)" }
+}

@@ -1,0 +1,128 @@
+public import Foundation
+public import Models
+internal import Tensors
+
+/// Where finished blocks go: a format with its writer, or a test's array.
+public protocol BlockSink: Actor {
+  func append(_ block: Block) async throws
+}
+
+/// A failure, and where it happened.
+public struct PipelineError: Error, CustomStringConvertible {
+  public let pass: String
+  public let block: String
+  public let cause: any Error
+  public var description: String { "\(pass) failed in \(block): \(cause)" }
+}
+
+/// What a sweep works with besides the model.
+public struct SweepOptions: Sendable {
+  /// Token ids; none for data-free passes.
+  public var calibration: [[Int32]]
+  public var seed: UInt64
+  /// Bytes that activations may take in memory.
+  public var activationMemory: Int
+  /// Where a scratch file may be put.
+  public var scratch: URL
+  /// Whether a fallback ends the run.
+  public var strict: Bool
+
+  public init(
+    calibration: [[Int32]] = [], seed: UInt64 = 0, activationMemory: Int = .max, scratch: URL = URL(filePath: NSTemporaryDirectory()),
+    strict: Bool = false
+  ) {
+    self.calibration = calibration
+    self.seed = seed
+    self.activationMemory = activationMemory
+    self.scratch = scratch
+    self.strict = strict
+  }
+}
+
+/// Passes, swept over a model one block at a time.
+public struct Pipeline: Sendable {
+  public var passes: [any Pass]
+
+  public init(_ passes: [any Pass]) { self.passes = passes }
+
+  public var usesCalibration: Bool { passes.contains { $0.usesCalibration } }
+
+  /// Sweeps embedding, blocks and head in order and hands each to `sink` when all passes have run on it.
+  ///
+  /// - Parameter kinds: the units to sweep; all of them but in a rehearsal.
+  /// - Throws: `PipelineError` for what a pass throws; `CancellationError` when the task is cancelled.
+  public func run(
+    on model: Model, options: SweepOptions = SweepOptions(), kinds: [Block.Kind]? = nil, observer: any PipelineObserver = Silent(),
+    into sink: any BlockSink
+  ) async throws -> Report {
+    var answers = Answers()
+    for pass in passes {
+      for analysis in pass.analyses { try await Self.ask(analysis, of: model, options: options, into: &answers) }
+    }
+    let stream =
+      usesCalibration && !options.calibration.isEmpty
+      ? try CalibrationStream(
+        options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch) : nil
+    let kinds = kinds ?? model.kinds
+    var report = Report()
+    var next = try model.block(kinds[0])
+    var finished: Block?
+    for (index, kind) in kinds.enumerated() {
+      // Three blocks are alive at most: one being read, one being worked on, one being written.
+      let (previous, following) = (finished, index + 1 < kinds.count ? kinds[index + 1] : nil)
+      async let upcoming = following.map { try model.block($0) }
+      async let written: Void = Self.write(previous, to: sink)
+      let start = ContinuousClock.now
+      var block = next
+      observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
+      for pass in passes { report.layers += try run(pass, on: &block, stream: stream, answers: answers, options: options, observer) }
+      var forwardPasses: Double?
+      switch kind {
+      case .embedding: try stream?.embed(block)
+      // Nothing after the last block reads its output unless the head is worked on, which any pass may do.
+      case .decoder: forwardPasses = try stream?.finish(block)
+      case .head: break
+      }
+      let took = start.duration(to: .now)
+      report.blocks.append(Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: forwardPasses))
+      observer.observe(.blockEnded(name: block.name, index: index, count: kinds.count, took: took))
+      try await written
+      finished = block
+      if let block = try await upcoming { next = block }
+    }
+    try await Self.write(finished, to: sink)
+    return report
+  }
+
+  private func run(
+    _ pass: any Pass, on block: inout Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
+    _ observer: any PipelineObserver
+  ) throws -> [Report.LayerRecord] {
+    try Task.checkCancellation()
+    let name = type(of: pass).name
+    let records = PassContext.Records()
+    let context = PassContext(
+      stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records)
+    observer.observe(.passBegan(pass: name, block: block.name))
+    let start = ContinuousClock.now
+    do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
+      throw PipelineError(pass: name, block: block.name, cause: error)
+    }
+    observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
+    return records.take()
+  }
+
+  private static func ask<A: Analysis>(_ analysis: A, of model: Model, options: SweepOptions, into answers: inout Answers) async throws {
+    guard answers[analysis] == nil else { return }
+    answers[analysis] = try await analysis.answer(
+      for: model, in: AnalysisContext(seed: options.seed, calibration: options.calibration))
+  }
+
+  private static func write(_ block: Block?, to sink: any BlockSink) async throws {
+    if let block { try await sink.append(block) }
+  }
+}
+
+extension Duration {
+  package var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}

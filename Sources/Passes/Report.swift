@@ -1,0 +1,33 @@
+/// What a run did, as plain data: the `report.json` beside the weights.
+public struct Report: Sendable, Codable, Equatable {
+  /// What one pass did to one linear.
+  public struct LayerRecord: Sendable, Codable, Equatable {
+    public var pass: String
+    /// Its name in the whole model.
+    public var layer: String
+    public var metrics: [String: Double] = [:]
+    public var scheme: String?
+    /// Why the layer was not done as asked; `nil` where it was.
+    public var fallback: String?
+
+    public init(pass: String, layer: String) {
+      self.pass = pass
+      self.layer = layer
+    }
+  }
+
+  /// What the sweep of one block cost.
+  public struct BlockRecord: Sendable, Codable, Equatable {
+    public var block: String
+    public var seconds: Double
+    /// Whole forward passes over the calibration data, in multiply-adds of the linears; absent without calibration.
+    public var forwardPasses: Double?
+  }
+
+  public var layers: [LayerRecord] = []
+  public var blocks: [BlockRecord] = []
+
+  public init() {}
+
+  public var fallbacks: [LayerRecord] { layers.filter { $0.fallback != nil } }
+}

@@ -1,0 +1,59 @@
+public import Tensors
+
+/// What calibration accumulates about the inputs of a linear layer. A commutative monoid, up to rounding.
+public protocol Statistic: Sendable {
+  init(features: Int)
+  /// - Parameter input: [tokens × features].
+  mutating func update(_ input: Matrix)
+  mutating func merge(_ other: Self)
+}
+
+/// Σ xᵀx over the calibration tokens, the layer-wise proxy Hessian of GPTQ and SparseGPT (the factor 2 never matters).
+public struct Hessian: Statistic, Equatable {
+  public private(set) var matrix: SymmetricMatrix
+  /// Tokens summed.
+  public private(set) var tokens = 0
+  /// Tokens left out because their input was not finite: they would poison every sum.
+  public private(set) var skippedTokens = 0
+
+  public init(features: Int) { matrix = SymmetricMatrix(size: features) }
+
+  public mutating func update(_ input: Matrix) {
+    let finite = input.withoutNonfiniteRows()
+    skippedTokens += input.rows - finite.rows
+    tokens += finite.rows
+    matrix.addGram(of: finite)
+  }
+
+  public mutating func merge(_ other: Hessian) {
+    matrix += other.matrix
+    tokens += other.tokens
+    skippedTokens += other.skippedTokens
+  }
+}
+
+/// ‖x‖₂ of every input feature, the activation half of Wanda's score.
+public struct InputNorm: Statistic, Equatable {
+  private var squares: [Double]
+
+  public init(features: Int) { squares = Array(repeating: 0, count: features) }
+
+  public var values: [Float] { squares.map { Float($0.squareRoot()) } }
+
+  /// Σ x² of every feature.
+  public var squaredValues: [Double] { squares }
+
+  public mutating func update(_ input: Matrix) {
+    for row in 0..<input.rows { for i in squares.indices { squares[i] += Double(input[row, i]) * Double(input[row, i]) } }
+  }
+
+  public mutating func merge(_ other: InputNorm) { for i in squares.indices { squares[i] += other.squares[i] } }
+}
+
+extension Matrix {
+  fileprivate func withoutNonfiniteRows() -> Matrix {
+    guard elements.withUnsafeBufferPointer(Kernel.hasNonfinite) else { return self }
+    let kept = (0..<rows).filter { row in elements[row * columns..<(row + 1) * columns].allSatisfy(\.isFinite) }
+    return Matrix(rows: kept.count, columns: columns, elements: kept.flatMap { elements[$0 * columns..<($0 + 1) * columns] })
+  }
+}

@@ -1,0 +1,124 @@
+public import Models
+public import Passes
+import Tensors
+
+/// GPTQ: quantizes column by column and lets the columns still to come make up for the error (Frantar et al. 2022).
+///
+/// Goals, in order: the layer loss tr(E·H·Eᵀ); honesty about every layer that could not be done; speed. Deviations from the reference
+/// implementation: the LDL form of the update (one factorization, no inverse; the codes are the same), inputs that the calibration data
+/// never activates are rounded instead of zeroed, the damping is relative to the mean over live inputs, and it rises in stated steps before
+/// a layer falls back to rounding.
+public struct GPTQ: IntegerQuantizer {
+  public static let name = "gptq"
+  public static let summary = "GPTQ: quantize columns in turn, correcting the rest by the calibration data"
+
+  /// The order in which columns are quantized.
+  public enum Order: String, Sendable, Codable, CaseIterable {
+    /// Most active inputs first; scales are fixed beforehand from the original weights, so no runtime needs to know.
+    case activation
+    /// Groups by their most active input, and most active first inside each; scales see the weights as corrected so far.
+    case group
+    /// Left to right; scales see the weights as corrected so far.
+    case natural
+  }
+
+  public var bits = 4
+  public var groupSize: GroupSize = 128
+  public var symmetric = true
+  public var scales = ScaleChoice.clip
+  public var order = Order.activation
+  /// Whether scales are always fixed from the original weights, whatever the order.
+  public var staticGroups = false
+  /// Added to the diagonal of the Hessian, as a fraction of its mean.
+  public var damping = 0.01
+  /// Columns between two updates of all that follow; any number gives the same codes up to rounding.
+  public var blockSize = 128
+  public var layers = LayerSelector()
+  public var overrides: [QuantizationOverride] = []
+
+  public init() {}
+
+  private enum CodingKeys: String, CodingKey {
+    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", damping, blockSize = "block_size", layers,
+      overrides
+  }
+
+  public func validate() throws(InvalidOption) {
+    try validateGrid()
+    guard damping >= 0, damping < 10 else { throw InvalidOption("damping", "\(damping): a fraction of the Hessian's mean diagonal, 0 to 10") }
+    guard blockSize >= 1 else { throw InvalidOption("block_size", "\(blockSize): a positive number") }
+  }
+
+  public func run(on block: inout Block, in context: PassContext) throws {
+    for group in block.groups(layers) {
+      guard block.kind != .embedding else {
+        for name in group.linears {
+          try round(name, of: &block, context, because: "an embedding is looked up, so it has no Hessian: rounded to nearest")
+        }
+        continue
+      }
+      // Taken after the groups before it were quantized: true-sequential.
+      let hessian = try context.statistic(Hessian.self, of: group, in: block)
+      var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
+      for name in group.linears {
+        let linear = block[name]
+        var scheme = scheme(of: block.fullName(of: name), isEnd: block.description == nil)
+        scheme.scaleType = linear.storageType
+        try block.check(scheme, fits: name)
+        // The order of columns may depend on the groups, and the factorization on the order.
+        let key = order == .group ? scheme.granularity : .channel
+        let solver =
+          solvers[key]
+          ?? GPTQSolver.prepare(
+            hessian, groupSize: scheme.groupSize(columns: linear.weight.columns), order: order, damping: damping)
+        solvers[key] = solver
+        switch solver {
+        case .failure(let failure): try round(name, of: &block, context, because: failure.description)
+        case .success(let solver):
+          let (quantized, loss) = solver.quantize(
+            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, blockSize: blockSize)
+          block[name].weight = quantized
+          var metrics = [
+            "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
+            "calibration_tokens": Double(hessian.tokens),
+          ]
+          if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
+          if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }
+          context.record(name, in: block, metrics, scheme: scheme.label)
+          if solver.damping > damping {
+            try context.recordFallback(
+              name, in: block, "the Hessian was not positive definite: damping raised from \(damping) to \(solver.damping)")
+          }
+        }
+      }
+    }
+  }
+
+  private func round(_ name: LinearName, of block: inout Block, _ context: PassContext, because reason: String) throws {
+    let linear = block[name]
+    var scheme = scheme(of: block.fullName(of: name), isEnd: block.description == nil)
+    scheme.scaleType = linear.storageType
+    try block.check(scheme, fits: name)
+    let weight = linear.weight.dense()
+    let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales)
+    block[name].weight = quantized
+    context.record(
+      name, in: block,
+      [
+        "bits_per_weight": quantized.bitsPerWeight,
+        "relative_weight_error": RoundToNearest.relativeError(of: quantized, against: weight),
+      ], scheme: scheme.label)
+    try context.recordFallback(name, in: block, reason)
+  }
+}
+
+extension Pass where Self == GPTQ {
+  /// GPTQ, for use in code: `Pipeline([.gptq(bits: 3)])`.
+  public static func gptq(bits: Int = 4, groupSize: GroupSize = 128, symmetric: Bool = true) -> GPTQ {
+    var pass = GPTQ()
+    pass.bits = bits
+    pass.groupSize = groupSize
+    pass.symmetric = symmetric
+    return pass
+  }
+}

@@ -1,0 +1,113 @@
+public import Models
+public import Passes
+public import Tensors
+
+/// The solve of GPTQ for all linears that share an input.
+///
+/// With the damped Hessian factored as U·D·Uᵀ (U unit upper triangular), column i is quantized from the target
+/// tᵢ = wᵢ + Σ_{j<i} (wⱼ − qⱼ)·Uⱼᵢ, which is the reference algorithm without its inverse: the same codes from one factorization, and
+/// tr(E·H·Eᵀ) = Σᵢ Dᵢ·‖tᵢ − qᵢ‖² for free.
+public struct GPTQSolver: Sendable {
+  /// Why no factorization was possible.
+  public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
+    public let damping: Double
+    public let tokens: Int
+    public let features: Int
+    public var description: String {
+      "the Hessian is not positive definite even with damping \(damping) (\(tokens) calibration tokens for \(features) inputs): rounded to nearest"
+    }
+  }
+
+  /// Position in the order → column.
+  private let order: [Int]
+  private let factor: SymmetricMatrix.UpperFactor
+  /// Mean square of every input, by column: the importance of its errors in the scale search.
+  private let importance: [Float]
+  private let columnOrder: GPTQ.Order
+  /// The damping that made the factorization possible.
+  public let damping: Double
+  /// Inputs that no calibration token activates.
+  public let deadInputs: Int
+
+  /// Orders, damps and factors a Hessian; the damping rises tenfold up to three times.
+  public static func prepare(
+    _ hessian: Hessian, groupSize: Int, order: GPTQ.Order, damping: Double
+  ) -> Result<GPTQSolver, Failure> {
+    let matrix = hessian.matrix
+    let diagonal = matrix.diagonal
+    let live = diagonal.filter { $0 > 0 }
+    let mean = live.isEmpty ? 1 : live.reduce(0, +) / Double(live.count)
+    let columns = Self.order(diagonal, groupSize: groupSize, order: order)
+    var arranged = SymmetricMatrix(size: matrix.size)
+    for row in 0..<matrix.size {
+      for column in 0...row { arranged[row, column] = matrix[columns[row], columns[column]] }
+      // An input that never fires explains nothing and is explained by nothing.
+      if diagonal[columns[row]] <= 0 { arranged[row, row] = mean }
+    }
+    var damping = damping
+    for attempt in 0...3 {
+      if attempt > 0 { damping = max(damping, 0.001) * 10 }
+      if let factor = arranged.upperFactor(shift: damping * mean) {
+        return .success(
+          GPTQSolver(
+            order: columns, factor: factor, importance: diagonal.map { Float(max($0, 0) / mean + 1e-6) }, columnOrder: order,
+            damping: damping, deadInputs: diagonal.count - live.count))
+      }
+    }
+    return .failure(Failure(damping: damping, tokens: hessian.tokens, features: matrix.size))
+  }
+
+  private static func order(_ diagonal: [Double], groupSize: Int, order: GPTQ.Order) -> [Int] {
+    let all = Array(diagonal.indices)
+    // Ties keep their order, so that the result does not depend on the sort.
+    func byActivity(_ columns: [Int]) -> [Int] { columns.sorted { (diagonal[$1], $0) < (diagonal[$0], $1) } }
+    switch order {
+    case .natural: return all
+    case .activation: return byActivity(all)
+    case .group:
+      let groups = stride(from: 0, to: all.count, by: groupSize).map { byActivity(Array($0..<min($0 + groupSize, all.count))) }
+      return groups.sorted { (diagonal[$1[0]], $0[0]) < (diagonal[$0[0]], $1[0]) }.flatMap { $0 }
+    }
+  }
+
+  /// - Parameter weight: [outputs × inputs].
+  /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
+  public func quantize(
+    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, blockSize: Int = 128
+  ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
+    precondition(weight.columns == order.count, "the weight has \(weight.columns) inputs, the Hessian \(order.count)")
+    let size = scheme.groupSize(columns: weight.columns)
+    let groups = weight.columns / size
+    let fixed = staticGroups || columnOrder == .activation
+    var codes = [UInt8](repeating: 0, count: weight.rows * weight.columns)
+    var scales = [Float](repeating: 0, count: weight.rows * groups)
+    var zeros = scales
+    let height = 64
+    let strips = (weight.rows + height - 1) / height
+    var losses = [(error: Double, norm: Double)](repeating: (0, 0), count: strips)
+    codes.withUnsafeMutableBufferPointer { codes in
+      scales.withUnsafeMutableBufferPointer { scales in
+        zeros.withUnsafeMutableBufferPointer { zeros in
+          losses.withUnsafeMutableBufferPointer { losses in
+            nonisolated(unsafe) let (codes, scales, zeros, losses) = (codes, scales, zeros, losses)
+            Parallel.forEach(strips) { index in
+              let rows = index * height..<min((index + 1) * height, weight.rows)
+              var strip = GPTQStrip(
+                weight, rows: rows, order: order, factor: factor, importance: importance,
+                search: ScaleSearch(scheme: scheme, choice: choice), groupSize: size)
+              strip.solve(fixedGroups: fixed, blockSize: blockSize)
+              losses[index] = strip.loss()
+              strip.store(codes: codes, scales: scales, zeros: zeros)
+            }
+          }
+        }
+      }
+    }
+    let quantized = QuantizedMatrix(
+      scheme: scheme, rows: weight.rows, columns: weight.columns, codes: codes,
+      scales: Matrix(rows: weight.rows, columns: groups, elements: scales),
+      zeroPoints: scheme.symmetric ? nil : Matrix(rows: weight.rows, columns: groups, elements: zeros))
+    let norm = losses.reduce(0) { $0 + $1.norm }
+    return (quantized, norm > 0 ? losses.reduce(0) { $0 + $1.error } / norm : 0)
+  }
+}

@@ -1,0 +1,177 @@
+internal import Foundation
+public import Passes
+internal import StrictJSON
+
+/// Where the calibration tokens come from.
+public struct CalibrationSource: Sendable, Codable, Equatable {
+  /// A text file, or
+  public var text: String?
+  /// a NumPy file of token ids.
+  public var tokens: String?
+  public var sequences = 128
+  /// Tokens of a sequence.
+  public var length = 2048
+
+  public init(text: String? = nil, tokens: String? = nil, sequences: Int = 128, length: Int = 2048) {
+    self.text = text
+    self.tokens = tokens
+    self.sequences = sequences
+    self.length = length
+  }
+}
+
+/// What the result is scored on.
+public struct EvaluationSource: Sendable, Codable, Equatable {
+  public var text: String?
+  public var tokens: String?
+  public var window = 2048
+  /// Tokens between two windows' starts; absent for no overlap.
+  public var stride: Int?
+  /// At most so many tokens are used, from the start.
+  public var limit: Int?
+
+  public init(text: String? = nil, tokens: String? = nil, window: Int = 2048, stride: Int? = nil, limit: Int? = nil) {
+    self.text = text
+    self.tokens = tokens
+    self.window = window
+    self.stride = stride
+    self.limit = limit
+  }
+}
+
+public struct OutputOptions: Sendable, Codable, Equatable {
+  public var format = "compressed-tensors"
+  /// The directory to be made; the command line may name it instead.
+  public var directory: String?
+  /// Bytes of tensors in a shard: a number, or one with KB, MB, GB (decimal).
+  public var maxShardSize = "5GB"
+
+  public init() {}
+
+  private enum CodingKeys: String, CodingKey { case format, directory, maxShardSize = "max_shard_size" }
+}
+
+/// What to do to a model, as a file says it.
+public struct Recipe: Sendable {
+  public var model: String?
+  public var calibration: CalibrationSource?
+  public var passes: [any Pass]
+  public var output = OutputOptions()
+  public var evaluation: EvaluationSource?
+  public var seed: UInt64 = 0
+
+  public init(passes: [any Pass]) { self.passes = passes }
+
+  /// - Parameters:
+  ///   - file: the name of the recipe in messages.
+  ///   - settings: changes on top of the file, each `path.to.key=value`.
+  /// - Throws: `RecipeError` for the first mistake.
+  public init(yaml: String, file: String, settings: [String] = [], passes catalog: PassCatalog) throws(RecipeError) {
+    var root = try RecipeNode(yaml: yaml, file: file)
+    for setting in settings {
+      guard let equals = setting.firstIndex(of: "=") else {
+        throw RecipeError(
+          file: "--set \(setting)", line: 0, column: 0, problem: .invalid(setting, reason: "key=value is needed"), suggestion: nil)
+      }
+      let path = setting[..<equals].split(separator: ".").map(String.init)
+      let value = String(setting[setting.index(after: equals)...])
+      root = try root.setting(path, to: try RecipeNode(yaml: value.isEmpty ? "null" : value, file: "--set \(setting)"))
+    }
+    try self.init(root, catalog)
+  }
+
+  private init(_ root: RecipeNode, _ catalog: PassCatalog) throws(RecipeError) {
+    let whole = StrictDecoder(node: root, name: "recipe")
+    guard case .mapping(let members) = root.value else {
+      throw whole.error([], .invalid("recipe", reason: "a mapping with a `passes` list is needed"))
+    }
+    let known = ["model", "calibration", "passes", "output", "evaluation", "seed"]
+    for member in members where !known.contains(member.key) {
+      throw whole.error([member.key], .unknownKey(member.key, known: known), suggestion: NearestName.of(member.key, among: known))
+    }
+    guard let list = root["passes"] else { throw whole.error([], .missing("passes", reason: "a recipe is a list of passes")) }
+    guard case .list(let entries) = list.value, !entries.isEmpty else {
+      throw whole.error(["passes"], .invalid("passes", reason: "a list of at least one pass is needed"))
+    }
+    var passes: [any Pass] = []
+    for entry in entries { passes.append(try Self.pass(entry, catalog)) }
+    self.init(passes: passes)
+    if let node = root["model"] {
+      guard let path = node.json.string else { throw whole.error(["model"], .invalid("model", reason: "a directory is needed")) }
+      model = path
+    }
+    if let node = root["seed"], !node.json.isNull {
+      guard let value = node.json.integer, value >= 0 else {
+        throw whole.error(["seed"], .invalid("seed", reason: "a whole number is needed"))
+      }
+      seed = UInt64(value)
+    }
+    if let node = root["output"] { output = try StrictDecoder(node: node, name: "output").decode(OutputOptions.self, defaults: .init()) }
+    if let node = root["calibration"], !node.json.isNull {
+      let decoder = StrictDecoder(node: node, name: "calibration")
+      let source = try decoder.decode(CalibrationSource.self, defaults: .init())
+      try Self.checkSource(source.text, source.tokens, decoder)
+      guard source.sequences > 0 else { throw decoder.error(["sequences"], .invalid("calibration.sequences", reason: "at least one is needed")) }
+      guard source.length > 1 else { throw decoder.error(["length"], .invalid("calibration.length", reason: "at least two tokens are needed")) }
+      calibration = source
+    }
+    if let node = root["evaluation"], !node.json.isNull {
+      let decoder = StrictDecoder(node: node, name: "evaluation")
+      let source = try decoder.decode(EvaluationSource.self, defaults: .init())
+      try Self.checkSource(source.text, source.tokens, decoder)
+      guard source.window > 1 else { throw decoder.error(["window"], .invalid("evaluation.window", reason: "at least two tokens are needed")) }
+      guard source.stride.map({ $0 > 0 }) ?? true else {
+        throw decoder.error(["stride"], .invalid("evaluation.stride", reason: "a positive number is needed"))
+      }
+      evaluation = source
+    }
+  }
+
+  private static func checkSource(_ text: String?, _ tokens: String?, _ decoder: StrictDecoder) throws(RecipeError) {
+    guard (text == nil) != (tokens == nil) else {
+      throw decoder.error([], .invalid(decoder.name, reason: "either `text` or `tokens` names the file"))
+    }
+  }
+
+  /// A pass is its name, or its name over its options.
+  private static func pass(_ entry: RecipeNode, _ catalog: PassCatalog) throws(RecipeError) -> any Pass {
+    let whole = StrictDecoder(node: entry, name: "passes")
+    var name = ""
+    var options = entry
+    switch entry.value {
+    case .scalar(.string(let word)):
+      name = word
+      options.value = .mapping([])
+    case .mapping(let members) where members.count == 1: (name, options) = (members[0].key, members[0].node)
+    default: throw whole.error([], .invalid("passes", reason: "one pass name over its options is needed in each entry"))
+    }
+    guard let type = catalog[name] else {
+      throw whole.error([name], .unknownPass(name, known: catalog.names), suggestion: NearestName.of(name, among: catalog.names))
+    }
+    return try decode(type, StrictDecoder(node: options, name: name))
+  }
+
+  private static func decode<P: Pass>(_: P.Type, _ decoder: StrictDecoder) throws(RecipeError) -> any Pass {
+    let pass = try decoder.decode(P.self, defaults: P())
+    do throws(InvalidOption) { try pass.validate() } catch {
+      let path = error.option.replacing("[", with: ".").replacing("]", with: "").split(separator: ".").map(String.init)
+      throw decoder.error(path, .invalid("\(P.name).\(error.option)", reason: error.reason))
+    }
+    return pass
+  }
+
+  // MARK: Printing
+
+  /// The effective recipe, all defaults included; reading it back gives the same passes.
+  public var yaml: String {
+    var members: [JSON.Member] = []
+    if let model { members.append(.init("model", .string(model))) }
+    if let calibration { members.append(.init("calibration", StrictDecoder.encode(calibration))) }
+    let entries = passes.map { pass in JSON.object([.init(type(of: pass).name, StrictDecoder.encode(pass))]) }
+    members.append(.init("passes", .array(entries)))
+    members.append(.init("output", StrictDecoder.encode(output)))
+    if let evaluation { members.append(.init("evaluation", StrictDecoder.encode(evaluation))) }
+    members.append(.init("seed", .number("\(seed)")))
+    return RecipeNode.yaml(.object(members))
+  }
+}

@@ -1,0 +1,161 @@
+import StrictJSON
+import Yams
+
+/// A YAML node that knows where it stands.
+struct RecipeNode {
+  enum Value {
+    case scalar(JSON)
+    case list([RecipeNode])
+    case mapping([(key: String, mark: Position, node: RecipeNode)])
+  }
+  struct Position: Equatable {
+    var file: String
+    var line: Int
+    var column: Int
+  }
+
+  var value: Value
+  var position: Position
+
+  /// Parses one YAML document.
+  init(yaml: String, file: String) throws(RecipeError) {
+    let root: Node?
+    do { root = try Yams.compose(yaml: yaml) } catch {
+      var place = (line: 0, column: 0)
+      var reason = "\(error)"
+      if let error = error as? YamlError {
+        switch error {
+        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _), .composer(_, let problem, let mark, _):
+          place = (mark.line, mark.column)
+          reason = problem
+        case .duplicatedKeysInMapping(let keys, let context):
+          place = (context.mark.line, context.mark.column)
+          reason = "repeated key \(keys.map { "\($0)" }.joined(separator: ", "))"
+        default: break
+        }
+      }
+      throw RecipeError(file: file, line: place.line, column: place.column, problem: .syntax("not valid YAML: \(reason)"), suggestion: nil)
+    }
+    guard let root else {
+      throw RecipeError(file: file, line: 1, column: 1, problem: .syntax("the recipe is empty"), suggestion: nil)
+    }
+    self.init(root, file: file)
+  }
+
+  private init(_ node: Node, file: String) {
+    position = Position(file: file, line: node.mark?.line ?? 0, column: node.mark?.column ?? 0)
+    switch node {
+    case .scalar(let scalar): value = .scalar(Self.resolve(node, scalar))
+    case .sequence(let sequence): value = .list(sequence.map { RecipeNode($0, file: file) })
+    case .mapping(let mapping):
+      value = .mapping(
+        mapping.map { key, node in
+          let mark = Position(file: file, line: key.mark?.line ?? 0, column: key.mark?.column ?? 0)
+          return (key.string ?? "", mark, RecipeNode(node, file: file))
+        })
+    case .alias: value = .scalar(.null)
+    }
+  }
+
+  private init(value: Value, position: Position) {
+    self.value = value
+    self.position = position
+  }
+
+  /// The YAML core schema; quoted scalars are strings whatever they look like.
+  private static func resolve(_ node: Node, _ scalar: Node.Scalar) -> JSON {
+    guard scalar.style == .plain || scalar.style == .any else { return .string(scalar.string) }
+    if node.null != nil { return .null }
+    if let integer = node.int { return .integer(integer) }
+    if let bool = node.bool { return .bool(bool) }
+    if let number = node.float, number.isFinite { return .double(number) }
+    return .string(scalar.string)
+  }
+
+  var json: JSON {
+    switch value {
+    case .scalar(let json): json
+    case .list(let nodes): .array(nodes.map(\.json))
+    case .mapping(let members): .object(members.map { .init($0.key, $0.node.json) })
+    }
+  }
+
+  subscript(key: String) -> RecipeNode? {
+    guard case .mapping(let members) = value else { return nil }
+    return members.first { $0.key == key }?.node
+  }
+
+  /// The place of the deepest node on a path of keys and indices.
+  func position(of path: [String]) -> Position {
+    guard let first = path.first else { return position }
+    switch value {
+    case .mapping(let members):
+      guard let member = members.first(where: { $0.key == first }) else { return position }
+      if path.count == 1 { return member.mark }
+      return member.node.position(of: Array(path.dropFirst()))
+    case .list(let nodes):
+      guard let index = Int(first), nodes.indices.contains(index) else { return position }
+      return nodes[index].position(of: Array(path.dropFirst()))
+    case .scalar: return position
+    }
+  }
+
+  /// A copy with one value replaced or added.
+  ///
+  /// In a list, a path goes by index, or by name to the entry whose only key it is.
+  func setting(_ path: [String], to new: RecipeNode) throws(RecipeError) -> RecipeNode {
+    guard let first = path.first else { return new }
+    let rest = Array(path.dropFirst())
+    switch value {
+    case .mapping(var members):
+      if let index = members.firstIndex(where: { $0.key == first }) {
+        members[index].node = try members[index].node.setting(rest, to: new)
+      } else {
+        let empty = RecipeNode(value: .mapping([]), position: new.position)
+        members.append((first, new.position, rest.isEmpty ? new : try empty.setting(rest, to: new)))
+      }
+      return RecipeNode(value: .mapping(members), position: position)
+    case .list(var nodes):
+      let named = nodes.indices.filter { nodes[$0][first] != nil }
+      if let index = Int(first), nodes.indices.contains(index) {
+        nodes[index] = try nodes[index].setting(rest, to: new)
+      } else if !named.isEmpty {
+        for index in named { nodes[index] = try nodes[index].setting(path, to: new) }
+      } else {
+        throw RecipeError(
+          file: new.position.file, line: 0, column: 0,
+          problem: .invalid(first, reason: "the list has no such entry (it has \(nodes.count); count from 0, or name a pass)"),
+          suggestion: nil)
+      }
+      return RecipeNode(value: .list(nodes), position: position)
+    case .scalar(.null): return try RecipeNode(value: .mapping([]), position: position).setting(path, to: new)
+    case .scalar:
+      throw RecipeError(
+        file: new.position.file, line: 0, column: 0, problem: .invalid(first, reason: "its parent is a single value"), suggestion: nil)
+    }
+  }
+
+  /// YAML text of a JSON value, members in their order.
+  static func yaml(_ json: JSON) -> String {
+    // A tree of nodes made by us always serializes.
+    (try? Yams.serialize(node: node(json), indent: 2, width: -1, allowUnicode: true)) ?? json.text(indent: 2)
+  }
+
+  private static func node(_ json: JSON) -> Node {
+    switch json {
+    case .null: Node("null", Tag(.null))
+    case .bool(let value): Node(value ? "true" : "false", Tag(.bool))
+    case .number(let text): Node(text, Tag(text.contains(where: { ".eE".contains($0) }) ? .float : .int))
+    case .string(let text): Node.scalar(.init(text, Tag(.str), needsQuotes(text) ? .doubleQuoted : .plain))
+    case .array(let elements): Node(elements.map(node), Tag(.seq))
+    case .object(let members): Node(members.map { (Node($0.key), node($0.value)) }, Tag(.map))
+    }
+  }
+
+  private static func needsQuotes(_ text: String) -> Bool {
+    let plain = Node(text)
+    return text.isEmpty || plain.int != nil || plain.float != nil || plain.bool != nil || plain.null != nil
+      || text.contains { ":#{}[],&*!|>'\"%@`\n".contains($0) } || text.first == " " || text.last == " " || text.first == "-"
+      || text.first == "?"
+  }
+}

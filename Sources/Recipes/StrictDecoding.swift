@@ -1,0 +1,98 @@
+internal import Foundation
+internal import Passes
+internal import StrictJSON
+
+/// Decodes a Codable value from a part of a recipe: the value's own defaults, overlaid by what the recipe says, and not a key more.
+///
+/// Synthesized `Codable` ignores property defaults, so the defaults are encoded first and overlaid; and it ignores unknown keys, so the
+/// result is encoded again and must hold every key the recipe gave.
+struct StrictDecoder {
+  let node: RecipeNode
+  /// What to call the part in messages, such as `gptq`.
+  let name: String
+
+  func decode<Value: Codable>(_: Value.Type, defaults: Value) throws(RecipeError) -> Value {
+    let given = node.json
+    guard given.members != nil || given.isNull else { throw error([], .invalid(name, reason: "a mapping of options is needed")) }
+    let base = Self.encode(defaults)
+    let merged = Self.overlay(given, on: base)
+    let value: Value
+    do { value = try JSONDecoder().decode(Value.self, from: Data(merged.text().utf8)) } catch let failure as DecodingError {
+      throw Self.translate(failure, self)
+    } catch { throw self.error([], .invalid(name, reason: "\(error)")) }
+    let kept = Self.encode(value)
+    if let stray = Self.stray(given, in: kept) {
+      let known = Self.keys(of: kept, at: Array(stray.dropLast()))
+      throw error(stray, .unknownKey(stray.last!, known: known), suggestion: NearestName.of(stray.last!, among: known))
+    }
+    return value
+  }
+
+  func error(_ path: [String], _ problem: RecipeError.Problem, suggestion: String? = nil) -> RecipeError {
+    let position = node.position(of: path)
+    return RecipeError(file: position.file, line: position.line, column: position.column, problem: problem, suggestion: suggestion)
+  }
+
+  /// JSON of a value, keys in alphabetical order.
+  static func encode(_ value: some Encodable) -> JSON {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    guard let data = try? encoder.encode(value), let json = try? JSON(parsing: data) else { return .object([]) }
+    return json
+  }
+
+  private static func overlay(_ given: JSON, on base: JSON) -> JSON {
+    guard let members = given.members, var result = Optional(base), base.members != nil else { return given.isNull ? base : given }
+    for member in members {
+      if member.value.isNull { continue }
+      result[member.key] = result[member.key].map { overlay(member.value, on: $0) } ?? member.value
+    }
+    return result
+  }
+
+  /// The path of a key that was given and not kept.
+  private static func stray(_ given: JSON, in kept: JSON) -> [String]? {
+    switch (given, kept) {
+    case (.object(let members), .object):
+      for member in members where !member.value.isNull {
+        guard let found = kept[member.key] else { return [member.key] }
+        if let inner = stray(member.value, in: found) { return [member.key] + inner }
+      }
+    case (.array(let elements), .array(let found)):
+      for (index, pair) in zip(elements, found).enumerated() {
+        if let inner = stray(pair.0, in: pair.1) { return ["\(index)"] + inner }
+      }
+    default: break
+    }
+    return nil
+  }
+
+  private static func keys(of json: JSON, at path: [String]) -> [String] {
+    guard let first = path.first else { return json.members?.map(\.key) ?? [] }
+    if let index = Int(first), let elements = json.elements, elements.indices.contains(index) {
+      return keys(of: elements[index], at: Array(path.dropFirst()))
+    }
+    return json[first].map { keys(of: $0, at: Array(path.dropFirst())) } ?? []
+  }
+
+  private static func translate(_ failure: DecodingError, _ decoder: StrictDecoder) -> RecipeError {
+    func path(_ context: DecodingError.Context) -> [String] { context.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue } }
+    func key(_ path: [String]) -> String { ([decoder.name] + path).joined(separator: ".") }
+    switch failure {
+    case .typeMismatch(let type, let context):
+      let path = path(context)
+      return decoder.error(path, .invalid(key(path), reason: "a value of type \(type) is needed"))
+    case .keyNotFound(let missing, let context):
+      let path = path(context)
+      return decoder.error(path, .missing(key(path + [missing.stringValue]), reason: "it has no default"))
+    case .valueNotFound(_, let context):
+      let path = path(context)
+      return decoder.error(path, .invalid(key(path), reason: "a value is needed"))
+    case .dataCorrupted(let context):
+      let path = path(context)
+      let given = path.reduce(Optional(decoder.node.json)) { $0?[$1] }
+      return decoder.error(path, .invalid(key(path), reason: "\(given?.text() ?? "this") is not possible: \(context.debugDescription)"))
+    @unknown default: return decoder.error([], .invalid(decoder.name, reason: "\(failure)"))
+    }
+  }
+}

@@ -1,0 +1,59 @@
+internal import COpenBLAS
+
+/// The few BLAS and LAPACK routines in use, row-major, on the calling thread.
+///
+/// Threads are `Parallel`'s alone: OpenBLAS called from several threads must run single-threaded inside, or sections nest.
+package enum BLAS {
+  private static let singleThreaded: Void = openblas_set_num_threads(1)
+
+  /// c ← α · op(a) · op(b) + β · c, with op(a) [rows × inner], op(b) [inner × columns], and the strides of the matrices as stored.
+  package static func product(
+    _ a: UnsafePointer<Float>, stride aStride: Int, leftTransposed aTransposed: Bool = false,
+    _ b: UnsafePointer<Float>, stride bStride: Int, rightTransposed bTransposed: Bool = false,
+    rows: Int, columns: Int, inner: Int, alpha: Float = 1, beta: Float = 0,
+    into c: UnsafeMutablePointer<Float>, stride cStride: Int
+  ) {
+    _ = singleThreaded
+    cblas_sgemm(
+      CblasRowMajor, aTransposed ? CblasTrans : CblasNoTrans, bTransposed ? CblasTrans : CblasNoTrans,
+      blasint(rows), blasint(columns), blasint(inner), alpha, a, blasint(aStride), b, blasint(bStride), beta, c, blasint(cStride))
+  }
+
+  /// The lower triangle of c ← aᵀ · a for a [inner × size].
+  package static func gramLower(
+    _ a: UnsafePointer<Float>, stride: Int, size: Int, inner: Int, into c: UnsafeMutablePointer<Float>, stride cStride: Int
+  ) {
+    _ = singleThreaded
+    cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, blasint(size), blasint(inner), 1, a, blasint(stride), 0, c, blasint(cStride))
+  }
+
+  /// c ← c − a · bᵀ in double, for a [rows × inner], b [columns × inner].
+  package static func subtractProduct(
+    _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, stride: Int, rows: Int, columns: Int, inner: Int,
+    from c: UnsafeMutablePointer<Double>
+  ) {
+    _ = singleThreaded
+    cblas_dgemm(
+      CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), blasint(columns), blasint(inner), -1, a, blasint(stride), b,
+      blasint(stride), 1, c, blasint(stride))
+  }
+
+  /// b ← b · l⁻ᵀ for a lower triangle l [size × size] and b [rows × size].
+  package static func solveLowerTransposed(
+    _ l: UnsafePointer<Double>, size: Int, stride: Int, _ b: UnsafeMutablePointer<Double>, rows: Int
+  ) {
+    _ = singleThreaded
+    cblas_dtrsm(
+      CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, blasint(rows), blasint(size), 1, l, blasint(stride), b,
+      blasint(stride))
+  }
+
+  /// Factors the lower triangle of a [size × size] in place as l · lᵀ. Returns whether `a` is positive definite.
+  package static func choleskyLower(_ a: UnsafeMutablePointer<Double>, size: Int, stride: Int) -> Bool {
+    _ = singleThreaded
+    var (n, lead, info) = (blasint(size), blasint(stride), blasint(0))
+    // LAPACK counts column-major, where our lower triangle is the upper one.
+    dpotrf_("U", &n, a, &lead, &info)
+    return info == 0
+  }
+}

@@ -1,0 +1,127 @@
+internal import CKernels
+
+/// The C kernels under Swift names. What each computes is defined by `Reference`; shapes are checked here, once.
+package enum Kernel {
+  /// "avx512", "avx2" or "baseline".
+  package static var instructionSet: String { String(cString: compress_instruction_set()) }
+
+  package static func hasNonfinite(_ values: UnsafeBufferPointer<Float>) -> Bool {
+    values.baseAddress.map { compress_has_nonfinite($0, values.count) != 0 } ?? false
+  }
+
+  /// row = softmax(scale · row), in place.
+  package static func softmax(_ row: UnsafeMutablePointer<Float>, count: Int, scale: Float) { compress_softmax(row, scale, count) }
+
+  package static func logSumExp(_ row: UnsafePointer<Float>, count: Int) -> Double { compress_log_sum_exp(row, count) }
+
+  /// KL(softmax(reference) ‖ softmax(row)), given both rows' log-sum-exp.
+  package static func klDivergence(
+    _ reference: UnsafePointer<Float>, logSumExp referenceSum: Double, _ row: UnsafePointer<Float>, logSumExp sum: Double, count: Int
+  ) -> Double { compress_kl_divergence(reference, referenceSum, row, sum, count) }
+
+  package static func rotary(
+    _ row: UnsafeMutablePointer<Float>, cosine: UnsafePointer<Float>, sine: UnsafePointer<Float>, heads: Int, headSize: Int
+  ) { compress_rotary(row, cosine, sine, heads, headSize) }
+
+  package static func rmsNorm(_ row: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, into out: UnsafeMutablePointer<Float>, count: Int) {
+    compress_rms_norm(row, weight, epsilon, out, count)
+  }
+}
+
+extension Matrix {
+  /// Every row divided by its root mean square and multiplied by `weight` (Zhang and Sennrich 2019, equation 4).
+  package func rmsNormalized(weight: [Float], epsilon: Float) -> Matrix {
+    precondition(weight.count == columns, "the norm's weight has \(weight.count) elements, the rows \(columns)")
+    return Matrix(rows: rows, columns: columns) { out in
+      withUnsafeElements { x in
+        for row in 0..<rows { compress_rms_norm(x + row * columns, weight, epsilon, out.baseAddress! + row * columns, columns) }
+      }
+    }
+  }
+
+  /// self += other.
+  package mutating func add(_ other: Matrix) {
+    precondition(rows == other.rows && columns == other.columns, "shapes differ")
+    let count = elements.count
+    withUnsafeMutableElements { a in other.withUnsafeElements { compress_add(a, $0, count) } }
+  }
+
+  /// Every row += row.
+  package mutating func add(row: [Float]) {
+    precondition(row.count == columns, "shapes differ")
+    let (rows, columns) = (rows, columns)
+    withUnsafeMutableElements { a in for r in 0..<rows { compress_add(a + r * columns, row, columns) } }
+  }
+
+  /// self = silu(self) · up.
+  package mutating func siluGate(_ up: Matrix) {
+    precondition(elements.count == up.elements.count, "shapes differ")
+    let count = elements.count
+    withUnsafeMutableElements { gate in up.withUnsafeElements { compress_silu_gate(gate, $0, count) } }
+  }
+
+  /// self = gelu(self) · up, with the tanh form of GELU.
+  package mutating func geluTanhGate(_ up: Matrix) {
+    precondition(elements.count == up.elements.count, "shapes differ")
+    let count = elements.count
+    withUnsafeMutableElements { gate in up.withUnsafeElements { compress_gelu_tanh_gate(gate, $0, count) } }
+  }
+}
+
+// MARK: - Quantization
+
+extension Kernel {
+  package static func range(_ w: UnsafeBufferPointer<Float>) -> ClosedRange<Float> {
+    guard let base = w.baseAddress else { return 0...0 }
+    var (low, high) = (Float(0), Float(0))
+    compress_range(base, w.count, &low, &high)
+    return low...high
+  }
+
+  /// codes = clip(round(w / scale) + zero, 0 … top), ties to even.
+  package static func quantize(
+    _ w: UnsafeBufferPointer<Float>, scale: Float, zero: Float, top: Float, into codes: UnsafeMutablePointer<UInt8>
+  ) { compress_quantize(w.baseAddress!, scale, zero, top, codes, w.count) }
+
+  /// scale · (code − zero).
+  package static func dequantize(
+    _ codes: UnsafeBufferPointer<UInt8>, scale: Float, zero: Float, into out: UnsafeMutablePointer<Float>
+  ) { compress_dequantize(codes.baseAddress!, scale, zero, out, codes.count) }
+
+  /// Σ importance · (w − ŵ)².
+  package static func quantizationError(
+    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scale: Float, zero: Float, top: Float
+  ) -> Float { compress_quantization_error(w.baseAddress!, importance, scale, zero, top, w.count) }
+
+  /// One block of GPTQ columns; every matrix is [columns × rows], see `CKernels.h`.
+  package static func gptqBlock(
+    target: UnsafeMutablePointer<Float>, weight: UnsafePointer<Float>, feedback: UnsafePointer<Float>, feedbackStride: Int,
+    scales: UnsafePointer<Float>, zeros: UnsafePointer<Float>, top: Float, codes: UnsafeMutablePointer<UInt8>,
+    errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
+  ) { compress_gptq_block(target, weight, feedback, feedbackStride, scales, zeros, top, codes, errors, columns, rows) }
+
+  /// Codes into a little-endian bit string of 32-bit words, `count` of them a row, each row padded to a whole word.
+  package static func pack(_ codes: [UInt8], rowLength count: Int, bits: Int) -> [UInt32] {
+    let rows = count == 0 ? 0 : codes.count / count
+    let words = (count * bits + 31) / 32
+    return [UInt32](unsafeUninitializedCapacity: rows * words) { buffer, initialized in
+      codes.withUnsafeBufferPointer { codes in
+        for row in 0..<rows { compress_pack_bits(codes.baseAddress! + row * count, count, UInt32(bits), buffer.baseAddress! + row * words) }
+      }
+      initialized = rows * words
+    }
+  }
+
+  package static func unpack(_ words: [UInt32], rowLength count: Int, bits: Int) -> [UInt8] {
+    let wordsPerRow = (count * bits + 31) / 32
+    let rows = wordsPerRow == 0 ? 0 : words.count / wordsPerRow
+    return [UInt8](unsafeUninitializedCapacity: rows * count) { buffer, initialized in
+      words.withUnsafeBufferPointer { words in
+        for row in 0..<rows {
+          compress_unpack_bits(words.baseAddress! + row * wordsPerRow, count, UInt32(bits), buffer.baseAddress! + row * count)
+        }
+      }
+      initialized = rows * count
+    }
+  }
+}

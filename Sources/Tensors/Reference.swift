@@ -1,0 +1,73 @@
+internal import Foundation
+
+/// What every kernel computes, in plain Swift and double precision: the documentation of the C code, and what tests hold it to.
+package enum Reference {
+  package static func rmsNorm(_ x: [Float], weight: [Float], epsilon: Float) -> [Float] {
+    let mean = x.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(x.count)
+    let factor = 1 / (mean + Double(epsilon)).squareRoot()
+    return zip(x, weight).map { Float(Double($0) * factor * Double($1)) }
+  }
+
+  package static func softmax(_ row: [Float], scale: Float) -> [Float] {
+    let scaled = row.map { Double($0) * Double(scale) }
+    let exponentials = scaled.map { exp($0 - scaled.max()!) }
+    let sum = exponentials.reduce(0, +)
+    return exponentials.map { Float($0 / sum) }
+  }
+
+  package static func logSumExp(_ row: [Float]) -> Double {
+    let top = Double(row.max()!)
+    return top + log(row.reduce(0) { $0 + exp(Double($1) - top) })
+  }
+
+  package static func klDivergence(_ reference: [Float], _ row: [Float]) -> Double {
+    let (a, b) = (logSumExp(reference), logSumExp(row))
+    return zip(reference, row).reduce(0) { $0 + exp(Double($1.0) - a) * ((Double($1.0) - a) - (Double($1.1) - b)) }
+  }
+
+  package static func siluGate(_ gate: [Float], _ up: [Float]) -> [Float] {
+    zip(gate, up).map { Float(Double($0) / (1 + exp(-Double($0))) * Double($1)) }
+  }
+
+  package static func geluTanhGate(_ gate: [Float], _ up: [Float]) -> [Float] {
+    zip(gate, up).map { x, u in
+      let x = Double(x)
+      return Float(0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x))) * Double(u))
+    }
+  }
+
+  package static func rotary(_ row: [Float], cosine: [Float], sine: [Float], headSize: Int) -> [Float] {
+    var out = row
+    let half = headSize / 2
+    for head in stride(from: 0, to: row.count, by: headSize) {
+      for i in 0..<half {
+        let (a, b) = (Double(row[head + i]), Double(row[head + half + i]))
+        out[head + i] = Float(a * Double(cosine[i]) - b * Double(sine[i]))
+        out[head + half + i] = Float(b * Double(cosine[i]) + a * Double(sine[i]))
+      }
+    }
+    return out
+  }
+
+  package static func code(_ w: Float, scale: Float, zero: Float, top: Float) -> Float {
+    min(max((w / scale).rounded(.toNearestOrEven) + zero, 0), top)
+  }
+
+  package static func quantizationError(_ w: [Float], importance: [Float]?, scale: Float, zero: Float, top: Float) -> Double {
+    w.indices.reduce(0) { sum, i in
+      let error = Double(w[i]) - Double(scale) * Double(code(w[i], scale: scale, zero: zero, top: top) - zero)
+      return sum + Double(importance?[i] ?? 1) * error * error
+    }
+  }
+
+  /// Bit k of code i is bit i · bits + k of the string.
+  package static func packBits(_ codes: [UInt8], bits: Int) -> [UInt32] {
+    var words = [UInt32](repeating: 0, count: (codes.count * bits + 31) / 32)
+    for (index, code) in codes.enumerated() {
+      for bit in 0..<bits where code >> UInt8(bit) & 1 == 1 {
+        words[(index * bits + bit) / 32] |= 1 << UInt32((index * bits + bit) % 32)
+      }
+    }
+    return words
+  }
+}

@@ -1,0 +1,112 @@
+public import StrictJSON
+
+/// Text to token ids and back, as a model's `tokenizer.json` says.
+///
+/// The model must be byte-pair encoding, over bytes (GPT-2, Llama 3, Qwen) or over characters with byte fallback (Llama 2). The ids are
+/// those of the Hugging Face library `tokenizers`; a file with a component that is not implemented is refused.
+///
+/// ```swift
+/// let tokenizer = try Tokenizer(directory: model)
+/// let ids = tokenizer.encode("Hello world", addingSpecialTokens: true)
+/// let text = tokenizer.decode(ids, skippingSpecialTokens: true)
+/// ```
+public struct Tokenizer: Sendable {
+  private let addedTokens: [Int32: AddedToken]
+  /// Looks in the text as given.
+  private let rawMatcher: AddedTokenMatcher
+  private let normalizers: [any Normalizer]
+  /// Looks in normalised text.
+  private let normalizedMatcher: AddedTokenMatcher
+  private let preTokenizers: [any PreTokenizer]
+  private let model: BytePairEncoding
+  private let decoders: [any TokenDecoder]
+
+  /// Tokens that the post-processor, or else `add_bos_token`, puts before a text.
+  public let prefix: [Int32]
+  /// Tokens that the post-processor, or else `add_eos_token`, puts after a text.
+  public let suffix: [Int32]
+  /// One more than the highest token id; a model may have more rows than that.
+  public let vocabularySize: Int
+
+  /// Reads parsed files.
+  ///
+  /// - Parameters:
+  ///   - json: the content of `tokenizer.json`; members that the reference does not know are passed over, as it does.
+  ///   - configuration: the content of `tokenizer_config.json`, asked for the tokens around a text where `json` has no template for them.
+  /// - Throws: `TokenizerError`, but for its cases about files.
+  public init(json: JSON, configuration: JSON?) throws(TokenizerError) {
+    let root = Field(path: "", json: json)
+    if let version = root["version"], version.json != .string("1.0") {
+      throw .unsupportedOption(field: version.path, value: version.json.text())
+    }
+    normalizers = try Normalizers.steps(of: root["normalizer"])
+    var steps = try PreTokenizers.steps(of: root["pre_tokenizer"])
+    let last = steps.last as? ByteLevel
+    if let last { steps[steps.count - 1] = last.leavingBytes() }
+    preTokenizers = steps
+    model = try BytePairEncoding(try root.required("model", .object), readsBytes: last != nil)
+    decoders = try Decoders.steps(of: root["decoder"])
+
+    var added: [AddedToken] = []
+    for element in try root["added_tokens"]?.elements() ?? [] {
+      added.append(try AddedToken(element, normalizers: normalizers))
+    }
+    addedTokens = Dictionary(added.map { ($0.id, $0) }) { _, later in later }
+    rawMatcher = AddedTokenMatcher(added.filter { !$0.isNormalized })
+    normalizedMatcher = AddedTokenMatcher(added.filter { $0.isNormalized })
+
+    let settings = configuration.map { Field(path: "tokenizer_config.json", json: $0) }
+    let around = try Surroundings(root["post_processor"], configuration: settings) { [model] token in
+      let bytes = Bytes(token.utf8)
+      return added.first { $0.content == bytes }?.id ?? model.vocabulary.id(of: bytes.span)
+    }
+    prefix = around.prefix
+    suffix = around.suffix
+    vocabularySize = Int(max(model.vocabulary.highestIdentifier ?? -1, addedTokens.keys.max() ?? -1)) + 1
+  }
+
+  /// The token ids of a text; the text of an added token stands for that token.
+  public func encode(_ text: String, addingSpecialTokens: Bool) -> [Int32] {
+    var ids = addingSpecialTokens ? prefix : []
+    var encoder = PieceEncoder(model)
+    let bytes = Bytes(text.utf8)
+    for segment in rawMatcher.segments(of: bytes) {
+      switch segment {
+      case .token(let id): ids.append(id)
+      case .text(let range):
+        var normalized = NormalizedText(bytes: Bytes(bytes[range]), startsAtOrigin: range.lowerBound == 0)
+        for normalizer in normalizers { normalizer.normalize(&normalized) }
+        encode(normalized, with: &encoder, into: &ids)
+      }
+    }
+    if addingSpecialTokens { ids += suffix }
+    return ids
+  }
+
+  private func encode(_ text: NormalizedText, with encoder: inout PieceEncoder, into ids: inout [Int32]) {
+    for segment in normalizedMatcher.segments(of: text.bytes) {
+      switch segment {
+      case .token(let id): ids.append(id)
+      case .text(let range):
+        let startsAtOrigin = text.startsAtOrigin && range.lowerBound == 0
+        var pieces = PieceList(NormalizedText(bytes: Bytes(text.bytes[range]), startsAtOrigin: startsAtOrigin))
+        for step in preTokenizers { step.split(&pieces) }
+        for range in pieces.ranges { encoder.encode(pieces.text.span.extracting(range), into: &ids) }
+      }
+    }
+  }
+
+  /// The text of token ids; an id that names no token adds nothing, and bytes that are not UTF-8 become U+FFFD.
+  public func decode(_ ids: [Int32], skippingSpecialTokens: Bool) -> String {
+    var tokens: [Bytes] = []
+    for id in ids {
+      if let added = addedTokens[id] {
+        if !(skippingSpecialTokens && added.isSpecial) { tokens.append(added.pattern) }
+      } else if let token = model.vocabulary.token(of: id) {
+        tokens.append(token)
+      }
+    }
+    for decoder in decoders { tokens = decoder.decode(tokens) }
+    return String(decoding: tokens.joined(), as: UTF8.self)
+  }
+}

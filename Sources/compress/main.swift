@@ -1,0 +1,4 @@
+import CompressCommand
+import CompressKit
+
+await CompressCommand.main(passes: .standard)

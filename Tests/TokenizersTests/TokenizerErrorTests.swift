@@ -1,0 +1,111 @@
+import Foundation
+import StrictJSON
+import Testing
+
+@testable import Tokenizers
+
+@Suite struct TokenizerErrorTests {
+  static let model = #"{"vocab": {"a": 0, "b": 1}, "merges": []}"#
+
+  @Test(arguments: [
+    ("normalizer", "Precompiled"), ("normalizer", "BertNormalizer"), ("normalizer", "Nmt"), ("normalizer", "ByteLevel"),
+    ("pre_tokenizer", "Whitespace"), ("pre_tokenizer", "BertPreTokenizer"), ("pre_tokenizer", "UnicodeScripts"),
+    ("post_processor", "Unheard"), ("decoder", "WordPiece"), ("decoder", "CTC"), ("decoder", "BPEDecoder"),
+  ])
+  func componentsAreRefused(_ field: String, _ type: String) {
+    #expect(throws: TokenizerError.unsupportedComponent(field: field, type: type)) {
+      try Tokenizer(model: Self.model, #""\#(field)": {"type": "\#(type)"}"#)
+    }
+  }
+
+  @Test(arguments: ["Unigram", "WordPiece", "WordLevel"])
+  func modelsAreRefused(_ type: String) {
+    #expect(throws: TokenizerError.unsupportedComponent(field: "model", type: type)) {
+      try Tokenizer(model: #"{"type": "\#(type)", "vocab": {}}"#)
+    }
+  }
+
+  @Test func nestedComponentsAreNamedByPath() {
+    let steps = #""pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "Punctuation"}]}"#
+    #expect(throws: TokenizerError.unsupportedComponent(field: "pre_tokenizer.pretokenizers[1]", type: "Punctuation")) {
+      try Tokenizer(model: Self.model, steps)
+    }
+  }
+
+  @Test(arguments: [
+    (#"{"vocab": {"a": 0, "b": 0}, "merges": []}"#, TokenizerError.repeatedIdentifier(0)),
+    (#"{"vocab": {"a": -1}, "merges": []}"#, .invalidField("model.vocab[\"a\"]", expected: .identifier)),
+    (#"{"vocab": {"a": 0}, "merges": ["a"]}"#, .invalidField("model.merges[0]", expected: .merge)),
+    (#"{"vocab": {"a": 0}, "merges": [["a", "a"]]}"#, .unknownToken("aa", field: "model.merges[0]")),
+    (#"{"vocab": {"a": 0}, "merges": [], "unk_token": "u"}"#, .unknownToken("u", field: "model.unk_token")),
+    (#"{"vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}"#, .unsupportedOption(field: "model.end_of_word_suffix", value: "</w>")),
+    (
+      #"{"vocab": {}, "merges": [], "continuing_subword_prefix": "@"}"#,
+      .unsupportedOption(field: "model.continuing_subword_prefix", value: "@")
+    ),
+    (#"{"type": "BPE", "merges": []}"#, .invalidField("model.vocab", expected: .object)),
+    (#"{"vocab": {}, "merges": [], "fuse_unk": 1}"#, .invalidField("model.fuse_unk", expected: .boolean)),
+  ])
+  func damagedModelsAreRefused(_ model: String, _ error: TokenizerError) {
+    #expect(throws: error) { try Tokenizer(model: model) }
+  }
+
+  @Test(arguments: [
+    #"[\p{Lu}&&[^\p{Han}]]"#, "[a[b]]", "a{2}+", "a{2}?", #"\h"#, "(?m:.)", "(?<name>a)", "a(?i)b", #"(a)\1"#, #"\p{L"#, "(*F)", #"[\W]"#,
+  ])
+  func expressionsThatPCRE2ReadsOtherwiseAreRefused(_ expression: String) {
+    #expect {
+      try RegularExpression(expression, field: "f")
+    } throws: {
+      guard case .unsupportedPattern("f", expression, _) = $0 as? TokenizerError else { return false }
+      return true
+    }
+  }
+
+  @Test(arguments: ["(a", "[a", "*", #"\p{Unheard}"#])
+  func expressionsThatDoNotCompileAreRefused(_ expression: String) {
+    #expect {
+      try RegularExpression(expression, field: "f")
+    } throws: {
+      guard case .invalidPattern("f", expression, _) = $0 as? TokenizerError else { return false }
+      return true
+    }
+  }
+
+  @Test func otherVersionsAreRefused() {
+    #expect(throws: TokenizerError.unsupportedOption(field: "version", value: "\"2.0\"")) {
+      try Tokenizer(model: Self.model, #""version": "2.0""#)
+    }
+  }
+
+  @Test func filesAreNamed() throws {
+    let directory = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString)")
+    let file = directory.appending(path: "tokenizer.json")
+    #expect(throws: TokenizerError.missingFile(path: file.path)) { try Tokenizer(directory: directory) }
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: directory) }
+    try Data("{".utf8).write(to: file)
+    #expect {
+      try Tokenizer(directory: directory)
+    } throws: {
+      guard case .malformedJSON(file.path, _) = $0 as? TokenizerError else { return false }
+      return true
+    }
+    try Data(#"{"model": \#(Self.model)}"#.utf8).write(to: file)
+    let configuration = #"{"add_bos_token": true, "bos_token": {"content": "b"}}"#
+    try Data(configuration.utf8).write(to: directory.appending(path: "tokenizer_config.json"))
+    #expect(try Tokenizer(directory: directory).encode("a", addingSpecialTokens: true) == [1, 0])
+  }
+
+  /// Every message names its place and ends in advice.
+  @Test func descriptions() {
+    let error = TokenizerError.unsupportedComponent(field: "pre_tokenizer", type: "Whitespace")
+    #expect(
+      error.description
+        == "pre_tokenizer is of type \"Whitespace\", which is not implemented; use a model whose tokenizer is byte-pair encoding without it"
+    )
+    #expect(
+      TokenizerError.invalidField("model.vocab", expected: .object).description
+        == "model.vocab must be an object; correct the file or save the tokenizer again with a current version of tokenizers")
+  }
+}
