@@ -63,5 +63,20 @@ let package = Package(
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
+
+    // Tests mirror the sources.
+    .target(name: "TestSupport", dependencies: ["CompressKit"], path: "Tests/TestSupport", swiftSettings: settings),
+    tests(of: "StrictJSON"),
+    tests(of: "Tensors", ["CKernels"]),
+    tests(of: "Tokenizers", ["StrictJSON"]),
+    tests(of: "CheckpointIO", ["Tensors"]),
+    tests(of: "Models", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "Formats", ["CompressKit"]),
+    tests(of: "Passes", ["CompressKit"]),
+    tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "Evaluation", ["CompressKit"]),
+    tests(of: "Recipes", ["CompressKit"]),
+    tests(of: "CompressCommand", ["CompressKit"]),
+    .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),
   ]
 )
