@@ -16,6 +16,24 @@ VARIANTS(
     void, compress_rms_norm, (const float *x, const float *weight, float epsilon, float *out, size_t count),
     (x, weight, epsilon, out, count))
 
+BODY double compress_squared_distance_body(const float *a, const float *b, size_t count) {
+  float lane[16] = {0};
+  double sum = 0;
+  size_t i = 0;
+  if (b) {
+    for (; i + 16 <= count; i += 16)
+      for (size_t j = 0; j < 16; j++) lane[j] += (a[i + j] - b[i + j]) * (a[i + j] - b[i + j]);
+    for (; i < count; i++) sum += (double)(a[i] - b[i]) * (a[i] - b[i]);
+  } else {
+    for (; i + 16 <= count; i += 16)
+      for (size_t j = 0; j < 16; j++) lane[j] += a[i + j] * a[i + j];
+    for (; i < count; i++) sum += (double)a[i] * a[i];
+  }
+  for (size_t j = 0; j < 16; j++) sum += lane[j];
+  return sum;
+}
+VARIANTS(double, compress_squared_distance, (const float *a, const float *b, size_t count), (a, b, count))
+
 BODY void compress_add_body(float *a, const float *b, size_t count) {
   for (size_t i = 0; i < count; i++) a[i] += b[i];
 }

@@ -71,3 +71,33 @@ VARIANTS(
     float, compress_quantization_error,
     (const float *w, const float *importance, float scale, float zero, float top, size_t count),
     (w, importance, scale, zero, top, count))
+
+BODY void compress_code_moments_body(
+    const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count) {
+  float products[16] = {0}, squares[16] = {0};
+  float p = 0, s = 0;
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (size_t j = 0; j < 16; j++) {
+      const float q = code(w[i + j], scale, zero, top) - zero;
+      const float weighted = importance ? importance[i + j] * q : q;
+      products[j] += weighted * w[i + j];
+      squares[j] += weighted * q;
+    }
+  for (; i < count; i++) {
+    const float q = code(w[i], scale, zero, top) - zero;
+    const float weighted = importance ? importance[i] * q : q;
+    p += weighted * w[i];
+    s += weighted * q;
+  }
+  for (size_t j = 0; j < 16; j++) {
+    p += products[j];
+    s += squares[j];
+  }
+  *product = p;
+  *square = s;
+}
+VARIANTS(
+    void, compress_code_moments,
+    (const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count),
+    (w, importance, scale, zero, top, product, square, count))

@@ -32,6 +32,6 @@ public struct SafetensorsFile: TensorSource {
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
     guard let entry = entries[name] else { throw .missingTensor(name: name) }
     let begin = data.startIndex + dataStart + entry.range.lowerBound
-    return Tensor(dtype: entry.info.dtype, shape: entry.info.shape, bytes: data[begin..<begin + entry.range.count])
+    return Tensor(dtype: entry.info.dtype, shape: entry.info.shape, bytes: data[begin..<begin + entry.range.count], isMapped: true)
   }
 }

@@ -38,6 +38,7 @@ public actor SafetensorsWriter: CheckpointWriter {
       let info = TensorInfo(dtype: named.tensor.dtype, shape: named.tensor.shape)
       if !open.isEmpty, openBytes + info.byteCount > shardLimit { try closeShard() }
       do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw Self.failure(partial.path, error) }
+      named.tensor.releasePages()
       open.append((named.name, info, openBytes))
       openBytes += info.byteCount
     }

@@ -28,6 +28,7 @@ public struct TokenFile: Sendable, Equatable {
       Int($0.trimmingCharacters(in: .whitespaces))
     }
     guard (1...2).contains(shape.count) else { throw malformed("one or two dimensions are needed, the array has \(shape.count)") }
+    guard shape.allSatisfy({ (0...bytes.count).contains($0) }) else { throw malformed("the shape \(shape) does not fit the file") }
     let size = Int(String(type.last!))!
     let count = shape.reduce(1, *)
     guard bytes.count - start >= count * size else { throw malformed("\(count) elements are declared, the file is shorter") }

@@ -88,7 +88,10 @@ final class Progress: PipelineObserver {
       switch event {
       case .step(let name): [.init("event", .string("step")), .init("step", .string(name))]
       case .blockBegan(let name, let index, let count):
-        [.init("event", .string("block_began")), .init("block", .string(name)), .init("index", .integer(index)), .init("count", .integer(count))]
+        [
+          .init("event", .string("block_began")), .init("block", .string(name)), .init("index", .integer(index)),
+          .init("count", .integer(count)),
+        ]
       case .passBegan(let pass, let block):
         [.init("event", .string("pass_began")), .init("pass", .string(pass)), .init("block", .string(block))]
       case .passEnded(let pass, let block, let took):

@@ -10,13 +10,17 @@ struct RunCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("The recipe, a YAML file.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))
   var recipe: String
 
-  @Option(name: .long, help: ArgumentHelp("The model directory; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
+  @Option(
+    name: .long, help: ArgumentHelp("The model directory; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
   var model: String?
 
-  @Option(name: .long, help: ArgumentHelp("The directory to make; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
+  @Option(
+    name: .long, help: ArgumentHelp("The directory to make; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
   var output: String?
 
-  @Option(name: .long, parsing: .singleValue, help: ArgumentHelp("Change the recipe, such as passes.gptq.bits=3; may be repeated.", valueName: "key=value"))
+  @Option(
+    name: .long, parsing: .singleValue,
+    help: ArgumentHelp("Change the recipe, such as passes.gptq.bits=3; may be repeated.", valueName: "key=value"))
   var set: [String] = []
 
   @Flag(name: .long, help: "Print what would be done to every linear, with sizes and estimates, and stop.")
@@ -45,7 +49,9 @@ struct RunCommand: AsyncParsableCommand {
     var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.passes)
     if let seed { parsed.seed = seed }
     if printRecipe { return printResult(parsed.yaml) }
-    guard let model = model ?? parsed.model else { throw ValidationError("--model is needed: neither the command nor the recipe names one") }
+    guard let model = model ?? parsed.model else {
+      throw ValidationError("--model is needed: neither the command nor the recipe names one")
+    }
     let working = URL(filePath: FileManager.default.currentDirectoryPath)
     let compressor = Compressor(
       recipe: parsed, bases: [working, file.deletingLastPathComponent()], memoryLimit: try machine.memory(), strict: strict,

@@ -6,7 +6,9 @@ struct MachineOptions: ParsableArguments {
   @Option(name: .long, help: ArgumentHelp("Threads to use.", valueName: "n"))
   var threads: Int?
 
-  @Option(name: .long, help: ArgumentHelp("Memory to stay under where there is a choice, such as 8GB (default: half of what there is).", valueName: "size"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Memory to stay under where there is a choice, such as 8GB (default: half of what there is).", valueName: "size"))
   var memoryLimit: String?
 
   @Option(name: .long, help: "Progress on standard error: auto (a live bar on a terminal, lines elsewhere), plain, json or none.")

@@ -14,7 +14,8 @@ struct TextTable {
         return column == 0 ? cell + space : space + cell
       }.joined(separator: "  ").trimmingTrailingSpaces()
     }
-    return ([line(header), widths.map { String(repeating: "─", count: $0) }.joined(separator: "  ")] + rows.map(line)).joined(separator: "\n")
+    return ([line(header), widths.map { String(repeating: "─", count: $0) }.joined(separator: "  ")] + rows.map(line)).joined(
+      separator: "\n")
   }
 }
 

@@ -21,7 +21,8 @@ public struct ResourceEstimate: Sendable, Equatable {
   public var spills: Bool { activationMemory > activationBudget }
 
   /// - Parameter calibrationTokens: 0 for data-free runs.
-  public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibrationTokens tokens: Int, memoryLimit: Int, otherBytes: Int) {
+  public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibrationTokens tokens: Int, memoryLimit: Int, otherBytes: Int)
+  {
     let blocks = Dictionary(grouping: plan.filter { !$0.isEnd }) { $0.name.split(separator: ".").prefix(3).joined(separator: ".") }
     func weights(_ linears: [PlannedLinear]) -> Int { linears.reduce(0) { $0 + $1.rows * $1.columns } }
     let largestBlock = blocks.values.map(weights).max() ?? 0

@@ -37,8 +37,12 @@ public struct TokenSource: Sendable {
     var tokens: [Int32]
     var prefix: [Int32] = []
     if isText {
-      guard let data = try? Data(contentsOf: file) else { throw CheckpointError.unreadable(path: file.path, reason: "the file cannot be opened") }
-      guard let text = String(validating: data, as: UTF8.self) else { throw CheckpointError.unreadable(path: file.path, reason: "the text is not UTF-8") }
+      guard let data = try? Data(contentsOf: file) else {
+        throw CheckpointError.unreadable(path: file.path, reason: "the file cannot be opened")
+      }
+      guard let text = String(validating: data, as: UTF8.self) else {
+        throw CheckpointError.unreadable(path: file.path, reason: "the text is not UTF-8")
+      }
       let tokenizer = try Tokenizer(directory: checkpoint.directory)
       tokens = tokenizer.encode(text, addingSpecialTokens: false)
       prefix = tokenizer.prefix

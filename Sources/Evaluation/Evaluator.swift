@@ -70,7 +70,8 @@ public struct Evaluator: Sendable {
       negativeLogLikelihood: scores.mean(\.referenceNegativeLogLikelihood),
       standardError: scores.standardError(\.referenceNegativeLogLikelihood), tokens: perplexity.tokens, windows: scores.count)
     let divergence = Divergence(
-      mean: scores.mean(\.divergence), standardError: scores.standardError(\.divergence), topAgreement: scores.mean { Double($0.agreements) })
+      mean: scores.mean(\.divergence), standardError: scores.standardError(\.divergence),
+      topAgreement: scores.mean { Double($0.agreements) })
     return Result(perplexity: perplexity, reference: referencePerplexity, divergence: divergence, tokensRun: tokensRun)
   }
 
@@ -96,7 +97,9 @@ public struct Evaluator: Sendable {
     blockDone()
     for index in model.description.blocks.indices {
       try Task.checkCancellation()
-      let block = PreparedBlock(try model.block(.decoder(index: index)), positions: windows.map(\.tokens.count).max() ?? 0)
+      let stored = try model.block(.decoder(index: index))
+      let block = PreparedBlock(stored, positions: windows.map(\.tokens.count).max() ?? 0)
+      stored.releasePages()
       let inputs = states
       states = Parallel.map(inputs.count) { block.forward(inputs[$0]) }
       blockDone()

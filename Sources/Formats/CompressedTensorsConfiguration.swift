@@ -33,7 +33,9 @@ struct CompressedTensorsConfiguration: Sendable {
     }
     let bits = weights["num_bits"]?.integer ?? 8
     guard (2...8).contains(bits) else { throw refuse("num_bits", weights["num_bits"], "2 to 8 bits are read") }
-    guard (weights["type"]?.string ?? "int").lowercased() == "int" else { throw refuse("type", weights["type"], "only int weights are read") }
+    guard (weights["type"]?.string ?? "int").lowercased() == "int" else {
+      throw refuse("type", weights["type"], "only int weights are read")
+    }
     let size = weights["group_size"]?.integer
     let implied = size == nil ? "tensor" : size! > 0 ? "group" : "channel"
     switch weights["strategy"]?.string ?? implied {

@@ -55,6 +55,11 @@ public struct Block: Sendable {
     set { linears[name] = newValue }
   }
 
+  /// Gives back the pages of weights that are still in their files; they come back when they are needed.
+  package func releasePages() {
+    for linear in linears.values { (linear.weight as? StoredWeight)?.tensor.releasePages() }
+  }
+
   /// A linear's name in the whole model, such as `model.layers.0.mlp.down_proj`.
   public func fullName(of linear: LinearName) -> String { prefix + linear.rawValue }
 

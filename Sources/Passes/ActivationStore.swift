@@ -23,7 +23,9 @@ final class ActivationStore: Sendable {
       return
     }
     let url = scratch.appending(path: ".compress-activations-\(UUID().uuidString)")
-    guard FileManager.default.createFile(atPath: url.path, contents: nil) else { throw ScratchError(path: url.path, reason: "cannot be created") }
+    guard FileManager.default.createFile(atPath: url.path, contents: nil) else {
+      throw ScratchError(path: url.path, reason: "cannot be created")
+    }
     file = try FileHandle(forUpdating: url)
     try FileManager.default.removeItem(at: url)
   }

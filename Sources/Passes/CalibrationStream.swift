@@ -92,14 +92,16 @@ package final class CalibrationStream: Sendable {
     let strip = 8 * Parallel.width
     for start in stride(from: 0, to: sequences.count, by: strip) {
       try Task.checkCancellation()
-      try Parallel.forEach(min(strip, sequences.count - start), throwing: { [self] offset in
-        let index = start + offset
-        var state = try state(of: index, at: from, prepared)
-        while state.input != nil { prepared.advance(&state) }
-        try hidden.write(state.residual, at: index)
-        residuals.remove(index)
-        inputs.remove(index)
-      })
+      try Parallel.forEach(
+        min(strip, sequences.count - start),
+        throwing: { [self] offset in
+          let index = start + offset
+          var state = try state(of: index, at: from, prepared)
+          while state.input != nil { prepared.advance(&state) }
+          try hidden.write(state.residual, at: index)
+          residuals.remove(index)
+          inputs.remove(index)
+        })
     }
     count(from..<block.inputGroups.count, in: block)
     return position.withLock { position in
@@ -136,7 +138,11 @@ package final class CalibrationStream: Sendable {
 
   private func keep(_ state: BlockState, of index: Int) throws {
     if state.stage > 1 { try residuals.write(state.residual, at: index) }
-    if PreparedBlock.inputFollowsFromResidual(stage: state.stage) { inputs.remove(index) } else { try inputs.write(state.input!, at: index) }
+    if PreparedBlock.inputFollowsFromResidual(stage: state.stage) {
+      inputs.remove(index)
+    } else {
+      try inputs.write(state.input!, at: index)
+    }
   }
 
   /// Sequences are computed several at a time and added in their order, a few thousand tokens at once.

@@ -73,7 +73,8 @@ public struct Pipeline: Sendable {
       async let upcoming = following.map { try model.block($0) }
       async let written: Void = Self.write(previous, to: sink)
       let start = ContinuousClock.now
-      var block = next
+      let original = next
+      var block = original
       observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
       for pass in passes { report.layers += try run(pass, on: &block, stream: stream, answers: answers, options: options, observer) }
       var forwardPasses: Double?
@@ -83,6 +84,7 @@ public struct Pipeline: Sendable {
       case .decoder: forwardPasses = try stream?.finish(block)
       case .head: break
       }
+      original.releasePages()
       let took = start.duration(to: .now)
       report.blocks.append(Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: forwardPasses))
       observer.observe(.blockEnded(name: block.name, index: index, count: kinds.count, took: took))

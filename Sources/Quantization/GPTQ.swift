@@ -39,13 +39,16 @@ public struct GPTQ: IntegerQuantizer {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", damping, blockSize = "block_size", layers,
+    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", damping, blockSize = "block_size",
+      layers,
       overrides
   }
 
   public func validate() throws(InvalidOption) {
     try validateGrid()
-    guard damping >= 0, damping < 10 else { throw InvalidOption("damping", "\(damping): a fraction of the Hessian's mean diagonal, 0 to 10") }
+    guard damping >= 0, damping < 10 else {
+      throw InvalidOption("damping", "\(damping): a fraction of the Hessian's mean diagonal, 0 to 10")
+    }
     guard blockSize >= 1 else { throw InvalidOption("block_size", "\(blockSize): a positive number") }
   }
 

@@ -38,12 +38,9 @@ public struct GPTQSolver: Sendable {
     let live = diagonal.filter { $0 > 0 }
     let mean = live.isEmpty ? 1 : live.reduce(0, +) / Double(live.count)
     let columns = Self.order(diagonal, groupSize: groupSize, order: order)
-    var arranged = SymmetricMatrix(size: matrix.size)
-    for row in 0..<matrix.size {
-      for column in 0...row { arranged[row, column] = matrix[columns[row], columns[column]] }
-      // An input that never fires explains nothing and is explained by nothing.
-      if diagonal[columns[row]] <= 0 { arranged[row, row] = mean }
-    }
+    var arranged = matrix.permuted(columns)
+    // An input that never fires explains nothing and is explained by nothing.
+    for row in 0..<matrix.size where diagonal[columns[row]] <= 0 { arranged[row, row] = mean }
     var damping = damping
     for attempt in 0...3 {
       if attempt > 0 { damping = max(damping, 0.001) * 10 }

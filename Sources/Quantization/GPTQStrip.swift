@@ -18,8 +18,9 @@ struct GPTQStrip {
   private var codes: [UInt8]
   private var scales: [Float]
   private var zeros: [Float]
-  /// Scale and zero point by [group × row].
-  private var parameters: [GroupParameters]
+  /// By [group × row].
+  private var groupScales: [Float]
+  private var groupZeros: [Float]
 
   init(
     _ source: Matrix, rows: Range<Int>, order: [Int], factor: SymmetricMatrix.UpperFactor, importance: [Float], search: ScaleSearch,
@@ -39,7 +40,8 @@ struct GPTQStrip {
     codes = Array(repeating: 0, count: count)
     scales = errors
     zeros = errors
-    parameters = Array(repeating: GroupParameters(scale: 1, zero: 0), count: source.columns / groupSize * rows.count)
+    groupScales = Array(repeating: 1, count: source.columns / groupSize * rows.count)
+    groupZeros = groupScales
   }
 
   private var topCode: Float { search.scheme.top }
@@ -81,7 +83,8 @@ struct GPTQStrip {
       let chosen = part.withUnsafeBufferPointer { part in
         factors.withUnsafeBufferPointer { search.parameters(part, importance: $0.baseAddress) }
       }
-      parameters[group * rows.count + row] = chosen
+      groupScales[group * rows.count + row] = chosen.scale
+      groupZeros[group * rows.count + row] = chosen.zero
     }
   }
 
@@ -106,11 +109,9 @@ struct GPTQStrip {
   private mutating func quantize(_ block: Range<Int>) {
     let count = rows.count
     for position in block {
-      let group = group(ofPosition: position)
-      for row in 0..<count {
-        scales[position * count + row] = parameters[group * count + row].scale
-        zeros[position * count + row] = parameters[group * count + row].zero
-      }
+      let first = group(ofPosition: position) * count
+      scales.replaceSubrange(position * count..<(position + 1) * count, with: groupScales[first..<first + count])
+      zeros.replaceSubrange(position * count..<(position + 1) * count, with: groupZeros[first..<first + count])
     }
     let from = block.lowerBound * count
     let (start, columns, top) = (block.lowerBound, columns, topCode)
@@ -138,26 +139,33 @@ struct GPTQStrip {
   /// Σᵢ Dᵢ·‖tᵢ − qᵢ‖² and Σᵢ Dᵢ·‖(W·U)ᵢ‖²: the losses of the quantized rows and of no rows at all.
   func loss() -> (error: Double, norm: Double) {
     let count = rows.count
-    var transformed = [Float](repeating: 0, count: columns * count)
-    factor.unitUpper.withUnsafeElements { upper in
-      transformed.withUnsafeMutableBufferPointer { out in
-        weight.withUnsafeBufferPointer { weight in
-          BLAS.product(
-            upper, stride: columns, leftTransposed: true, weight.baseAddress!, stride: count, rows: columns, columns: count, inner: columns,
-            into: out.baseAddress!, stride: count)
+    let block = 256
+    var (error, norm) = (0.0, 0.0)
+    var transformed = [Float](repeating: 0, count: block * count)
+    var difference = [Float](repeating: 0, count: count)
+    for start in stride(from: 0, to: columns, by: block) {
+      let end = min(start + block, columns)
+      factor.unitUpper.withUnsafeElements { upper in
+        transformed.withUnsafeMutableBufferPointer { out in
+          weight.withUnsafeBufferPointer { weight in
+            // U is upper triangular: rows past the block's end are zero in its columns.
+            BLAS.product(
+              upper + start, stride: columns, leftTransposed: true, weight.baseAddress!, stride: count, rows: end - start, columns: count,
+              inner: end, into: out.baseAddress!, stride: count)
+          }
         }
       }
-    }
-    var (error, norm) = (0.0, 0.0)
-    for position in 0..<columns {
-      var (squares, full) = (Float(0), Float(0))
-      for at in position * count..<(position + 1) * count {
-        let difference = target[at] - (weight[at] - errors[at])
-        squares += difference * difference
-        full += transformed[at] * transformed[at]
+      for position in start..<end {
+        let at = position * count
+        for row in 0..<count { difference[row] = target[at + row] - (weight[at + row] - errors[at + row]) }
+        let pivot = factor.pivots[position]
+        error += pivot * Kernel.squaredDistance(difference, nil, count: count)
+        norm +=
+          pivot
+          * transformed.withUnsafeBufferPointer {
+            Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
+          }
       }
-      error += factor.pivots[position] * Double(squares)
-      norm += factor.pivots[position] * Double(full)
     }
     return (error, norm)
   }
@@ -173,8 +181,8 @@ struct GPTQStrip {
     }
     for group in 0..<groups {
       for row in 0..<rows.count {
-        outScales[(rows.lowerBound + row) * groups + group] = parameters[group * rows.count + row].scale
-        outZeros[(rows.lowerBound + row) * groups + group] = parameters[group * rows.count + row].zero
+        outScales[(rows.lowerBound + row) * groups + group] = groupScales[group * rows.count + row]
+        outZeros[(rows.lowerBound + row) * groups + group] = groupZeros[group * rows.count + row]
       }
     }
   }

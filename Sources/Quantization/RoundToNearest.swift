@@ -100,13 +100,12 @@ public struct RoundToNearest: IntegerQuantizer {
   static func relativeError(of quantized: QuantizedMatrix, against weight: Matrix) -> Double {
     let rows: [(error: Double, norm: Double)] = Parallel.map(weight.rows) { row in
       let part = quantized.dense(row: row)
-      var (error, norm) = (0.0, 0.0)
-      for column in 0..<weight.columns {
-        let (w, q) = (weight[row, column], part[column])
-        error += Double((w - q) * (w - q))
-        norm += Double(w * w)
+      return weight.withUnsafeElements { elements in
+        let row = elements + row * weight.columns
+        return (
+          error: Kernel.squaredDistance(row, part, count: weight.columns), norm: Kernel.squaredDistance(row, nil, count: weight.columns)
+        )
       }
-      return (error, norm)
     }
     let norm = rows.reduce(0) { $0 + $1.norm }
     return norm > 0 ? rows.reduce(0) { $0 + $1.error } / norm : 0

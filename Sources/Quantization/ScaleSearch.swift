@@ -60,15 +60,10 @@ struct ScaleSearch {
   private func leastSquares(
     _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, _ start: GroupParameters
   ) -> GroupParameters {
-    var (product, square) = (0.0, 0.0)
-    for index in weights.indices {
-      let code = min(max((weights[index] / start.scale).rounded(.toNearestOrEven) + start.zero, 0), scheme.top) - start.zero
-      let factor = Double(importance?[index] ?? 1)
-      product += factor * Double(weights[index]) * Double(code)
-      square += factor * Double(code) * Double(code)
-    }
+    let (product, square) = Kernel.codeMoments(
+      weights, importance: importance, scale: start.scale, zero: start.zero, top: scheme.top)
     guard square > 0, product > 0 else { return start }
-    return GroupParameters(scale: stored(Float(product / square)), zero: start.zero)
+    return GroupParameters(scale: stored(product / square), zero: start.zero)
   }
 
   /// The scale as it will be stored; never zero, because everything is divided by it.
@@ -82,6 +77,6 @@ struct ScaleSearch {
     guard scale > 0 else { return smallest }
     // Normal numbers only: subnormal scales lose the precision they are rounded to.
     let floor: Float = scheme.scaleType == .float16 ? 0x1p-14 : 0x1p-126
-    return scheme.scaleType.rounded([max(scale, floor)])[0]
+    return scheme.scaleType.rounded(max(scale, floor))
   }
 }

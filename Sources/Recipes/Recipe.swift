@@ -111,15 +111,21 @@ public struct Recipe: Sendable {
       let decoder = StrictDecoder(node: node, name: "calibration")
       let source = try decoder.decode(CalibrationSource.self, defaults: .init())
       try Self.checkSource(source.text, source.tokens, decoder)
-      guard source.sequences > 0 else { throw decoder.error(["sequences"], .invalid("calibration.sequences", reason: "at least one is needed")) }
-      guard source.length > 1 else { throw decoder.error(["length"], .invalid("calibration.length", reason: "at least two tokens are needed")) }
+      guard source.sequences > 0 else {
+        throw decoder.error(["sequences"], .invalid("calibration.sequences", reason: "at least one is needed"))
+      }
+      guard source.length > 1 else {
+        throw decoder.error(["length"], .invalid("calibration.length", reason: "at least two tokens are needed"))
+      }
       calibration = source
     }
     if let node = root["evaluation"], !node.json.isNull {
       let decoder = StrictDecoder(node: node, name: "evaluation")
       let source = try decoder.decode(EvaluationSource.self, defaults: .init())
       try Self.checkSource(source.text, source.tokens, decoder)
-      guard source.window > 1 else { throw decoder.error(["window"], .invalid("evaluation.window", reason: "at least two tokens are needed")) }
+      guard source.window > 1 else {
+        throw decoder.error(["window"], .invalid("evaluation.window", reason: "at least two tokens are needed"))
+      }
       guard source.stride.map({ $0 > 0 }) ?? true else {
         throw decoder.error(["stride"], .invalid("evaluation.stride", reason: "a positive number is needed"))
       }

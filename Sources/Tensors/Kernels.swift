@@ -12,6 +12,11 @@ package enum Kernel {
   /// row = softmax(scale · row), in place.
   package static func softmax(_ row: UnsafeMutablePointer<Float>, count: Int, scale: Float) { compress_softmax(row, scale, count) }
 
+  /// Σ (a − b)², or Σ a² without b.
+  package static func squaredDistance(_ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>?, count: Int) -> Double {
+    compress_squared_distance(a, b, count)
+  }
+
   package static func logSumExp(_ row: UnsafePointer<Float>, count: Int) -> Double { compress_log_sum_exp(row, count) }
 
   /// KL(softmax(reference) ‖ softmax(row)), given both rows' log-sum-exp.
@@ -23,9 +28,6 @@ package enum Kernel {
     _ row: UnsafeMutablePointer<Float>, cosine: UnsafePointer<Float>, sine: UnsafePointer<Float>, heads: Int, headSize: Int
   ) { compress_rotary(row, cosine, sine, heads, headSize) }
 
-  package static func rmsNorm(_ row: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, into out: UnsafeMutablePointer<Float>, count: Int) {
-    compress_rms_norm(row, weight, epsilon, out, count)
-  }
 }
 
 extension Matrix {
@@ -92,6 +94,15 @@ extension Kernel {
   package static func quantizationError(
     _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scale: Float, zero: Float, top: Float
   ) -> Float { compress_quantization_error(w.baseAddress!, importance, scale, zero, top, w.count) }
+
+  /// Σ importance · w · q and Σ importance · q² over the codes' distances q from the zero point.
+  package static func codeMoments(
+    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scale: Float, zero: Float, top: Float
+  ) -> (product: Float, square: Float) {
+    var (product, square) = (Float(0), Float(0))
+    compress_code_moments(w.baseAddress!, importance, scale, zero, top, &product, &square, w.count)
+    return (product, square)
+  }
 
   /// One block of GPTQ columns; every matrix is [columns × rows], see `CKernels.h`.
   package static func gptqBlock(

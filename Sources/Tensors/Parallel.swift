@@ -45,10 +45,12 @@ public enum Parallel {
     _ count: Int, _ transform: @Sendable (Int) throws(Failure) -> Value
   ) throws(Failure) -> [Value] {
     let results = Mutex([Value?](repeating: nil, count: count))
-    try forEach(count, throwing: { index throws(Failure) in
-      let value = try transform(index)
-      results.withLock { $0[index] = value }
-    })
+    try forEach(
+      count,
+      throwing: { index throws(Failure) in
+        let value = try transform(index)
+        results.withLock { $0[index] = value }
+      })
     return results.withLock { $0.map { $0! } }
   }
 }

@@ -23,7 +23,7 @@ public struct SymmetricMatrix: Sendable, Equatable {
   public mutating func addGram(of x: Matrix) {
     precondition(x.columns == size, "the input has \(x.columns) features, the matrix \(size)")
     // The tiling depends on the size alone, so the sums do not depend on the number of threads.
-    let tile = size < 1024 ? 128 : 256
+    let tile = size < 512 ? 128 : 256
     let tiles = (size + tile - 1) / tile
     let pairs = (0..<tiles).flatMap { row in (0...row).map { (row, $0) } }
     let size = size
@@ -50,6 +50,29 @@ public struct SymmetricMatrix: Sendable, Equatable {
         }
       }
     }
+  }
+
+  /// The matrix with rows and columns rearranged alike: element (i, j) of the result is (order[i], order[j]) of this.
+  public func permuted(_ order: [Int]) -> SymmetricMatrix {
+    precondition(order.count == size, "an order of \(size) indices is needed")
+    var result = SymmetricMatrix(size: size)
+    let size = size
+    result.lower.withUnsafeMutableBufferPointer { out in
+      lower.withUnsafeBufferPointer { lower in
+        nonisolated(unsafe) let (out, lower) = (out, lower)
+        let strip = 64
+        Parallel.forEach((size + strip - 1) / strip) { index in
+          for row in index * strip..<min((index + 1) * strip, size) {
+            let from = order[row]
+            for column in 0...row {
+              let to = order[column]
+              out[row * size + column] = from >= to ? lower[from * size + to] : lower[to * size + from]
+            }
+          }
+        }
+      }
+    }
+    return result
   }
 
   public static func += (left: inout SymmetricMatrix, right: SymmetricMatrix) {

@@ -78,10 +78,17 @@ extension Tensor {
 
 extension DType {
   /// `value` rounded to what a tensor of this type can hold: BF16 and F16 to nearest even, all others as they are.
-  public func rounded(_ values: [Float]) -> [Float] {
+  public func rounded(_ value: Float) -> Float {
+    var (wide, narrow) = (value, UInt16(0))
     switch self {
-    case .bfloat16, .float16: Tensor(values, shape: [values.count], dtype: self).floats()
-    default: values
+    case .bfloat16:
+      compress_f32_to_bf16(&wide, &narrow, 1)
+      compress_bf16_to_f32(&narrow, &wide, 1)
+    case .float16:
+      compress_f32_to_f16(&wide, &narrow, 1)
+      compress_f16_to_f32(&narrow, &wide, 1)
+    default: break
     }
+    return wide
   }
 }

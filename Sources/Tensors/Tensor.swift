@@ -6,12 +6,30 @@ public struct Tensor: Sendable {
   public let shape: [Int]
   /// Possibly a slice of a mapped file, of any alignment.
   public let bytes: Data
+  /// Whether the bytes are a private, read-only mapping of a file.
+  private let isMapped: Bool
 
-  public init(dtype: DType, shape: [Int], bytes: Data) {
+  public init(dtype: DType, shape: [Int], bytes: Data) { self.init(dtype: dtype, shape: shape, bytes: bytes, isMapped: false) }
+
+  /// - Parameter isMapped: whether `bytes` lie in a private, read-only mapping of a file, whose pages may be given back at any time.
+  package init(dtype: DType, shape: [Int], bytes: Data, isMapped: Bool) {
     precondition(bytes.count * 8 == shape.reduce(dtype.bitCount, *), "bytes do not fill the shape")
     self.dtype = dtype
     self.shape = shape
     self.bytes = bytes
+    self.isMapped = isMapped
+  }
+
+  /// Takes the pages of a mapped tensor off this process's account. They stay in the system's cache, and touching them brings them back.
+  package func releasePages() {
+    guard isMapped else { return }
+    bytes.withUnsafeBytes { buffer in
+      guard let base = buffer.baseAddress else { return }
+      let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+      let (start, end) = (Int(bitPattern: base), Int(bitPattern: base) + buffer.count)
+      let (first, last) = ((start + page - 1) / page * page, end / page * page)
+      if first < last { madvise(UnsafeMutableRawPointer(bitPattern: first), last - first, Int32(MADV_DONTNEED)) }
+    }
   }
 
   public var elementCount: Int { shape.reduce(1, *) }

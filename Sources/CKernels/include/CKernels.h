@@ -21,6 +21,8 @@ int compress_has_nonfinite(const float *in, size_t count);
 
 /// out = x / sqrt(mean(x²) + epsilon) · weight, for one row. (norm.c)
 void compress_rms_norm(const float *x, const float *weight, float epsilon, float *out, size_t count);
+/// Σ (a − b)²; b may be null for Σ a². (norm.c)
+double compress_squared_distance(const float *a, const float *b, size_t count);
 /// a += b. (norm.c)
 void compress_add(float *a, const float *b, size_t count);
 
@@ -46,6 +48,10 @@ void compress_quantize(const float *w, float scale, float zero, float top, uint8
 void compress_dequantize(const uint8_t *codes, float scale, float zero, float *out, size_t count);
 /// Σ importance · (w − scale · (code − zero))² over the codes that `compress_quantize` would choose; importance may be null. (quantize.c)
 float compress_quantization_error(const float *w, const float *importance, float scale, float zero, float top, size_t count);
+
+/// Over the same codes, with q = code − zero: product = Σ importance · w · q and square = Σ importance · q². (quantize.c)
+void compress_code_moments(
+    const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count);
 
 /// GPTQ inside one block of columns, many rows at once. (gptq.c)
 ///

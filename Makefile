@@ -1,0 +1,43 @@
+# make         set up, build, and run the main job on the bundled checkpoint
+# make test    the whole test suite, in release mode
+# make lint    formatting, catalogs, the import graph
+# make bench   speed of the kernels and of one run
+# make clean   forget what was built
+
+SWIFT    ?= swift
+FLAGS    := -c release --explicit-target-dependency-import-check error
+COMPRESS := .build/release/compress
+MODEL    := Checkpoints/pocket-llama
+OUT      := out/pocket-llama-w4a16
+
+.PHONY: all setup build test lint bench clean
+all: build $(OUT)/table.txt
+	@cat $(OUT)/table.txt
+
+setup:
+	@tools/setup
+
+build: setup
+	@$(SWIFT) build $(FLAGS) --product compress
+
+$(COMPRESS): build
+
+# Made anew only when the program, the recipe or the model changed.
+$(OUT)/table.txt: $(COMPRESS) Recipes/w4a16.yaml $(wildcard $(MODEL)/*)
+	@mkdir -p out
+	@$(COMPRESS) --recipe Recipes/w4a16.yaml --model $(MODEL) --output $(OUT) --overwrite > out/.table
+	@mv out/.table $@
+
+test: setup
+	@$(SWIFT) test $(FLAGS)
+
+lint:
+	@$(SWIFT) format lint --strict --recursive --parallel --configuration .swift-format Package.swift Sources Tests
+	@tools/check
+	@echo "lint: clean"
+
+bench: build
+	@tools/bench
+
+clean:
+	@rm -rf .build out

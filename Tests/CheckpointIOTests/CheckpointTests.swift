@@ -1,0 +1,107 @@
+import CheckpointIO
+import Foundation
+import Tensors
+import TestSupport
+import Testing
+
+struct CheckpointTests {
+  @Test func opensADirectory() async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let place = directory.appending(path: "model")
+      try await TinyModel.write(to: place)
+      let checkpoint = try Checkpoint(place)
+      #expect(checkpoint.config.modelType == "llama")
+      #expect(checkpoint.tensors.names.count == 21)
+      #expect(checkpoint.tensors.info("model.embed_tokens.weight") == TensorInfo(dtype: .bfloat16, shape: [64, 32]))
+      let weight = try checkpoint.tensors.tensor("model.norm.weight").floats()
+      let expected = (0..<32).map { TinyModel.element("model.norm.weight", $0) }
+      #expect(weight == DType.bfloat16.rounded(expected))
+    }
+  }
+
+  @Test func saysWhatIsMissing() throws {
+    try Places.withTemporaryDirectory { directory in
+      let absent = directory.appending(path: "absent")
+      #expect(throws: CheckpointError.missingFile(path: absent.path)) { try Checkpoint(absent) }
+      #expect(throws: CheckpointError.missingFile(path: directory.appending(path: "config.json").path)) { try Checkpoint(directory) }
+      try Data("{\"model_type\":\"llama\"}".utf8).write(to: directory.appending(path: "config.json"))
+      #expect(throws: CheckpointError.missingFile(path: directory.appending(path: "model.safetensors").path)) { try Checkpoint(directory) }
+      let file = directory.appending(path: "config.json")
+      do throws(CheckpointError) { _ = try Checkpoint(file) } catch {
+        guard case .unreadable(file.path, _) = error else {
+          Issue.record("\(error)")
+          return
+        }
+      }
+    }
+  }
+
+  @Test func companionsTravelAndWeightsDoNot() async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let place = directory.appending(path: "model")
+      try await TinyModel.write(to: place)
+      let kept = ["LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.txt"]
+      let left = [
+        ".hidden", "consolidated.00.pth", "model.gguf", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+        "recipe.yaml", "report.json", "rust_model.ot.onnx", "tf_model.h5", "x.partial",
+      ]
+      for name in kept + left { try Data(name.utf8).write(to: place.appending(path: name)) }
+      try FileManager.default.createDirectory(at: place.appending(path: "original"), withIntermediateDirectories: true)
+      try FileManager.default.removeItem(at: place.appending(path: "model.safetensors.index.json"))
+      #expect(try Checkpoint(place).companionFiles().map(\.lastPathComponent) == kept)
+    }
+  }
+
+  @Test func errorsSayWhatToDoNext() {
+    #expect(CheckpointError.exists(path: "x").hint?.contains("--overwrite") == true)
+    #expect(CheckpointError.wrongLength(path: "x", needed: 9, found: 8).description == "x: the header describes 9 bytes, the file has 8 (truncated?)")
+    #expect(CheckpointError.wrongLength(path: "x", needed: 8, found: 9).description == "x: the header describes 8 bytes, the file has 9")
+    #expect(CheckpointError.missingTensor(name: "x").hint == nil)
+  }
+}
+
+struct ModelConfigTests {
+  private func complaint(_ text: String) -> String? {
+    do throws(CheckpointError) {
+      _ = try ModelConfig(text: text.utf8, path: "place")
+      return nil
+    } catch {
+      guard case .malformedConfiguration("place", let reason) = error else { return "\(error)" }
+      return reason
+    }
+  }
+
+  @Test func refusesWhatIsNoConfiguration() {
+    #expect(complaint("{\"model_type\":\"llama\"}") == nil)
+    #expect(complaint("{\n\"model_type\": llama}")?.hasPrefix("line 2, column 15") == true)
+    #expect(complaint("[]")?.contains("object") == true)
+    #expect(complaint("{}")?.contains("\"model_type\"") == true)
+    #expect(complaint("{\"model_type\":7}")?.contains("\"model_type\"") == true)
+    #expect(complaint("")?.isEmpty == false)
+  }
+
+  @Test func decodingNamesTheKey() throws {
+    struct Keys: Decodable { var hidden_size: Int, name: String? }
+    func decode(_ text: String) throws -> Keys { try ModelConfig(text: text.utf8, path: "place").decode(Keys.self) }
+    #expect(try decode("{\"model_type\":\"x\",\"hidden_size\":8}").hidden_size == 8)
+    func reason(_ text: String) -> String? {
+      do { _ = try decode(text) } catch CheckpointError.malformedConfiguration("place", let reason) { return reason } catch { return "\(error)" }
+      return nil
+    }
+    #expect(reason("{\"model_type\":\"x\"}") == "\"hidden_size\" is missing")
+    #expect(reason("{\"model_type\":\"x\",\"hidden_size\":\"8\"}") == "\"hidden_size\" should be Int")
+    #expect(reason("{\"model_type\":\"x\",\"hidden_size\":8,\"name\":[]}") == "\"name\" should be String")
+    #expect(reason("{\"model_type\":\"x\",\"hidden_size\":null}")?.contains("hidden_size") == true)
+    #expect(reason("{\"model_type\":\"x\",\"hidden_size\":8.5}")?.contains("hidden_size") == true)
+  }
+
+  @Test func readsFiles() throws {
+    try Places.withTemporaryDirectory { directory in
+      let url = directory.appending(path: "config.json")
+      #expect(throws: CheckpointError.missingFile(path: url.path)) { try ModelConfig(contentsOf: url) }
+      try Data(TinyModel.config.utf8).write(to: url)
+      #expect(try ModelConfig(contentsOf: url).modelType == "llama")
+      #expect(try ModelConfig(contentsOf: url).path == url.path)
+    }
+  }
+}

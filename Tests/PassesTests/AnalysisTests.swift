@@ -1,0 +1,75 @@
+import CompressKit
+import Foundation
+import Synchronization
+import TestSupport
+import Testing
+
+/// Counts the weights of the model, and how often it was asked.
+private struct WeightCount: Analysis {
+  static let asked = Mutex([String: Int]())
+  let key: String
+
+  func answer(for model: Model, in context: AnalysisContext) async throws -> [Int] {
+    Self.asked.withLock { $0[key, default: 0] += 1 }
+    let count = try Pipeline([]).plan(for: model).reduce(0) { $0 + $1.rows * $1.columns }
+    return [count, Int(context.seed), context.calibration.count]
+  }
+}
+
+private struct Curious: Pass {
+  static let name = "curious"
+  var keys = ["a"]
+  var usesCalibration: Bool { false }
+  var analyses: [any Analysis] { keys.map { WeightCount(key: $0) } }
+
+  init() {}
+  init(_ keys: [String]) { self.keys = keys }
+
+  func run(on block: inout Block, in context: PassContext) throws {
+    for key in keys {
+      let answer = context.answer(to: WeightCount(key: key))
+      context.record(block.inputGroups[0].linears[0], in: block, ["count": Double(answer[0]), "seed": Double(answer[1])])
+    }
+  }
+}
+
+/// Draws a number for every linear.
+private struct Drawing: Pass {
+  static let name = "drawing"
+  var layers = LayerSelector()
+  var usesCalibration: Bool { false }
+
+  func run(on block: inout Block, in context: PassContext) throws {
+    for name in block.groups(layers).flatMap(\.linears) {
+      var random = context.randomness(for: name, in: block)
+      context.record(name, in: block, ["draw": Double(UInt32.random(in: 0 ... .max, using: &random))])
+    }
+  }
+}
+
+@Suite struct AnalysisTests {
+  @Test func eachQuestionIsAnsweredOnce() async throws {
+    let (first, second) = (UUID().uuidString, UUID().uuidString)
+    let options = SweepOptions(calibration: [[1, 2]], seed: 9)
+    let report = try await Pipeline([Curious([first]), Curious([second, first]), Curious([first])]).run(
+      on: TinyModel.model(), options: options, into: Shelf())
+    #expect(WeightCount.asked.withLock { [$0[first], $0[second]] } == [1, 1])
+    // Embedding and head 64 × 32 each, a block 9216.
+    #expect(report.layers.count == 12)
+    #expect(report.layers.allSatisfy { $0.metrics == ["count": 22528, "seed": 9] })
+  }
+
+  @Test func drawsDependOnSeedAndPlaceAlone() async throws {
+    func draws(seed: UInt64, _ include: String...) async throws -> [String: Double] {
+      var drawing = Drawing()
+      drawing.layers = LayerSelector(include: include)
+      let report = try await Pipeline([drawing]).run(on: TinyModel.model(), options: SweepOptions(seed: seed), into: Shelf())
+      return Dictionary(uniqueKeysWithValues: report.layers.map { ($0.layer, $0.metrics["draw"]!) })
+    }
+    let (all, again, other) = (try await draws(seed: 1, "*"), try await draws(seed: 1, "*"), try await draws(seed: 2, "*"))
+    #expect(all.count == 14 && Set(all.values).count == 14)
+    #expect(all == again)
+    #expect(all.allSatisfy { other[$0.key] != $0.value })
+    for (name, draw) in try await draws(seed: 1, "mlp.down_proj") { #expect(all[name] == draw) }
+  }
+}

@@ -1,0 +1,213 @@
+import Foundation
+import Tensors
+import TestSupport
+import Testing
+
+/// Lengths on both sides of every vector width.
+private let sizes = [1, 2, 7, 15, 16, 17, 31, 33, 64, 255, 4096, 4097]
+
+private func expectClose(
+  _ found: [Float], _ expected: [Float], relative: Float = 0, absolute: Float = 0, _ note: String = "",
+  sourceLocation: SourceLocation = #_sourceLocation
+) {
+  #expect(found.count == expected.count, sourceLocation: sourceLocation)
+  let worst = zip(found, expected).enumerated().first { !(abs($1.0 - $1.1) <= absolute + relative * abs($1.1)) }
+  #expect(worst == nil, "\(note)", sourceLocation: sourceLocation)
+}
+
+private func values(_ count: Int, _ key: String, scale: Float = 1) -> [Float] {
+  Matrix.random(rows: 1, columns: count, key: key, scale: scale).elements
+}
+
+struct KernelsTests {
+  @Test func theInstructionSetHasAName() {
+    #expect(["avx512", "avx2", "baseline"].contains(Kernel.instructionSet))
+  }
+
+  @Test(arguments: sizes) func rootMeanSquareNorm(_ count: Int) {
+    for (row, scale) in [Float(1), 1e-4, 100].enumerated() {
+      let (x, weight) = (values(count, "x\(row)", scale: scale), values(count, "weight"))
+      let found = Matrix(rows: 1, columns: count, elements: x).rmsNormalized(weight: weight, epsilon: 1e-5)
+      expectClose(found.elements, Reference.rmsNorm(x, weight: weight, epsilon: 1e-5), relative: 3e-6, absolute: 1e-20)
+    }
+  }
+
+  @Test func everyRowIsNormalisedOnItsOwn() {
+    let x = Matrix.random(rows: 5, columns: 33, key: "rows")
+    let weight = values(33, "weight")
+    let found = x.rmsNormalized(weight: weight, epsilon: 1e-6)
+    for row in 0..<5 {
+      expectClose(found.rows(row..<row + 1).elements, Reference.rmsNorm(x.rows(row..<row + 1).elements, weight: weight, epsilon: 1e-6), relative: 3e-6)
+    }
+  }
+
+  @Test(arguments: sizes) func addition(_ count: Int) {
+    var a = Matrix.random(rows: 3, columns: count, key: "a")
+    let (before, b, row) = (a, Matrix.random(rows: 3, columns: count, key: "b"), values(count, "row"))
+    a.add(b)
+    #expect(a.elements == zip(before.elements, b.elements).map { $0 + $1 })
+    a.add(row: row)
+    #expect(a[2, count - 1] == before[2, count - 1] + b[2, count - 1] + row[count - 1])
+    #expect(a[0, 0] == before[0, 0] + b[0, 0] + row[0])
+  }
+
+  @Test(arguments: sizes) func softmax(_ count: Int) {
+    for scale in [Float(1), 0.125, 7] {
+      var row = values(count, "softmax", scale: 3)
+      let expected = Reference.softmax(row, scale: scale)
+      Kernel.softmax(&row, count: count, scale: scale)
+      expectClose(row, expected, relative: 2e-5, absolute: 1e-30)
+      #expect(abs(row.reduce(0.0) { $0 + Double($1) } - 1) < 1e-5)
+    }
+  }
+
+  @Test func softmaxSurvivesExtremes() {
+    var row: [Float] = [-10_000, 0, 10_000, 9_999, -.infinity]
+    Kernel.softmax(&row, count: 5, scale: 1)
+    expectClose(row, [0, 0, 1 / (1 + exp(-1)), exp(-1) / (1 + exp(-1)), 0], relative: 1e-6, absolute: 1e-30)
+  }
+
+  @Test(arguments: sizes + [150_000]) func logSumExp(_ count: Int) {
+    for scale in [Float(0.1), 3, 30] {
+      let row = values(count, "logits", scale: scale)
+      #expect(abs(Kernel.logSumExp(row, count: count) - Reference.logSumExp(row)) < 2e-6 * max(1, Double(scale)))
+    }
+  }
+
+  @Test(arguments: sizes + [150_000]) func divergence(_ count: Int) {
+    let (p, q) = (values(count, "p", scale: 2), values(count, "q", scale: 2))
+    func divergence(_ a: [Float], _ b: [Float]) -> Double {
+      Kernel.klDivergence(
+        a, logSumExp: Kernel.logSumExp(a, count: count), b, logSumExp: Kernel.logSumExp(b, count: count), count: count)
+    }
+    #expect(abs(divergence(p, q) - Reference.klDivergence(p, q)) < 1e-5)
+    #expect(divergence(p, p) == 0)
+    // Near by, where cancellation would show.
+    let near = zip(p, values(count, "noise", scale: 1e-3)).map { $0 + $1 }
+    #expect(abs(divergence(p, near) - Reference.klDivergence(p, near)) < 2e-7)
+  }
+
+  @Test(arguments: sizes) func gates(_ count: Int) {
+    let up = Matrix.random(rows: 1, columns: count, key: "up")
+    for scale in [Float(1), 8] {
+      let gate = Matrix.random(rows: 1, columns: count, key: "gate", scale: scale)
+      var (silu, gelu) = (gate, gate)
+      silu.siluGate(up)
+      expectClose(silu.elements, Reference.siluGate(gate.elements, up.elements), relative: 4e-6, absolute: 1e-7)
+      gelu.geluTanhGate(up)
+      expectClose(gelu.elements, Reference.geluTanhGate(gate.elements, up.elements), relative: 1e-5, absolute: 2e-6)
+    }
+  }
+
+  @Test func gatesSaturate() {
+    let extremes: [Float] = [-1e4, -200, -88.5, 0, 88.5, 200, 1e4]
+    let ones = Matrix(rows: 1, columns: 7, repeating: 1)
+    var (silu, gelu) = (Matrix(rows: 1, columns: 7, elements: extremes), Matrix(rows: 1, columns: 7, elements: extremes))
+    silu.siluGate(ones)
+    gelu.geluTanhGate(ones)
+    expectClose(silu.elements, extremes.map { max($0, 0) }, relative: 1e-6, absolute: 1e-30)
+    expectClose(gelu.elements, extremes.map { max($0, 0) }, relative: 1e-6, absolute: 1e-30)
+  }
+
+  @Test(arguments: [2, 6, 14, 16, 18, 32, 34, 66, 128]) func rotary(_ headSize: Int) {
+    let angles = (0..<headSize / 2).map { Float($0) * 0.7 + 0.1 }
+    let (cosine, sine) = (angles.map { cos($0) }, angles.map { sin($0) })
+    var row = values(3 * headSize, "rotary")
+    let expected = Reference.rotary(row, cosine: cosine, sine: sine, headSize: headSize)
+    Kernel.rotary(&row, cosine: cosine, sine: sine, heads: 3, headSize: headSize)
+    expectClose(row, expected, absolute: 1e-6)
+  }
+
+  @Test(arguments: sizes) func findsWhatIsNotFinite(_ count: Int) {
+    var row = values(count, "finite")
+    #expect(!row.withUnsafeBufferPointer(Kernel.hasNonfinite))
+    row[0] = .greatestFiniteMagnitude
+    #expect(!row.withUnsafeBufferPointer(Kernel.hasNonfinite))
+    for bad in [Float.nan, .infinity, -.infinity, -.nan] {
+      for index in Set([0, count / 2, count - 1]) {
+        var damaged = row
+        damaged[index] = bad
+        #expect(damaged.withUnsafeBufferPointer(Kernel.hasNonfinite), "\(bad) at \(index)")
+      }
+    }
+    #expect(![Float]().withUnsafeBufferPointer(Kernel.hasNonfinite))
+  }
+}
+
+struct QuantizationKernelTests {
+  @Test(arguments: sizes) func range(_ count: Int) {
+    let row = values(count, "range")
+    #expect(row.withUnsafeBufferPointer(Kernel.range) == row.min()!...row.max()!)
+    #expect([Float]().withUnsafeBufferPointer(Kernel.range) == 0...0)
+  }
+
+  @Test(arguments: sizes, [2, 3, 4, 8]) func codesAreThoseOfTheDefinition(_ count: Int, _ bits: Int) {
+    let top = Float((1 << bits) - 1)
+    var row = values(count, "codes")
+    // Extremes, and ties: multiples of a half at a scale of 1/4.
+    for index in stride(from: 0, to: count, by: 3) { row[index] = (row[index] * 8).rounded() / 8 }
+    if count > 4 { row.replaceSubrange(0..<4, with: [1e30, -1e30, 0, -0.0]) }
+    for (scale, zero) in [(Float(0.25), (top + 1) / 2), (0.037, 1), (3e-8, 0), (1e9, top)] {
+      var codes = [UInt8](repeating: 77, count: count)
+      row.withUnsafeBufferPointer { Kernel.quantize($0, scale: scale, zero: zero, top: top, into: &codes) }
+      #expect(codes == row.map { UInt8(Reference.code($0, scale: scale, zero: zero, top: top)) })
+      var back = [Float](repeating: 0, count: count)
+      codes.withUnsafeBufferPointer { Kernel.dequantize($0, scale: scale, zero: zero, into: &back) }
+      #expect(back == codes.map { scale * (Float($0) - zero) })
+    }
+  }
+
+  @Test(arguments: sizes, [2, 3, 4, 8]) func errorIsThatOfTheDefinition(_ count: Int, _ bits: Int) {
+    let top = Float((1 << bits) - 1)
+    let row = values(count, "error")
+    let importance = values(count, "importance").map { abs($0) }
+    let (scale, zero) = (6 / top, ((top + 1) / 2).rounded())
+    row.withUnsafeBufferPointer { part in
+      let plain = Kernel.quantizationError(part, importance: nil, scale: scale, zero: zero, top: top)
+      let expected = Reference.quantizationError(row, importance: nil, scale: scale, zero: zero, top: top)
+      #expect(abs(Double(plain) - expected) <= 1e-4 * expected + 1e-12)
+      let weighted = Kernel.quantizationError(part, importance: importance, scale: scale, zero: zero, top: top)
+      let weightedExpected = Reference.quantizationError(row, importance: importance, scale: scale, zero: zero, top: top)
+      #expect(abs(Double(weighted) - weightedExpected) <= 1e-4 * weightedExpected + 1e-12)
+    }
+  }
+
+  @Test(arguments: 1...8, [1, 7, 8, 16, 17, 32, 33, 255, 4097]) func packing(_ bits: Int, _ count: Int) {
+    var random = KeyedRandomness(seed: 3, key: "pack", "\(bits)", "\(count)")
+    let codes = (0..<3 * count).map { _ in UInt8.random(in: 0...UInt8((1 << bits) - 1), using: &random) }
+    let words = Kernel.pack(codes, rowLength: count, bits: bits)
+    #expect(words == (0..<3).flatMap { Reference.packBits(Array(codes[$0 * count..<($0 + 1) * count]), bits: bits) })
+    #expect(Kernel.unpack(words, rowLength: count, bits: bits) == codes)
+  }
+
+  @Test func packingNothing() {
+    #expect(Kernel.pack([], rowLength: 0, bits: 4).isEmpty)
+    #expect(Kernel.unpack([], rowLength: 0, bits: 4).isEmpty)
+  }
+
+  @Test(arguments: [(1, 1), (7, 3), (16, 16), (17, 8), (33, 32), (64, 5)]) func blockOfGPTQColumns(_ rows: Int, _ columns: Int) {
+    let stride = columns + 3
+    let weight = values(rows * columns, "weight")
+    let start = zip(weight, values(rows * columns, "feedback of earlier blocks", scale: 0.1)).map { $0 + $1 }
+    let feedback = values(columns * stride, "feedback", scale: 0.2)
+    let scales = values(rows * columns, "scales").map { 0.2 + 0.02 * abs($0) }
+    let zeros = (0..<rows * columns).map { Float($0 % 5 + 5) }
+    var (target, codes, errors) = (start, [UInt8](repeating: 0, count: rows * columns), [Float](repeating: 0, count: rows * columns))
+    Kernel.gptqBlock(
+      target: &target, weight: weight, feedback: feedback, feedbackStride: stride, scales: scales, zeros: zeros, top: 15, codes: &codes,
+      errors: &errors, columns: columns, rows: rows)
+    for row in 0..<rows {
+      var sums = (0..<columns).map { Double(start[$0 * rows + row]) }
+      for column in 0..<columns {
+        let at = column * rows + row
+        let (scale, zero) = (Double(scales[at]), Double(zeros[at]))
+        let code = min(max((sums[column] / scale).rounded(.toNearestOrEven) + zero, 0), 15)
+        #expect(Double(codes[at]) == code, "row \(row), column \(column)")
+        let error = Double(weight[at]) - scale * (code - zero)
+        #expect(abs(Double(errors[at]) - error) < 2e-6)
+        #expect(abs(Double(target[at]) - sums[column]) < 1e-5)
+        for later in column + 1..<max(columns, column + 1) { sums[later] += Double(feedback[column * stride + later]) * error }
+      }
+    }
+  }
+}

@@ -1,0 +1,97 @@
+public import Foundation
+import Synchronization
+
+/// The real command, run as a process.
+public enum Command {
+  public struct Outcome: Sendable {
+    public let status: Int32
+    public let output: String
+    public let errors: String
+
+    /// The first line on standard error that tells of a failure.
+    public var error: String? { errors.split(separator: "\n").map(String.init).first { $0.lowercased().hasPrefix("error: ") } }
+  }
+
+  public struct NotFound: Error, CustomStringConvertible {
+    public let tried: [String]
+    public var description: String { "the compress executable is in none of \(tried.joined(separator: ", ")); run `swift build` first" }
+  }
+
+  /// The executable, found beside the tests that were built with it.
+  public static let executable = Result<URL, NotFound> {
+    () throws(NotFound) -> URL in
+    let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
+    let arguments = CommandLine.arguments.filter { $0.contains("/") }.map { URL(filePath: $0) }
+    var places: [URL] = []
+    for start in bundles + arguments {
+      // A test bundle may be a directory deep inside the one that holds the products.
+      var place = start
+      for _ in 0..<5 {
+        places.append(place)
+        place.deleteLastPathComponent()
+      }
+    }
+    places += ["release", "debug"].map { Places.root.appending(path: ".build/\($0)") }
+    let candidates = places.map { $0.appending(path: "compress") }
+    for candidate in candidates {
+      var isDirectory: ObjCBool = false
+      if FileManager.default.fileExists(atPath: candidate.path, isDirectory: &isDirectory), !isDirectory.boolValue,
+        FileManager.default.isExecutableFile(atPath: candidate.path)
+      {
+        return candidate
+      }
+    }
+    throw NotFound(tried: candidates.map(\.path))
+  }
+
+  /// Runs the command to its end.
+  ///
+  /// - Parameters:
+  ///   - directory: the working directory.
+  ///   - watch: sees standard error grow, with what ends the process early at hand.
+  public static func run(
+    _ arguments: [String], in directory: URL? = nil, watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil
+  ) async throws -> Outcome {
+    let process = Process()
+    process.executableURL = try executable.get()
+    process.arguments = arguments
+    if let directory { process.currentDirectoryURL = directory }
+    let (output, errors) = (Pipe(), Pipe())
+    (process.standardOutput, process.standardError) = (output, errors)
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let running = Handle(process: process)
+    async let printed = Self.read(output.fileHandleForReading, nil)
+    async let complaints = Self.read(errors.fileHandleForReading, watch.map { watch in { watch($0, running.process) } })
+    let (text, errorText) = (await printed, await complaints)
+    process.waitUntilExit()
+    // A process that a signal ended reports the signal, as shells do.
+    let status = process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
+    return Outcome(status: status, output: text, errors: errorText)
+  }
+
+  private struct Handle: @unchecked Sendable { let process: Process }
+
+  /// Reads to the end on a thread that may wait.
+  private static func read(_ handle: FileHandle, _ watch: (@Sendable (String) -> Void)?) async -> String {
+    nonisolated(unsafe) let handle = handle
+    return await withCheckedContinuation { continuation in
+      Thread.detachNewThread {
+        var data = Data()
+        while true {
+          let piece = handle.availableData
+          guard !piece.isEmpty else { break }
+          data += piece
+          watch?(String(decoding: data, as: UTF8.self))
+        }
+        continuation.resume(returning: String(decoding: data, as: UTF8.self))
+      }
+    }
+  }
+}
+
+extension Result where Failure == Command.NotFound {
+  fileprivate init(_ body: () throws(Failure) -> Success) {
+    do throws(Failure) { self = .success(try body()) } catch { self = .failure(error) }
+  }
+}
