@@ -29,6 +29,8 @@ public struct GPTQ: IntegerQuantizer {
   public var order = Order.activation
   /// Whether scales are always fixed from the original weights, whatever the order.
   public var staticGroups = false
+  /// Whether scales are moved to the least squares of the whole loss once all codes are known.
+  public var refit = true
   /// Added to the diagonal of the Hessian, as a fraction of its mean.
   public var damping = 0.01
   /// Columns between two updates of all that follow; any number gives the same codes up to rounding.
@@ -39,7 +41,7 @@ public struct GPTQ: IntegerQuantizer {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", damping, blockSize = "block_size",
+    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", refit, damping, blockSize = "block_size",
       layers,
       overrides
   }
@@ -79,7 +81,7 @@ public struct GPTQ: IntegerQuantizer {
         case .failure(let failure): try round(name, of: &block, context, because: failure.description)
         case .success(let solver):
           let (quantized, loss) = solver.quantize(
-            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, blockSize: blockSize)
+            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize)
           block[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,

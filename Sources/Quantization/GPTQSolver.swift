@@ -70,7 +70,8 @@ public struct GPTQSolver: Sendable {
   /// - Parameter weight: [outputs × inputs].
   /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
   public func quantize(
-    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, blockSize: Int = 128
+    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
+    blockSize: Int = 128
   ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
     precondition(weight.columns == order.count, "the weight has \(weight.columns) inputs, the Hessian \(order.count)")
     let size = scheme.groupSize(columns: weight.columns)
@@ -93,6 +94,7 @@ public struct GPTQSolver: Sendable {
                 weight, rows: rows, order: order, factor: factor, importance: importance,
                 search: ScaleSearch(scheme: scheme, choice: choice), groupSize: size)
               strip.solve(fixedGroups: fixed, blockSize: blockSize)
+              if refit { strip.refitScales() }
               losses[index] = strip.loss()
               strip.store(codes: codes, scales: scales, zeros: zeros)
             }

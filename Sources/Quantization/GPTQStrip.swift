@@ -14,6 +14,8 @@ struct GPTQStrip {
   private let groupSize: Int
   private var weight: [Float]
   private var target: [Float]
+  /// Targets minus what they were rounded to: (W − Q)·U.
+  private var remaining: [Float] = []
   private var errors: [Float]
   private var codes: [UInt8]
   private var scales: [Float]
@@ -66,6 +68,10 @@ struct GPTQStrip {
       }
       quantize(start..<end)
       start = end
+    }
+    remaining = [Float](unsafeUninitializedCapacity: target.count) { out, count in
+      for at in target.indices { out[at] = target[at] - (weight[at] - errors[at]) }
+      count = target.count
     }
   }
 
@@ -136,13 +142,71 @@ struct GPTQStrip {
     }
   }
 
+  /// Moves the scales to where the whole loss, not each group's own error, is smallest for the codes found.
+  ///
+  /// Coordinate descent over the groups: with C the codes' distances from the zero point in one group, the loss as a function of its scale is
+  /// a parabola whose axis is Σᵢ Dᵢ·(UᵀC)ᵢ·dᵢ / Σᵢ Dᵢ·(UᵀC)ᵢ² from where it is, d being what remains of the targets.
+  mutating func refitScales(sweeps: Int = 2) {
+    let (count, size, columns) = (rows.count, groupSize, columns)
+    var upperRows = [Float](repeating: 0, count: size * columns)
+    var distances = [Float](repeating: 0, count: size * count)
+    var reach = [Float](repeating: 0, count: columns * count)
+    var step = [Float](repeating: 0, count: count)
+    for _ in 0..<sweeps {
+      for group in 0..<columns / size {
+        let positions = positions(of: group)
+        let parameters = group * count
+        for (index, position) in positions.enumerated() {
+          factor.unitUpper.withUnsafeElements { upper in
+            upperRows.withUnsafeMutableBufferPointer { $0.baseAddress!.advanced(by: index * columns).update(from: upper + position * columns, count: columns) }
+          }
+          for row in 0..<count { distances[index * count + row] = Float(codes[position * count + row]) - groupZeros[parameters + row] }
+        }
+        // Nothing before the group's first position is reached.
+        let first = positions[0]
+        reach.withUnsafeMutableBufferPointer { out in
+          upperRows.withUnsafeBufferPointer { upper in
+            BLAS.product(
+              upper.baseAddress! + first, stride: columns, leftTransposed: true, distances, stride: count, rows: columns - first,
+              columns: count, inner: size, into: out.baseAddress! + first * count, stride: count)
+          }
+        }
+        let gradient = weightedProducts(reach, remaining, from: first)
+        let curvature = weightedProducts(reach, reach, from: first)
+        for row in 0..<count {
+          let scale = groupScales[parameters + row]
+          let better = curvature[row] > 0 ? search.stored(scale + gradient[row] / curvature[row]) : scale
+          // A scale that shrinks to nothing or turns negative belongs to a group whose codes are wrong, not its scale.
+          step[row] = better > 0.25 * scale && better < 4 * scale ? better - scale : 0
+          groupScales[parameters + row] = scale + step[row]
+        }
+        remaining.withUnsafeMutableBufferPointer { remaining in
+          for position in first..<columns {
+            for row in 0..<count { remaining[position * count + row] -= step[row] * reach[position * count + row] }
+          }
+        }
+      }
+    }
+  }
+
+  /// Σᵢ Dᵢ·aᵢ·bᵢ for every row, over the positions from `first` on.
+  private func weightedProducts(_ a: [Float], _ b: [Float], from first: Int) -> [Float] {
+    let count = rows.count
+    var sums = [Float](repeating: 0, count: count)
+    for position in first..<columns {
+      let pivot = Float(factor.pivots[position])
+      let at = position * count
+      for row in 0..<count { sums[row] += pivot * a[at + row] * b[at + row] }
+    }
+    return sums
+  }
+
   /// Σᵢ Dᵢ·‖tᵢ − qᵢ‖² and Σᵢ Dᵢ·‖(W·U)ᵢ‖²: the losses of the quantized rows and of no rows at all.
   func loss() -> (error: Double, norm: Double) {
     let count = rows.count
     let block = 256
     var (error, norm) = (0.0, 0.0)
     var transformed = [Float](repeating: 0, count: block * count)
-    var difference = [Float](repeating: 0, count: count)
     for start in stride(from: 0, to: columns, by: block) {
       let end = min(start + block, columns)
       factor.unitUpper.withUnsafeElements { upper in
@@ -156,15 +220,11 @@ struct GPTQStrip {
         }
       }
       for position in start..<end {
-        let at = position * count
-        for row in 0..<count { difference[row] = target[at + row] - (weight[at + row] - errors[at + row]) }
         let pivot = factor.pivots[position]
-        error += pivot * Kernel.squaredDistance(difference, nil, count: count)
-        norm +=
-          pivot
-          * transformed.withUnsafeBufferPointer {
-            Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
-          }
+        error += pivot * remaining.withUnsafeBufferPointer { Kernel.squaredDistance($0.baseAddress! + position * count, nil, count: count) }
+        norm += pivot * transformed.withUnsafeBufferPointer {
+          Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
+        }
       }
     }
     return (error, norm)

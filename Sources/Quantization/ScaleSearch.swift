@@ -51,7 +51,10 @@ struct ScaleSearch {
   }
 
   private func grid(_ low: Float, _ high: Float) -> GroupParameters {
-    guard !scheme.symmetric else { return GroupParameters(scale: stored(max(-low, high) / (scheme.top / 2)), zero: scheme.middle) }
+    // A group of zeros gets the middle of the grid as its zero point in any scheme, which is what the peers store.
+    guard !scheme.symmetric, high > low else {
+      return GroupParameters(scale: stored(max(-low, high) / (scheme.top / 2)), zero: scheme.middle)
+    }
     let scale = stored((high - low) / scheme.top)
     return GroupParameters(scale: scale, zero: min(max((-low / scale).rounded(.toNearestOrEven), 0), scheme.top))
   }
@@ -67,7 +70,7 @@ struct ScaleSearch {
   }
 
   /// The scale as it will be stored; never zero, because everything is divided by it.
-  private func stored(_ scale: Float) -> Float {
+  func stored(_ scale: Float) -> Float {
     let smallest: Float =
       switch scheme.scaleType {
       case .bfloat16: 0x1p-7

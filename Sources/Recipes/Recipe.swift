@@ -96,15 +96,15 @@ public struct Recipe: Sendable {
     var passes: [any Pass] = []
     for entry in entries { passes.append(try Self.pass(entry, catalog)) }
     self.init(passes: passes)
-    if let node = root["model"] {
+    if let node = root["model"], !node.json.isNull {
       guard let path = node.json.string else { throw whole.error(["model"], .invalid("model", reason: "a directory is needed")) }
       model = path
     }
     if let node = root["seed"], !node.json.isNull {
-      guard let value = node.json.integer, value >= 0 else {
+      guard case .number(let text) = node.json, let value = UInt64(text) else {
         throw whole.error(["seed"], .invalid("seed", reason: "a whole number is needed"))
       }
-      seed = UInt64(value)
+      seed = value
     }
     if let node = root["output"] { output = try StrictDecoder(node: node, name: "output").decode(OutputOptions.self, defaults: .init()) }
     if let node = root["calibration"], !node.json.isNull {
@@ -128,6 +128,9 @@ public struct Recipe: Sendable {
       }
       guard source.stride.map({ $0 > 0 }) ?? true else {
         throw decoder.error(["stride"], .invalid("evaluation.stride", reason: "a positive number is needed"))
+      }
+      guard source.limit.map({ $0 > 1 }) ?? true else {
+        throw decoder.error(["limit"], .invalid("evaluation.limit", reason: "at least two tokens are needed"))
       }
       evaluation = source
     }

@@ -67,6 +67,7 @@ struct RecipeNode {
     guard scalar.style == .plain || scalar.style == .any else { return .string(scalar.string) }
     if node.null != nil { return .null }
     if let integer = node.int { return .integer(integer) }
+    if let large = UInt64(scalar.string) { return .number("\(large)") }
     if let bool = node.bool { return .bool(bool) }
     if let number = node.float, number.isFinite { return .double(number) }
     return .string(scalar.string)
@@ -153,7 +154,7 @@ struct RecipeNode {
   }
 
   private static func needsQuotes(_ text: String) -> Bool {
-    let plain = Node(text)
+    let plain = Node(text, Tag(.implicit), .plain)
     return text.isEmpty || plain.int != nil || plain.float != nil || plain.bool != nil || plain.null != nil
       || text.contains { ":#{}[],&*!|>'\"%@`\n".contains($0) } || text.first == " " || text.last == " " || text.first == "-"
       || text.first == "?"

@@ -15,7 +15,7 @@ struct CheckpointTests {
       #expect(checkpoint.tensors.info("model.embed_tokens.weight") == TensorInfo(dtype: .bfloat16, shape: [64, 32]))
       let weight = try checkpoint.tensors.tensor("model.norm.weight").floats()
       let expected = (0..<32).map { TinyModel.element("model.norm.weight", $0) }
-      #expect(weight == DType.bfloat16.rounded(expected))
+      #expect(weight == expected.map(DType.bfloat16.rounded))
     }
   }
 
@@ -40,7 +40,9 @@ struct CheckpointTests {
     try await Places.withTemporaryDirectory { directory in
       let place = directory.appending(path: "model")
       try await TinyModel.write(to: place)
-      let kept = ["LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.txt"]
+      let kept = [
+        "LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.txt",
+      ]
       let left = [
         ".hidden", "consolidated.00.pth", "model.gguf", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
         "recipe.yaml", "report.json", "rust_model.ot.onnx", "tf_model.h5", "x.partial",
@@ -54,7 +56,9 @@ struct CheckpointTests {
 
   @Test func errorsSayWhatToDoNext() {
     #expect(CheckpointError.exists(path: "x").hint?.contains("--overwrite") == true)
-    #expect(CheckpointError.wrongLength(path: "x", needed: 9, found: 8).description == "x: the header describes 9 bytes, the file has 8 (truncated?)")
+    #expect(
+      CheckpointError.wrongLength(path: "x", needed: 9, found: 8).description
+        == "x: the header describes 9 bytes, the file has 8 (truncated?)")
     #expect(CheckpointError.wrongLength(path: "x", needed: 8, found: 9).description == "x: the header describes 8 bytes, the file has 9")
     #expect(CheckpointError.missingTensor(name: "x").hint == nil)
   }
@@ -85,7 +89,9 @@ struct ModelConfigTests {
     func decode(_ text: String) throws -> Keys { try ModelConfig(text: text.utf8, path: "place").decode(Keys.self) }
     #expect(try decode("{\"model_type\":\"x\",\"hidden_size\":8}").hidden_size == 8)
     func reason(_ text: String) -> String? {
-      do { _ = try decode(text) } catch CheckpointError.malformedConfiguration("place", let reason) { return reason } catch { return "\(error)" }
+      do { _ = try decode(text) } catch CheckpointError.malformedConfiguration("place", let reason) { return reason } catch {
+        return "\(error)"
+      }
       return nil
     }
     #expect(reason("{\"model_type\":\"x\"}") == "\"hidden_size\" is missing")

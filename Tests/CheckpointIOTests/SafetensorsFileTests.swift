@@ -8,7 +8,8 @@ import Testing
 private func file(_ header: String, data: Int = 0) -> Data { file(Array(header.utf8), data: data) }
 
 private func file(_ header: [UInt8], data: Int = 0) -> Data {
-  withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + Data(header) + Data((0..<data).map { UInt8(truncatingIfNeeded: $0) })
+  withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + Data(header)
+    + Data((0..<data).map { UInt8(truncatingIfNeeded: $0) })
 }
 
 private func entry(_ name: String, _ dtype: String, _ shape: String, _ begin: Int, _ end: Int) -> String {
@@ -36,7 +37,9 @@ struct SafetensorsFileTests {
       Case("an empty file", Data(), .header), Case("seven bytes", Data(count: 7), .header),
       Case("a header over the limit", withUnsafeBytes(of: UInt64(100_000_001).littleEndian) { Data($0) }, .header),
       Case("a length that is no Int", Data(repeating: 0xFF, count: 16), .header),
-      Case("a header longer than the file", withUnsafeBytes(of: UInt64(100).littleEndian) { Data($0) } + Data("{}".utf8), .length(needed: 108, found: 10)),
+      Case(
+        "a header longer than the file", withUnsafeBytes(of: UInt64(100).littleEndian) { Data($0) } + Data("{}".utf8),
+        .length(needed: 108, found: 10)),
       Case("a header that is not UTF-8", file([0x7B, 0x22, 0xFF, 0x22, 0x3A, 0x31, 0x7D]), .header), Case("no header", file(""), .header),
       Case("not JSON", file("hello"), .header), Case("a list", file("[]"), .header), Case("a byte order mark", file("\u{FEFF}{}"), .header),
       Case("NUL after the object", file("{}\u{0}\u{0}"), .header), Case("text after the object", file("{}x"), .header),
@@ -111,10 +114,21 @@ struct SafetensorsFileTests {
     ("an unknown field", file("{\"w\":{\"dtype\":\"U8\",\"note\":[{}],\"shape\":[1],\"data_offsets\":[0,1]}}", data: 1), ["w": [0]]),
     ("null metadata", file("{\"__metadata__\":null,\(entry("w", "U8", "[1]", 0, 1))}", data: 1), ["w": [0]]),
     ("metadata anywhere", file("{\(entry("w", "U8", "[1]", 0, 1)),\"__metadata__\":{\"format\":\"pt\"}}", data: 1), ["w": [0]]),
-    ("nothing at a boundary", file("{\(entry("a", "U8", "[2]", 0, 2)),\(entry("z", "F32", "[0,7]", 2, 2)),\(entry("b", "U8", "[1]", 2, 3))}", data: 3), ["a": [0, 1], "z": [], "b": [2]]),
-    ("nothing at both ends", file("{\(entry("x", "F32", "[0]", 0, 0)),\(entry("a", "U8", "[2]", 0, 2)),\(entry("z", "U8", "[0]", 2, 2))}", data: 2), ["x": [], "a": [0, 1], "z": []]),
+    (
+      "nothing at a boundary",
+      file("{\(entry("a", "U8", "[2]", 0, 2)),\(entry("z", "F32", "[0,7]", 2, 2)),\(entry("b", "U8", "[1]", 2, 3))}", data: 3),
+      ["a": [0, 1], "z": [], "b": [2]]
+    ),
+    (
+      "nothing at both ends",
+      file("{\(entry("x", "F32", "[0]", 0, 0)),\(entry("a", "U8", "[2]", 0, 2)),\(entry("z", "U8", "[0]", 2, 2))}", data: 2),
+      ["x": [], "a": [0, 1], "z": []]
+    ),
     ("a zero before an overflow", file("{\(entry("w", "U8", "[0,1099511627776,1099511627776]", 0, 0))}"), ["w": []]),
-    ("entries out of order", file("{\(entry("b", "U8", "[2]", 2, 4)),\(entry("a", "U8", "[2]", 0, 2))}", data: 4), ["a": [0, 1], "b": [2, 3]]),
+    (
+      "entries out of order", file("{\(entry("b", "U8", "[2]", 2, 4)),\(entry("a", "U8", "[2]", 0, 2))}", data: 4),
+      ["a": [0, 1], "b": [2, 3]]
+    ),
     ("packed floats", file("{\(entry("w", "F4", "[1,4]", 0, 2))} ", data: 2), ["w": [0, 1]]),
   ]
 

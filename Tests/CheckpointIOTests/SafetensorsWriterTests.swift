@@ -5,7 +5,9 @@ import TestSupport
 import Testing
 
 private func tensor(_ name: String, bytes count: Int) -> NamedTensor {
-  NamedTensor(name: name, tensor: Tensor(dtype: .uint8, shape: [count], integers: (0..<count).map { UInt8(truncatingIfNeeded: $0 + name.utf8.count) }))
+  NamedTensor(
+    name: name, tensor: Tensor(dtype: .uint8, shape: [count], integers: (0..<count).map { UInt8(truncatingIfNeeded: $0 + name.utf8.count) })
+  )
 }
 
 private func exists(_ url: URL) -> Bool { FileManager.default.fileExists(atPath: url.path) }
@@ -101,7 +103,8 @@ struct SafetensorsWriterTests {
     try await Places.withTemporaryDirectory { directory in
       let destination = directory.appending(path: "model")
       let count = (8 << 20) + 12_345
-      let large = NamedTensor(name: "z", tensor: Tensor(dtype: .uint8, shape: [count], integers: (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) }))
+      let large = NamedTensor(
+        name: "z", tensor: Tensor(dtype: .uint8, shape: [count], integers: (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) }))
       let writer = try SafetensorsWriter(to: destination)
       try await writer.append([tensor("a", bytes: 3), large, tensor("b", bytes: 5)])
       try await writer.finish(files: [])

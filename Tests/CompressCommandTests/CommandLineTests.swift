@@ -34,7 +34,8 @@ private func ownMain() async {
 
   @Test(arguments: [
     [], ["run"], ["--recipe"], ["list"], ["list", "colours"], ["eval", "m"], ["eval", "m", "--text", "a", "--tokens", "b"],
-    ["eval", "m", "--text", "a", "--window", "1"], ["eval", "m", "--text", "a", "--stride", "0"], ["eval", "m", "--text", "a", "--limit", "1"],
+    ["eval", "m", "--text", "a", "--window", "1"], ["eval", "m", "--text", "a", "--stride", "0"],
+    ["eval", "m", "--text", "a", "--limit", "1"],
     ["eval", "m", "--text", "a", "--threads", "0"], ["frobnicate"], ["--recipe", "r", "--nonsense"], ["inspect"],
   ])
   func usageErrorsAre64(arguments: [String]) async throws {
@@ -50,13 +51,13 @@ private func ownMain() async {
     #expect(lines.map { $0.split(separator: " ")[0] } == ["rtn", "gptq"])
     #expect(lines.allSatisfy { $0.split(separator: " ").count > 3 }, "each pass has a summary")
     let formats = try await Command.run(["list", "formats"]).output
-    #expect(formats.hasPrefix("compressed-tensors ") && formats.contains("\nplain "))
+    #expect(formats.hasPrefix("compressed-tensors ") && formats.contains("\nsafetensors "))
     let architectures = try await Command.run(["list", "architectures"]).output.split(separator: "\n").map(String.init)
     #expect(Set(architectures).isSuperset(of: ["llama", "mistral", "qwen2", "qwen3"]) && architectures == architectures.sorted())
   }
 
   @Test func missingFilesAre66() async throws {
-    for arguments in [["--recipe", "/nonexistent/r.yaml"], ["inspect", "/nonexistent/model"], ["eval", "/nonexistent/model", "--text", "x"]] {
+    for arguments in [["--recipe", "/nonexistent/r"], ["inspect", "/nonexistent/m"], ["eval", "/nonexistent/m", "--text", "x"]] {
       let outcome = try await Command.run(arguments)
       #expect(outcome.status == 66)
       #expect(outcome.error?.contains("/nonexistent/") == true && outcome.error?.hasSuffix("no such file") == true)

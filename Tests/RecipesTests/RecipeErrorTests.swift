@@ -62,7 +62,8 @@ import Testing
     try expect("passes: [{ gptq: { group_size: wide } }]", at: 1, 20, key: "gptq.group_size")
     try expect("passes: [{ gptq: { order: random } }]", at: 1, 20, key: "gptq.order")
     try expect("passes:\n- gptq:\n    layers: { include: down_proj }\n", at: 3, 15, key: "gptq.layers.include")
-    try expect("passes:\n- gptq:\n    overrides:\n    - { layers: x }\n    - { layers: y, bits: z }\n", at: 5, 20, key: "gptq.overrides.1.bits")
+    try expect(
+      "passes:\n- gptq:\n    overrides:\n    - { layers: x }\n    - { layers: y, bits: z }\n", at: 5, 20, key: "gptq.overrides.1.bits")
     try expect("passes: [rtn]\ncalibration:\n  text: a\n  length: long\n", at: 4, 3, key: "calibration.length")
     try expect("passes: [rtn]\nseed: -1\n", at: 2, 1, key: "seed")
     try expect("passes: [rtn]\nseed: 1.5\n", at: 2, 1, key: "seed")
@@ -108,7 +109,8 @@ import Testing
   // MARK: YAML
 
   @Test(arguments: [
-    ("passes:\n  - gptq: { bits: 4\n", 3), ("passes:\n\t- gptq\n", 2), ("passes: [rtn]\nmodel: \"open\n", 3), ("passes: [rtn]\n  x: 1\n y: 2\n", 2),
+    ("passes:\n  - gptq: { bits: 4\n", 3), ("passes:\n\t- gptq\n", 2), ("passes: [rtn]\nmodel: \"open\n", 3),
+    ("passes: [rtn]\n  x: 1\n y: 2\n", 2),
     ("passes: *nowhere\n", 1), ("a: b: c\n", 1),
   ])
   func syntaxErrorsHaveAPlace(yaml: String, line: Int) throws {

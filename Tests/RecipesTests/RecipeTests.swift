@@ -123,7 +123,8 @@ import Testing
 
   @Test(arguments: [
     "a: b", "# c", "a #b", "true", "Yes", "no", "on", "1e5", "12", "null", "~", " lead", "trail ", "ünï 文 🎈", "it's", "\"q\"", "tab\tx",
-    "two\nlines", "-", "- a", "?", "=", "<<", "0x1F", "0o17", "1_000", "12:30:45", "2001-01-01", "%a", "@x", "`x`", "a,b", "C:\\dir", ".inf",
+    "two\nlines", "-", "- a", "?", "=", "<<", "0x1F", "0o17", "1_000", "12:30:45", "2001-01-01", "%a", "@x", "`x`", "a,b", "C:\\dir",
+    ".inf",
     ".nan", "!tag", "&a", "*a", "[x]", "{x}", "|", ">", "---", "...", "é\u{301}", "\u{1}", "a\u{85}b", "\\n", "x: ", ":", "a:",
   ])
   func anyPathSurvivesPrinting(path: String) throws {

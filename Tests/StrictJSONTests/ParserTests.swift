@@ -10,8 +10,10 @@ struct ParserTests {
   }
 
   @Test(arguments: [
-    ("null", JSON.null), ("true", .bool(true)), ("false", .bool(false)), (" \t\r\n 0 \n", .number("0")), ("\"\"", .string("")), ("[]", .array([])),
-    ("{}", .object([])), ("[ ]", .array([])), ("{ }", .object([])), ("[1,[2],{}]", .array([.number("1"), .array([.number("2")]), .object([])])),
+    ("null", JSON.null), ("true", .bool(true)), ("false", .bool(false)), (" \t\r\n 0 \n", .number("0")), ("\"\"", .string("")),
+    ("[]", .array([])),
+    ("{}", .object([])), ("[ ]", .array([])), ("{ }", .object([])),
+    ("[1,[2],{}]", .array([.number("1"), .array([.number("2")]), .object([])])),
     ("{\"a\":{\"b\":[null]}}", .object([.init("a", .object([.init("b", .array([.null]))]))])),
     ("{\"\":1}", .object([.init("", .number("1"))])), ("[\"\u{7F}\"]", .array([.string("\u{7F}")])),
   ])
@@ -20,9 +22,11 @@ struct ParserTests {
   }
 
   @Test(arguments: [
-    "", " ", "nul", "True", "nullx", "tru", "[", "]", "{", "}", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}",
+    "", " ", "nul", "True", "nullx", "tru", "[", "]", "{", "}", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"", "{\"a\":", "{\"a\":1",
+    "{\"a\":1,}",
     "{a:1}", "{1:1}", "{\"a\" 1}", "{,}", "'a'", "1 2", "01", "-", "-a", "+1", ".5", "1.", "1.e3", "1e", "1e+", "0x1", "NaN", "Infinity",
-    "-Infinity", "\"", "\"a", "\"\\\"", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"", "\"\t\"", "\"\u{0}\"", "[]]", "{}\u{0}", "\u{FEFF}{}",
+    "-Infinity", "\"", "\"a", "\"\\\"", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"", "\"\t\"", "\"\u{0}\"", "[]]", "{}\u{0}",
+    "\u{FEFF}{}",
     "//\n1", "/**/1", "\u{A0}1", "[1;2]",
   ])
   func rejectsEverythingElse(_ text: String) {
@@ -79,7 +83,8 @@ struct ParserTests {
 
   @Test(arguments: [
     ("\\\"\\\\\\/\\b\\f\\n\\r\\t", "\"\\/\u{8}\u{C}\n\r\t"), ("\\u0041\\u00e9\\u20AC", "A\u{E9}\u{20AC}"), ("\\ud83d\\ude00", "\u{1F600}"),
-    ("\\uD800\\uDC00", "\u{10000}"), ("\\uDBFF\\uDFFF", "\u{10FFFF}"), ("\\u0000", "\u{0}"), ("a\\u0062c", "abc"), ("\u{1F600}x", "\u{1F600}x"),
+    ("\\uD800\\uDC00", "\u{10000}"), ("\\uDBFF\\uDFFF", "\u{10FFFF}"), ("\\u0000", "\u{0}"), ("a\\u0062c", "abc"),
+    ("\u{1F600}x", "\u{1F600}x"),
   ])
   func readsEscapes(_ written: String, _ meant: String) throws {
     let string = try #require(try JSON(parsing: "\"\(written)\"").string)
@@ -103,7 +108,8 @@ struct ParserTests {
   }
 
   @Test(arguments: [
-    ("{\n  \"a\": tru\n}", 9, 2, 8), ("[1,\n2,\n\n x]", 9, 4, 2), ("", 0, 1, 1), ("[1,2", 4, 1, 5), ("\"\u{E9}\" x", 5, 1, 6), ("1.x", 1, 1, 2),
+    ("{\n  \"a\": tru\n}", 9, 2, 8), ("[1,\n2,\n\n x]", 9, 4, 2), ("", 0, 1, 1), ("[1,2", 4, 1, 5), ("\"\u{E9}\" x", 5, 1, 6),
+    ("1.x", 1, 1, 2),
     ("{\"a\":1,\n\"a\":2}", 8, 2, 1),
   ])
   func saysWhere(_ text: String, _ offset: Int, _ line: Int, _ column: Int) throws {

@@ -28,7 +28,9 @@ struct WriterTests {
   }
 
   @Test func escapesAsTheReferenceWriterDoes() {
-    #expect(JSON.string("\"\\/\u{8}\u{C}\n\r\t\u{0}\u{1F}\u{7F}\u{E9}\u{1F600}").text() == "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f\u{7F}\u{E9}\u{1F600}\"")
+    #expect(
+      JSON.string("\"\\/\u{8}\u{C}\n\r\t\u{0}\u{1F}\u{7F}\u{E9}\u{1F600}").text()
+        == "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f\u{7F}\u{E9}\u{1F600}\"")
     #expect(JSON.object([.init("a\"", .null)]).text() == "{\"a\\\"\":null}")
   }
 

@@ -37,7 +37,9 @@ struct KernelsTests {
     let weight = values(33, "weight")
     let found = x.rmsNormalized(weight: weight, epsilon: 1e-6)
     for row in 0..<5 {
-      expectClose(found.rows(row..<row + 1).elements, Reference.rmsNorm(x.rows(row..<row + 1).elements, weight: weight, epsilon: 1e-6), relative: 3e-6)
+      expectClose(
+        found.rows(row..<row + 1).elements, Reference.rmsNorm(x.rows(row..<row + 1).elements, weight: weight, epsilon: 1e-6), relative: 3e-6
+      )
     }
   }
 
@@ -176,7 +178,10 @@ struct QuantizationKernelTests {
     var random = KeyedRandomness(seed: 3, key: "pack", "\(bits)", "\(count)")
     let codes = (0..<3 * count).map { _ in UInt8.random(in: 0...UInt8((1 << bits) - 1), using: &random) }
     let words = Kernel.pack(codes, rowLength: count, bits: bits)
-    #expect(words == (0..<3).flatMap { Reference.packBits(Array(codes[$0 * count..<($0 + 1) * count]), bits: bits) })
+    let expected = (0..<3).flatMap { (row: Int) -> [UInt32] in
+      Reference.packBits(Array(codes[row * count..<(row + 1) * count]), bits: bits)
+    }
+    #expect(words == expected)
     #expect(Kernel.unpack(words, rowLength: count, bits: bits) == codes)
   }
 

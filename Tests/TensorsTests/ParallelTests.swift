@@ -50,7 +50,8 @@ struct KeyedRandomnessTests {
       return random.next()
     }
     let values = [
-      first(KeyedRandomness(seed: 1, key: "ab", "c")), first(KeyedRandomness(seed: 1, key: "a", "bc")), first(KeyedRandomness(seed: 1, key: "abc")),
+      first(KeyedRandomness(seed: 1, key: "ab", "c")), first(KeyedRandomness(seed: 1, key: "a", "bc")),
+      first(KeyedRandomness(seed: 1, key: "abc")),
       first(KeyedRandomness(seed: 2, key: "abc")), first(KeyedRandomness(seed: 1, key: "abc", "")),
     ]
     #expect(Set(values).count == values.count)

@@ -1,3 +1,4 @@
+import Dispatch
 public import Foundation
 import Synchronization
 
@@ -18,8 +19,9 @@ public enum Command {
   }
 
   /// The executable, found beside the tests that were built with it.
-  public static let executable = Result<URL, NotFound> {
-    () throws(NotFound) -> URL in
+  public static let executable: Result<URL, NotFound> = Result(find)
+
+  private static func find() throws(NotFound) -> URL {
     let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
     let arguments = CommandLine.arguments.filter { $0.contains("/") }.map { URL(filePath: $0) }
     var places: [URL] = []
@@ -48,45 +50,56 @@ public enum Command {
   ///
   /// - Parameters:
   ///   - directory: the working directory.
+  ///   - program: what to run in place of the command.
   ///   - watch: sees standard error grow, with what ends the process early at hand.
   public static func run(
-    _ arguments: [String], in directory: URL? = nil, watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil
+    _ arguments: [String], in directory: URL? = nil, of program: URL? = nil,
+    watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil
   ) async throws -> Outcome {
+    let executable = try program ?? Self.executable.get()
+    // On a thread of its own: the test's may have much to do before its turn comes again, and a process is not to wait for that.
+    return try await withCheckedThrowingContinuation { continuation in
+      Thread.detachNewThread {
+        continuation.resume(with: Swift.Result { try complete(executable, arguments, directory, watch) })
+      }
+    }
+  }
+
+  private final class Printed: Sendable { let data = Mutex(Data()) }
+
+  private static func complete(
+    _ executable: URL, _ arguments: [String], _ directory: URL?, _ watch: ((String, Process) -> Void)?
+  ) throws -> Outcome {
     let process = Process()
-    process.executableURL = try executable.get()
+    process.executableURL = executable
     process.arguments = arguments
     if let directory { process.currentDirectoryURL = directory }
     let (output, errors) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError) = (output, errors)
     process.standardInput = FileHandle.nullDevice
     try process.run()
-    let running = Handle(process: process)
-    async let printed = Self.read(output.fileHandleForReading, nil)
-    async let complaints = Self.read(errors.fileHandleForReading, watch.map { watch in { watch($0, running.process) } })
-    let (text, errorText) = (await printed, await complaints)
+    let printed = Printed()
+    let isRead = DispatchSemaphore(value: 0)
+    let reading = output.fileHandleForReading
+    Thread.detachNewThread {
+      let all = reading.readDataToEndOfFile()
+      printed.data.withLock { $0 = all }
+      isRead.signal()
+    }
+    var complaints = Data()
+    while true {
+      let piece = errors.fileHandleForReading.availableData
+      guard !piece.isEmpty else { break }
+      complaints += piece
+      watch?(String(decoding: complaints, as: UTF8.self), process)
+    }
+    isRead.wait()
     process.waitUntilExit()
     // A process that a signal ended reports the signal, as shells do.
     let status = process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
-    return Outcome(status: status, output: text, errors: errorText)
-  }
-
-  private struct Handle: @unchecked Sendable { let process: Process }
-
-  /// Reads to the end on a thread that may wait.
-  private static func read(_ handle: FileHandle, _ watch: (@Sendable (String) -> Void)?) async -> String {
-    nonisolated(unsafe) let handle = handle
-    return await withCheckedContinuation { continuation in
-      Thread.detachNewThread {
-        var data = Data()
-        while true {
-          let piece = handle.availableData
-          guard !piece.isEmpty else { break }
-          data += piece
-          watch?(String(decoding: data, as: UTF8.self))
-        }
-        continuation.resume(returning: String(decoding: data, as: UTF8.self))
-      }
-    }
+    return Outcome(
+      status: status, output: printed.data.withLock { String(decoding: $0, as: UTF8.self) },
+      errors: String(decoding: complaints, as: UTF8.self))
   }
 }
 

@@ -1,0 +1,107 @@
+import CompressKit
+import Foundation
+import TestSupport
+import Testing
+
+struct ModelFormatTests {
+  private func quantized(_ model: Model, _ scheme: QuantizationScheme) throws -> [Block] {
+    try model.kinds.map { kind in
+      var block = try model.block(kind)
+      guard block.description != nil else { return block }
+      for name in block.linears.keys { block[name].weight = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme) }
+      return block
+    }
+  }
+
+  private func checkpoint(_ blocks: [Block], _ format: any CheckpointFormat, _ config: ModelConfig) throws -> Checkpoint {
+    let tensors = try blocks.flatMap { try format.encode($0) }
+    let json = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: config)
+    return Checkpoint(
+      directory: Places.root, config: try ModelConfig(text: json.text().utf8), tensors: MemoryTensorSource(tensors))
+  }
+
+  @Test(arguments: [false, true], [3, 4]) func aQuantizedModelOpensAgain(_ tied: Bool, _ bits: Int) throws {
+    let json = TinyModel.config.replacing("\"tie_word_embeddings\":false", with: "\"tie_word_embeddings\":\(tied)")
+      .replacing("\"bos_token_id\":1", with: "\"attention_bias\":true")
+    let original = try TinyModel.checkpoint(json, dtype: .bfloat16)
+    let scheme = QuantizationScheme(bits: bits, granularity: .group(16), symmetric: false)
+    let blocks = try quantized(try Model(original), scheme)
+    let packed = try checkpoint(blocks, .compressedTensors, original.config)
+    #expect(packed.tensors.info("model.layers.0.mlp.up_proj.weight") == nil)
+    #expect(packed.tensors.info("model.layers.0.self_attn.q_proj.bias") == TensorInfo(dtype: .bfloat16, shape: [32]))
+    let model = try Model(packed)
+    #expect(model.carried.isEmpty)
+    for (kind, block) in zip(model.kinds, blocks) {
+      let again = try model.block(kind)
+      #expect(again.norms == block.norms)
+      for (name, linear) in block.linears {
+        #expect(again[name].weight.dense() == linear.weight.dense())
+        #expect(again[name].bias == linear.bias)
+        #expect((again[name].weight as? QuantizedMatrix) == (linear.weight as? QuantizedMatrix))
+      }
+    }
+    // The same numbers, stored dense: exactly those that the scheme stands for, rounded to the checkpoint's type.
+    let dense = try Model(try checkpoint(blocks, PlainFormat(), original.config))
+    for (name, linear) in blocks[1].linears {
+      #expect(
+        try dense.block(.decoder(index: 0))[name].weight.dense().elements == linear.weight.dense().elements.map(DType.bfloat16.rounded))
+    }
+  }
+
+  @Test func plainModelsKeepEveryByte() throws {
+    let original = try TinyModel.checkpoint(dtype: .float16)
+    let model = try Model(original)
+    let copy = try checkpoint(try model.kinds.map { try model.block($0) }, PlainFormat(), original.config)
+    #expect(Set(copy.tensors.names) == Set(original.tensors.names))
+    for name in original.tensors.names { #expect(try copy.tensors.tensor(name).bytes == original.tensors.tensor(name).bytes, "\(name)") }
+    #expect(copy.config.json == original.config.json)
+  }
+
+  @Test func plainWeightsForgetTheirQuantization() throws {
+    let config = try ModelConfig(
+      text: "{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"compressed-tensors\"},\"a\":1}".utf8)
+    #expect(try PlainFormat().configuration(of: [], in: config).text() == "{\"model_type\":\"llama\",\"a\":1}")
+    #expect(try PlainFormat().reader(for: config) == nil)
+  }
+
+  @Test(arguments: ["\"gptq\"", "\"awq\"", "null"]) func anUnknownMethodIsRefused(_ method: String) throws {
+    let json = TinyModel.config.replacing("\"bos_token_id\":1", with: "\"quantization_config\":{\"quant_method\":\(method)}")
+    let checkpoint = try TinyModel.checkpoint(json)
+    do throws(CheckpointError) {
+      _ = try Model(checkpoint)
+      Issue.record("opened")
+    } catch {
+      guard case .unsupportedOption("quantization_config.quant_method", let value, let reason) = error else {
+        Issue.record("\(error)")
+        return
+      }
+      #expect(value == (method == "null" ? "(missing)" : method.filter { $0 != "\"" }))
+      #expect(reason.contains("compressed-tensors"))
+    }
+  }
+
+  @Test func aConfigurationOfNullIsNone() throws {
+    let json = TinyModel.config.replacing("\"bos_token_id\":1", with: "\"quantization_config\":null")
+    #expect(throws: Never.self) { try Model(try TinyModel.checkpoint(json)) }
+  }
+
+  @Test func damagedScalesAreRefused() throws {
+    let original = try TinyModel.checkpoint(dtype: .bfloat16)
+    let blocks = try quantized(try Model(original), QuantizationScheme(bits: 4, granularity: .channel, symmetric: true))
+    let packed = try checkpoint(blocks, .compressedTensors, original.config)
+    let name = "model.layers.1.mlp.up_proj.weight_scale"
+    let tensors = try packed.tensors.names.map { each in
+      let tensor = try packed.tensors.tensor(each)
+      let damaged = Tensor([Float](repeating: .nan, count: tensor.shape[0]), shape: tensor.shape, dtype: .bfloat16)
+      return NamedTensor(name: each, tensor: each == name ? damaged : tensor)
+    }
+    let model = try Model(Checkpoint(directory: packed.directory, config: packed.config, tensors: MemoryTensorSource(tensors)))
+    #expect(throws: CheckpointError.nonfiniteWeight(tensor: "model.layers.1.mlp.up_proj.weight")) { try model.block(.decoder(index: 1)) }
+  }
+
+  @Test func formatsAreFoundByName() {
+    #expect(FormatCatalog.standard.names == ["compressed-tensors", "safetensors"])
+    #expect(FormatCatalog.standard["safetensors"] is PlainFormat)
+    #expect(FormatCatalog.standard["gguf"] == nil)
+  }
+}

@@ -1,0 +1,50 @@
+public import CompressKit
+
+extension Model {
+  /// The logits of every position, [tokens × vocabulary], by the parts that calibration and evaluation are made of.
+  public func logits(of tokens: [Int32]) throws -> Matrix {
+    let table = try block(.embedding)
+    let lookup = table[table.inputGroups[0].linears[0]].weight
+    var states = try PreparedEmbedding(lookup)(tokens)
+    for index in description.blocks.indices {
+      states = PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
+    }
+    let head = try block(.head)
+    let weight = head.linears.first?.value.weight ?? lookup
+    return head.headInput(states).times(transposed: weight.dense())
+  }
+}
+
+/// Tensors that a test may change before a checkpoint is made of them.
+public struct EditableCheckpoint {
+  public var config: JSON
+  public var tensors: [(name: String, tensor: Tensor)]
+
+  /// The tiny model that a configuration describes.
+  public init(_ json: String = TinyModel.config, dtype: DType = .float32) throws {
+    let config = try ModelConfig(text: json.utf8)
+    self.config = config.json
+    tensors = try TinyModel.tensors(config, dtype: dtype).map { ($0.name, $0.tensor) }
+  }
+
+  public subscript(name: String) -> Tensor? {
+    get { tensors.first { $0.name == name }?.tensor }
+    set {
+      let position = tensors.firstIndex { $0.name == name }
+      switch (position, newValue) {
+      case (let position?, let tensor?): tensors[position].tensor = tensor
+      case (let position?, nil): tensors.remove(at: position)
+      case (nil, let tensor?): tensors.append((name, tensor))
+      case (nil, nil): break
+      }
+    }
+  }
+
+  public func checkpoint() throws -> Checkpoint {
+    Checkpoint(
+      directory: Places.root, config: try ModelConfig(text: config.text().utf8),
+      tensors: MemoryTensorSource(tensors.map { NamedTensor(name: $0.name, tensor: $0.tensor) }))
+  }
+
+  public func model() throws -> Model { try Model(try checkpoint()) }
+}
