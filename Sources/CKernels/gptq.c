@@ -6,6 +6,7 @@ BODY void compress_gptq_block_body(
     float *restrict target, const float *restrict weight, const float *restrict feedback, size_t feedback_stride,
     const float *restrict scale, const float *restrict zero, float top, uint8_t *restrict codes, float *restrict errors,
     size_t columns, size_t rows) {
+  const float middle = 0.5f * (top + 1.0f);
   for (size_t i = 0; i < columns; i++) {
     const size_t at = i * rows;
     float *e = errors + at;
@@ -13,7 +14,7 @@ BODY void compress_gptq_block_body(
       float q = target[at + r] / scale[at + r];
       q = q < -4096.0f ? -4096.0f : q;
       q = q > 4096.0f ? 4096.0f : q;
-      q = round_even(q) + zero[at + r];
+      q = round_even(q + (zero[at + r] - middle)) + middle;
       q = q < 0 ? 0 : q;
       q = q > top ? top : q;
       codes[at + r] = (uint8_t)(int32_t)q;

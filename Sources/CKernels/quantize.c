@@ -1,5 +1,5 @@
-// Uniform quantization of one group of weights. Division, not multiplication by the reciprocal: the codes are then the ones the peers'
-// definition gives, ties included.
+// Uniform quantization of one group of weights. Division, not multiplication by the reciprocal, and rounding of the signed code after its
+// zero point is added: the codes are then the ones compressed-tensors' definition gives, ties included.
 #include "dispatch.h"
 
 BODY float code(float w, float scale, float zero, float top) {
@@ -7,7 +7,8 @@ BODY float code(float w, float scale, float zero, float top) {
   // Far outside any grid, and inside what round_even is exact for.
   q = q < -4096.0f ? -4096.0f : q;
   q = q > 4096.0f ? 4096.0f : q;
-  q = round_even(q) + zero;
+  const float middle = 0.5f * (top + 1.0f);
+  q = round_even(q + (zero - middle)) + middle;
   q = q < 0 ? 0 : q;
   return q > top ? top : q;
 }

@@ -34,18 +34,32 @@ public struct ModelConfig: Sendable, Equatable {
   /// - Throws: `CheckpointError.malformedConfiguration` naming the key that is missing or of the wrong kind.
   public func decode<Keys: Decodable>(_: Keys.Type) throws(CheckpointError) -> Keys {
     do { return try JSONDecoder().decode(Keys.self, from: Data(json.text().utf8)) } catch let error as DecodingError {
-      throw .malformedConfiguration(path: path, reason: Self.reason(error))
+      throw .malformedConfiguration(path: path, reason: reason(error, Keys.self))
     } catch { throw .malformedConfiguration(path: path, reason: "\(error)") }
   }
 
-  private static func reason(_ error: DecodingError) -> String {
+  private func reason<Keys: Decodable>(_ error: DecodingError, _: Keys.Type) -> String {
     switch error {
     case .keyNotFound(let key, _): "\"\(key.stringValue)\" is missing"
     case .typeMismatch(let type, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" should be \(type)"
     case .valueNotFound(_, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" is null"
-    case .dataCorrupted(let context):
-      "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\": \(context.debugDescription)"
+    case .dataCorrupted(let context): "\"\(key(of: context, Keys.self))\": \(context.debugDescription)"
     @unknown default: "\(error)"
     }
+  }
+
+  /// The key a decoding error is about. For a number that does not fit, Foundation does not say; it is the one without which the error is
+  /// another or none.
+  private func key<Keys: Decodable>(of context: DecodingError.Context, _: Keys.Type) -> String {
+    let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+    guard path.isEmpty else { return path }
+    let culprit = json.members?.first { member in
+      guard member.value.double != nil, member.value.integer == nil else { return false }
+      var rest = json
+      rest[member.key] = nil
+      do { _ = try JSONDecoder().decode(Keys.self, from: Data(rest.text().utf8)) } catch DecodingError.dataCorrupted { return false } catch {}
+      return true
+    }
+    return culprit?.key ?? "the configuration"
   }
 }

@@ -6,7 +6,8 @@ public struct SafetensorsFile: TensorSource {
   public let path: String
   public let names: [String]
   package let header: SafetensorsHeader
-  private let entries: [String: SafetensorsHeader.Entry]
+  /// By the bytes of the name: equal strings may be different names, because Swift compares canonically.
+  private let entries: [[UInt8]: SafetensorsHeader.Entry]
   private let data: Data
   private let dataStart: Int
 
@@ -23,14 +24,14 @@ public struct SafetensorsFile: TensorSource {
     }
     header = try parsed.get()
     names = header.entries.map(\.name)
-    entries = Dictionary(header.entries.map { ($0.name, $0) }) { _, last in last }
+    entries = Dictionary(header.entries.map { (Array($0.name.utf8), $0) }) { _, last in last }
     dataStart = data.count - header.dataLength
   }
 
-  public func info(_ name: String) -> TensorInfo? { entries[name]?.info }
+  public func info(_ name: String) -> TensorInfo? { entries[Array(name.utf8)]?.info }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
-    guard let entry = entries[name] else { throw .missingTensor(name: name) }
+    guard let entry = entries[Array(name.utf8)] else { throw .missingTensor(name: name) }
     let begin = data.startIndex + dataStart + entry.range.lowerBound
     return Tensor(dtype: entry.info.dtype, shape: entry.info.shape, bytes: data[begin..<begin + entry.range.count], isMapped: true)
   }

@@ -8,7 +8,8 @@ public struct ShardedSafetensors: TensorSource {
   /// Tensors that a shard holds and the index does not name; they are not part of the model.
   public let unlisted: [String]
   private let shards: [SafetensorsFile]
-  private let shardOfTensor: [String: Int]
+  /// By the bytes of the name, as in `SafetensorsFile`.
+  private let shardOfTensor: [[UInt8]: Int]
 
   /// - Parameter index: the index file; its shards lie beside it.
   /// - Throws: `CheckpointError` for a malformed index, a shard that is missing or malformed, a tensor that is in no shard or in two.
@@ -30,35 +31,35 @@ public struct ShardedSafetensors: TensorSource {
     }
     files.sort()
     var shards: [SafetensorsFile] = []
-    var owner: [String: Int] = [:]
+    var owner: [[UInt8]: Int] = [:]
     for (number, file) in files.enumerated() {
       let shard = try SafetensorsFile(index.deletingLastPathComponent().appending(path: file))
       for name in shard.names {
-        if let other = owner[name] {
+        if let other = owner[Array(name.utf8)] {
           throw .malformedIndex(path: path, reason: "tensor \"\(name)\" is in both \(files[other]) and \(file)")
         }
-        owner[name] = number
+        owner[Array(name.utf8)] = number
       }
       shards.append(shard)
     }
-    var listed: Set<String> = []
+    var listed: Set<[UInt8]> = []
     for member in map {
-      guard let number = owner[member.key], files[number] == member.value.string else {
+      guard let number = owner[Array(member.key.utf8)], files[number] == member.value.string else {
         throw .malformedIndex(path: path, reason: "tensor \"\(member.key)\" is not in \(member.value.string ?? "its shard")")
       }
-      listed.insert(member.key)
+      listed.insert(Array(member.key.utf8))
     }
     self.shards = shards
     let stored = shards.flatMap(\.names)
-    names = stored.filter(listed.contains)
-    unlisted = stored.filter { !listed.contains($0) }
+    names = stored.filter { listed.contains(Array($0.utf8)) }
+    unlisted = stored.filter { !listed.contains(Array($0.utf8)) }
     shardOfTensor = owner
   }
 
-  public func info(_ name: String) -> TensorInfo? { shardOfTensor[name].flatMap { shards[$0].info(name) } }
+  public func info(_ name: String) -> TensorInfo? { shardOfTensor[Array(name.utf8)].flatMap { shards[$0].info(name) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
-    guard let shard = shardOfTensor[name] else { throw .missingTensor(name: name) }
+    guard let shard = shardOfTensor[Array(name.utf8)] else { throw .missingTensor(name: name) }
     return try shards[shard].tensor(name)
   }
 }

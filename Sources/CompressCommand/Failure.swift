@@ -40,7 +40,7 @@ struct Failure {
 
   var message: String {
     switch error {
-    case is CancellationError: "interrupted; nothing was left under the final name"
+    case is CancellationError: "interrupted; an output exists only if it was complete before"
     case let error as PipelineError:
       switch error.cause {
       case is CheckpointError, is CancellationError: Failure(error.cause).message

@@ -113,7 +113,7 @@ public struct Compressor: Sendable {
     for remark in plan.remarks { observer.observe(.remark(remark)) }
     observer.observe(.step("preflight"))
     try await preflight(plan)
-    let evaluation = try evaluationTokens(checkpoint)
+    let evaluation = try evaluationTokens(checkpoint, vocabularySize: plan.model.description.vocabularySize)
     observer.observe(.step("compress"))
     let writer = try plan.format.makeWriter(at: output, shardLimit: plan.shardLimit, overwrite: overwrite)
     let sink = CheckpointSink(format: plan.format, writer: writer)
@@ -172,10 +172,18 @@ public struct Compressor: Sendable {
       ] + companions.map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) })
   }
 
-  private func evaluationTokens(_ checkpoint: Checkpoint) throws -> (tokens: [Int32], source: EvaluationSource, file: String)? {
+  private func evaluationTokens(_ checkpoint: Checkpoint, vocabularySize: Int) throws
+    -> (tokens: [Int32], source: EvaluationSource, file: String)?
+  {
     guard let source = recipe.evaluation else { return nil }
     let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
-    return (try input.tokens(for: checkpoint, limit: source.limit), source, input.file.lastPathComponent)
+    let tokens = try input.tokens(for: checkpoint, limit: source.limit)
+    // Checked before the sweep: what cannot be scored must not be found out after hours.
+    guard tokens.count >= 2 else { throw EvaluationError.tooShort(tokens: tokens.count) }
+    if let stranger = tokens.first(where: { !(0..<vocabularySize).contains(Int($0)) }) {
+      throw TokenOutOfRange(token: stranger, vocabularySize: vocabularySize)
+    }
+    return (tokens, source, input.file.lastPathComponent)
   }
 
   private func evaluate(

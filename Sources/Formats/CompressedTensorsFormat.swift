@@ -70,7 +70,9 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     let packed = try integers(".weight_packed", .int32)
     let scales = try source.tensor(module + ".weight_scale")
     let bits = stored.bits
-    guard shape.count == 2, shape.allSatisfy({ (1...Int(Int32.max)).contains($0) }), packed.shape == [shape[0], (shape[1] * bits + 31) / 32] else {
+    guard shape.count == 2, shape.allSatisfy({ (1...Int(Int32.max)).contains($0) }),
+      packed.shape == [shape[0], (shape[1] * bits + 31) / 32]
+    else {
       throw .wrongShape(tensor: module + ".weight_packed", expected: shape, found: packed.shape)
     }
     let (rows, columns) = (shape[0], shape[1])

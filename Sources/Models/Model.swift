@@ -180,16 +180,22 @@ private struct BlockLoader: Sendable {
     }
   }
 
-  /// Names that belong to no module of the description; buffers that are recomputed are nobody's.
+  /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
   func uncovered() -> [String] {
-    var modules = Set([description.embedding, description.finalNorm] + [description.head ?? "lm_head"])
+    var weights = Set([description.embedding, description.head ?? "lm_head"])
+    var exact = Set([description.finalNorm + ".weight"])
     for block in description.blocks {
-      modules.formUnion(block.linearShapes.keys.map { block.prefix + $0.rawValue })
-      modules.formUnion(block.normSizes.map { block.prefix + $0.name })
+      for (name, shape) in block.linearShapes {
+        weights.insert(block.prefix + name.rawValue)
+        if shape.bias { exact.insert(block.prefix + name.rawValue + ".bias") }
+      }
+      exact.formUnion(block.normSizes.map { block.prefix + $0.name + ".weight" })
     }
     return source.names.filter { name in
-      let module = name.split(separator: ".").dropLast().joined(separator: ".")
-      return !modules.contains(module) && !name.hasSuffix(".rotary_emb.inv_freq")
+      let parts = name.split(separator: ".")
+      let isWeight = parts.last == "weight" || parts.last?.hasPrefix("weight_") == true
+      return !(isWeight && weights.contains(parts.dropLast().joined(separator: "."))) && !exact.contains(name)
+        && !name.hasSuffix(".rotary_emb.inv_freq")
     }
   }
 }

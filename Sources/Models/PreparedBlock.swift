@@ -164,6 +164,12 @@ package struct PreparedEmbedding: Sendable {
 public struct TokenOutOfRange: Error, Equatable, Sendable, CustomStringConvertible {
   public let token: Int32
   public let vocabularySize: Int
+
+  public init(token: Int32, vocabularySize: Int) {
+    self.token = token
+    self.vocabularySize = vocabularySize
+  }
+
   public var description: String {
     "token id \(token) is outside the model's vocabulary of \(vocabularySize); was the text tokenized for another model?"
   }

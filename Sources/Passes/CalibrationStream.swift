@@ -14,6 +14,8 @@ package final class CalibrationStream: Sendable {
     var stage = 0
     /// The layers computed so far, as they were.
     var revisions: [LinearName: Linear.Revision] = [:]
+    /// The norms they were computed with; `nil` before anything was.
+    var norms: [String: [Float]]?
     /// Multiply-adds per token spent in the current block, and those of one whole forward pass.
     var spent = 0
     var whole = 1
@@ -77,6 +79,7 @@ package final class CalibrationStream: Sendable {
     if keeps {
       position.withLock {
         $0.stage = stage
+        $0.norms = block.norms
         $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
       }
     }
@@ -113,8 +116,10 @@ package final class CalibrationStream: Sendable {
   /// The stage that kept states can be taken up from on the way to `stage`.
   private func startingPoint(for stage: Int, in block: Block) -> Int {
     position.withLock { position in
-      let holds = position.stage <= stage && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
-      if !holds { (position.stage, position.revisions) = (0, [:]) }
+      let holds =
+        position.stage <= stage && (position.norms ?? block.norms) == block.norms
+        && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
+      if !holds { (position.stage, position.revisions, position.norms) = (0, [:], nil) }
       return position.stage
     }
   }

@@ -85,5 +85,11 @@ public struct MissingCalibration: Error, Equatable, Sendable, CustomStringConver
 public struct UnwantedFallback: Error, Equatable, Sendable, CustomStringConvertible {
   public let layer: String
   public let reason: String
+
+  public init(layer: String, reason: String) {
+    self.layer = layer
+    self.reason = reason
+  }
+
   public var description: String { "\(layer): \(reason) (a fallback, which --strict refuses)" }
 }

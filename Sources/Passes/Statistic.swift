@@ -44,6 +44,7 @@ public struct InputNorm: Statistic, Equatable {
   public var squaredValues: [Double] { squares }
 
   public mutating func update(_ input: Matrix) {
+    let input = input.withoutNonfiniteRows()
     for row in 0..<input.rows { for i in squares.indices { squares[i] += Double(input[row, i]) * Double(input[row, i]) } }
   }
 

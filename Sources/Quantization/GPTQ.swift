@@ -64,6 +64,12 @@ public struct GPTQ: IntegerQuantizer {
       }
       // Taken after the groups before it were quantized: true-sequential.
       let hessian = try context.statistic(Hessian.self, of: group, in: block)
+      guard hessian.tokens > 0 else {
+        for name in group.linears {
+          try round(name, of: &block, context, because: "no calibration token reached it with a finite input: rounded to nearest")
+        }
+        continue
+      }
       var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
       for name in group.linears {
         let linear = block[name]

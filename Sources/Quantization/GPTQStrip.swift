@@ -8,6 +8,7 @@ struct GPTQStrip {
   private let rows: Range<Int>
   private let columns: Int
   private let order: [Int]
+  private let positionOfColumn: [Int]
   private let factor: SymmetricMatrix.UpperFactor
   private let importance: [Float]
   private let search: ScaleSearch
@@ -29,6 +30,9 @@ struct GPTQStrip {
     groupSize: Int
   ) {
     (self.rows, columns, self.order, self.factor) = (rows, source.columns, order, factor)
+    var positions = order
+    for (position, column) in order.enumerated() { positions[column] = position }
+    positionOfColumn = positions
     (self.importance, self.search, self.groupSize) = (importance, search, groupSize)
     let count = columns * rows.count
     weight = [Float](unsafeUninitializedCapacity: count) { out, initialized in
@@ -48,12 +52,13 @@ struct GPTQStrip {
 
   private var topCode: Float { search.scheme.top }
   private func group(ofPosition position: Int) -> Int { order[position] / groupSize }
+  private func positions(of group: Int) -> ArraySlice<Int> { positionOfColumn[group * groupSize..<(group + 1) * groupSize] }
 
   /// - Parameter fixedGroups: whether scales come from the original weights; otherwise each group's positions must be contiguous, and its
   ///   scales see the corrections made before it is reached.
   mutating func solve(fixedGroups: Bool, blockSize: Int) {
     if fixedGroups {
-      for group in 0..<columns / groupSize { chooseParameters(group, from: weight, positions: positions(of: group)) }
+      for group in 0..<columns / groupSize { chooseParameters(group, from: weight) }
     }
     var start = 0
     while start < columns {
@@ -62,7 +67,7 @@ struct GPTQStrip {
       let end = min(start + blockSize, groupEnd)
       if !fixedGroups, start % groupSize == 0 {
         correct(start..<groupEnd)
-        chooseParameters(group(ofPosition: start), from: target, positions: Array(start..<groupEnd))
+        chooseParameters(group(ofPosition: start), from: target)
       } else {
         correct(start..<end)
       }
@@ -75,13 +80,9 @@ struct GPTQStrip {
     }
   }
 
-  private func positions(of group: Int) -> [Int] {
-    order.indices.filter { order[$0] / groupSize == group }
-  }
-
-  private mutating func chooseParameters(_ group: Int, from values: [Float], positions: [Int]) {
-    // In the order of the columns, so that the sums of the search do not depend on the order of the solve.
-    let positions = positions.sorted { order[$0] < order[$1] }
+  /// The group's positions are taken in the order of its columns, so that the search's sums do not depend on the order of the solve.
+  private mutating func chooseParameters(_ group: Int, from values: [Float]) {
+    let positions = positions(of: group)
     let factors = positions.map { importance[order[$0]] }
     var part = [Float](repeating: 0, count: positions.count)
     for row in 0..<rows.count {
@@ -158,12 +159,14 @@ struct GPTQStrip {
         let parameters = group * count
         for (index, position) in positions.enumerated() {
           factor.unitUpper.withUnsafeElements { upper in
-            upperRows.withUnsafeMutableBufferPointer { $0.baseAddress!.advanced(by: index * columns).update(from: upper + position * columns, count: columns) }
+            upperRows.withUnsafeMutableBufferPointer {
+              $0.baseAddress!.advanced(by: index * columns).update(from: upper + position * columns, count: columns)
+            }
           }
           for row in 0..<count { distances[index * count + row] = Float(codes[position * count + row]) - groupZeros[parameters + row] }
         }
         // Nothing before the group's first position is reached.
-        let first = positions[0]
+        let first = positions.min() ?? 0
         reach.withUnsafeMutableBufferPointer { out in
           upperRows.withUnsafeBufferPointer { upper in
             BLAS.product(
@@ -222,9 +225,11 @@ struct GPTQStrip {
       for position in start..<end {
         let pivot = factor.pivots[position]
         error += pivot * remaining.withUnsafeBufferPointer { Kernel.squaredDistance($0.baseAddress! + position * count, nil, count: count) }
-        norm += pivot * transformed.withUnsafeBufferPointer {
-          Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
-        }
+        norm +=
+          pivot
+          * transformed.withUnsafeBufferPointer {
+            Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
+          }
       }
     }
     return (error, norm)

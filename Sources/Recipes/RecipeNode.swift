@@ -117,6 +117,13 @@ struct RecipeNode {
       }
       return RecipeNode(value: .mapping(members), position: position)
     case .list(var nodes):
+      // A pass may stand there by its name alone, without options.
+      for index in nodes.indices {
+        if case .scalar(.string(first)) = nodes[index].value {
+          let empty = RecipeNode(value: .scalar(.null), position: nodes[index].position)
+          if !rest.isEmpty { nodes[index].value = .mapping([(first, nodes[index].position, empty)]) }
+        }
+      }
       let named = nodes.indices.filter { nodes[$0][first] != nil }
       if let index = Int(first), nodes.indices.contains(index) {
         nodes[index] = try nodes[index].setting(rest, to: new)
@@ -129,6 +136,9 @@ struct RecipeNode {
           suggestion: nil)
       }
       return RecipeNode(value: .list(nodes), position: position)
+    case .scalar(.string(first)) where !rest.isEmpty:
+      let empty = RecipeNode(value: .scalar(.null), position: position)
+      return try RecipeNode(value: .mapping([(first, position, empty)]), position: position).setting(path, to: new)
     case .scalar(.null): return try RecipeNode(value: .mapping([]), position: position).setting(path, to: new)
     case .scalar:
       throw RecipeError(

@@ -18,12 +18,12 @@ struct StrictDecoder {
     let merged = Self.overlay(given, on: base)
     let value: Value
     do { value = try JSONDecoder().decode(Value.self, from: Data(merged.text().utf8)) } catch let failure as DecodingError {
-      throw Self.translate(failure, self)
+      throw Self.translate(failure, self, fraction: Self.fraction(given, base))
     } catch { throw self.error([], .invalid(name, reason: "\(error)")) }
-    let kept = Self.encode(value)
-    if let stray = Self.stray(given, in: kept) {
-      let known = Self.keys(of: kept, at: Array(stray.dropLast()))
-      throw error(stray, .unknownKey(stray.last!, known: known), suggestion: NearestName.of(stray.last!, among: known))
+    let known = KeyRecorder.paths(of: value)
+    if let stray = Self.stray(given, among: known) {
+      let siblings = known.filter { $0.count == stray.count && $0.dropLast() == stray.dropLast() }.map { $0.last! }.sorted()
+      throw error(stray, .unknownKey(stray.last!, known: siblings), suggestion: NearestName.of(stray.last!, among: siblings))
     }
     return value
   }
@@ -50,32 +50,35 @@ struct StrictDecoder {
     return result
   }
 
-  /// The path of a key that was given and not kept.
-  private static func stray(_ given: JSON, in kept: JSON) -> [String]? {
-    switch (given, kept) {
-    case (.object(let members), .object):
-      for member in members where !member.value.isNull {
-        guard let found = kept[member.key] else { return [member.key] }
-        if let inner = stray(member.value, in: found) { return [member.key] + inner }
+  /// The path of a key that was given and that the value has no place for.
+  private static func stray(_ given: JSON, among known: Set<[String]>, at path: [String] = []) -> [String]? {
+    switch given {
+    case .object(let members):
+      for member in members {
+        let inner = path + [member.key]
+        guard known.contains(inner) else { return inner }
+        if let stray = stray(member.value, among: known, at: inner) { return stray }
       }
-    case (.array(let elements), .array(let found)):
-      for (index, pair) in zip(elements, found).enumerated() {
-        if let inner = stray(pair.0, in: pair.1) { return ["\(index)"] + inner }
+    case .array(let elements):
+      for (index, element) in elements.enumerated() {
+        if let stray = stray(element, among: known, at: path + ["\(index)"]) { return stray }
       }
     default: break
     }
     return nil
   }
 
-  private static func keys(of json: JSON, at path: [String]) -> [String] {
-    guard let first = path.first else { return json.members?.map(\.key) ?? [] }
-    if let index = Int(first), let elements = json.elements, elements.indices.contains(index) {
-      return keys(of: elements[index], at: Array(path.dropFirst()))
+  /// The path of a fraction that was given where the default is a whole number.
+  private static func fraction(_ given: JSON, _ base: JSON) -> [String]? {
+    for member in given.members ?? [] {
+      guard let expected = base[member.key] else { continue }
+      if member.value.double != nil, member.value.integer == nil, expected.integer != nil { return [member.key] }
+      if let inner = fraction(member.value, expected) { return [member.key] + inner }
     }
-    return json[first].map { keys(of: $0, at: Array(path.dropFirst())) } ?? []
+    return nil
   }
 
-  private static func translate(_ failure: DecodingError, _ decoder: StrictDecoder) -> RecipeError {
+  private static func translate(_ failure: DecodingError, _ decoder: StrictDecoder, fraction: [String]?) -> RecipeError {
     func path(_ context: DecodingError.Context) -> [String] { context.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue } }
     func key(_ path: [String]) -> String { ([decoder.name] + path).joined(separator: ".") }
     switch failure {
@@ -88,6 +91,8 @@ struct StrictDecoder {
     case .valueNotFound(_, let context):
       let path = path(context)
       return decoder.error(path, .invalid(key(path), reason: "a value is needed"))
+    case .dataCorrupted(let context) where context.codingPath.isEmpty && fraction != nil:
+      return decoder.error(fraction!, .invalid(key(fraction!), reason: "a whole number is needed"))
     case .dataCorrupted(let context):
       let path = path(context)
       let given = path.reduce(Optional(decoder.node.json)) { $0?[$1] }

@@ -105,9 +105,12 @@ struct JSONParser {
       guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else { throw error("an object needs a quoted key here") }
       let start = position
       let key = try string()
-      if !allowsRepeatedKeys, !keys.insert(Array(key.utf8)).inserted { throw error("the key \"\(key)\" is repeated", at: start) }
+      let isNew = keys.insert(Array(key.utf8)).inserted
+      guard isNew || allowsRepeatedKeys else { throw error("the key \"\(key)\" is repeated", at: start) }
       skipSpace()
       guard take(":") else { throw error("':' is missing after the key \"\(key)\"") }
+      // Where repetition is allowed the last one counts, as in every other reader.
+      if !isNew { members.removeAll { $0.key.utf8.elementsEqual(key.utf8) } }
       members.append(JSON.Member(key, try value()))
       skipSpace()
     } while take(",")

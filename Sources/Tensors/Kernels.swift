@@ -80,7 +80,7 @@ extension Kernel {
     return low...high
   }
 
-  /// codes = clip(round(w / scale) + zero, 0 … top), ties to even.
+  /// The codes of a group of weights, clipped to 0 … top; ties to even.
   package static func quantize(
     _ w: UnsafeBufferPointer<Float>, scale: Float, zero: Float, top: Float, into codes: UnsafeMutablePointer<UInt8>
   ) { compress_quantize(w.baseAddress!, scale, zero, top, codes, w.count) }

@@ -50,7 +50,8 @@ package enum Reference {
   }
 
   package static func code(_ w: Float, scale: Float, zero: Float, top: Float) -> Float {
-    min(max((w / scale).rounded(.toNearestOrEven) + zero, 0), top)
+    let middle = (top + 1) / 2
+    return min(max((w / scale + (zero - middle)).rounded(.toNearestOrEven) + middle, 0), top)
   }
 
   package static func quantizationError(_ w: [Float], importance: [Float]?, scale: Float, zero: Float, top: Float) -> Double {

@@ -106,7 +106,9 @@ func checkResult(of job: Job, named name: String, tokens: [String], window: Int)
   #expect(report.list("layers").allSatisfy { !$0.object("metrics").isEmpty })
   for block in report.list("blocks") where block["forward_passes"] != nil { #expect(block.number("forward_passes") <= 1.5) }
   let (sizes, figures) = (report.object("sizes"), report.object("evaluation"))
-  #expect(sizes.number("bytes_after") < sizes.number("bytes_before") && sizes.number("bytes_after") == planned.number("bytes_after"))
+  #expect(sizes.number("bytes_after") < sizes.number("bytes_before"))
+  // Beside codes and scales, a format stores a few bytes per linear that the plan leaves out.
+  #expect(abs(sizes.number("bytes_after") / planned.number("bytes_after") - 1) < 0.02)
 
   let configuration = try job.json(name, "config.json").object("quantization_config")
   #expect(configuration["quant_method"] as? String == "compressed-tensors")

@@ -2,12 +2,15 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Batch use: `make -C Recipes`.
-@Suite(.enabled(if: MakefileTests.isPossible, "Recipes/Makefile or make is absent")) struct MakefileTests {
+/// The recipes' Makefile, and the program that reads it.
+private enum Makefile {
   static let folder = Places.root.appending(path: "Recipes")
   static let make = ["/usr/bin/make", "/bin/make", "/usr/local/bin/make"].first { FileManager.default.isExecutableFile(atPath: $0) }
   static let isPossible = make != nil && FileManager.default.fileExists(atPath: folder.appending(path: "Makefile").path)
+}
 
+/// Batch use: `make -C Recipes`.
+@Suite(.enabled(if: Makefile.isPossible, "Recipes/Makefile or make is absent")) struct MakefileTests {
   private func make(_ job: Job, _ targets: String...) async throws -> Command.Outcome {
     let settings = [
       "calibration.text=", "calibration.tokens=\(job.directory.path)/calibration.npy", "calibration.sequences=6", "calibration.length=32",
@@ -16,9 +19,9 @@ import Testing
     let flags = settings.map { "--set \($0)" }.joined(separator: " ")
     return try await Command.run(
       [
-        "-C", Self.folder.path, "MODEL=\(job.model.path)", "OUT=\(job.results.path)", "COMPRESS=\(Command.executable.get().path)",
+        "-C", Makefile.folder.path, "MODEL=\(job.model.path)", "OUT=\(job.results.path)", "COMPRESS=\(Command.executable.get().path)",
         "FLAGS=\(flags)",
-      ] + targets, of: URL(filePath: try #require(Self.make)))
+      ] + targets, of: URL(filePath: try #require(Makefile.make)))
   }
 
   @Test func whatIsDoneIsNotDoneAgain() async throws {

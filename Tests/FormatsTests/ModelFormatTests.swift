@@ -92,8 +92,9 @@ struct ModelFormatTests {
     let name = "model.layers.1.mlp.up_proj.weight_scale"
     let tensors = try packed.tensors.names.map { each in
       let tensor = try packed.tensors.tensor(each)
-      let damaged = Tensor([Float](repeating: .nan, count: tensor.shape[0]), shape: tensor.shape, dtype: .bfloat16)
-      return NamedTensor(name: each, tensor: each == name ? damaged : tensor)
+      guard each == name else { return NamedTensor(name: each, tensor: tensor) }
+      let damaged = Tensor([Float](repeating: .nan, count: tensor.elementCount), shape: tensor.shape, dtype: .bfloat16)
+      return NamedTensor(name: each, tensor: damaged)
     }
     let model = try Model(Checkpoint(directory: packed.directory, config: packed.config, tensors: MemoryTensorSource(tensors)))
     #expect(throws: CheckpointError.nonfiniteWeight(tensor: "model.layers.1.mlp.up_proj.weight")) { try model.block(.decoder(index: 1)) }

@@ -206,7 +206,7 @@ struct QuantizationKernelTests {
       for column in 0..<columns {
         let at = column * rows + row
         let (scale, zero) = (Double(scales[at]), Double(zeros[at]))
-        let code = min(max((sums[column] / scale).rounded(.toNearestOrEven) + zero, 0), 15)
+        let code = min(max((sums[column] / scale + zero - 8).rounded(.toNearestOrEven) + 8, 0), 15)
         #expect(Double(codes[at]) == code, "row \(row), column \(column)")
         let error = Double(weight[at]) - scale * (code - zero)
         #expect(abs(Double(errors[at]) - error) < 2e-6)

@@ -50,7 +50,9 @@ public enum TinyModel {
       directory: URL(filePath: "/nonexistent"), config: config, tensors: MemoryTensorSource(try tensors(config, dtype: dtype)))
   }
 
-  public static func model(_ json: String = config, dtype: DType = .float32) throws -> Model { try Model(try checkpoint(json, dtype: dtype)) }
+  public static func model(_ json: String = config, dtype: DType = .float32) throws -> Model {
+    try Model(try checkpoint(json, dtype: dtype))
+  }
 
   /// Writes the model as a Hugging Face directory, with a tokenizer that maps bytes to ids.
   public static func write(to directory: URL, _ json: String = config, dtype: DType = .bfloat16) async throws {

@@ -42,7 +42,7 @@ void compress_rotary(float *row, const float *cosine, const float *sine, size_t 
 
 /// Smallest and largest element; both 0 for no elements. (quantize.c)
 void compress_range(const float *w, size_t count, float *smallest, float *largest);
-/// codes = clip(rint(w / scale) + zero, 0, top). (quantize.c)
+/// codes = clip(rint(w / scale + zero − m) + m, 0, top) with m = (top + 1) / 2, the code of the signed zero. (quantize.c)
 void compress_quantize(const float *w, float scale, float zero, float top, uint8_t *codes, size_t count);
 /// out = scale · (codes − zero). (quantize.c)
 void compress_dequantize(const uint8_t *codes, float scale, float zero, float *out, size_t count);
