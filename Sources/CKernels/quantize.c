@@ -39,57 +39,53 @@ VARIANTS(
     void, compress_dequantize, (const uint8_t *codes, float scale, float zero, float *out, size_t count),
     (codes, scale, zero, out, count))
 
-BODY float compress_quantization_error_body(
-    const float *w, const float *importance, float scale, float zero, float top, size_t count) {
+BODY float quantization_error(
+    const float *w, const float *importance, int weighted, float scale, float zero, float top, size_t count) {
   float lane[16] = {0};
   float sum = 0;
   size_t i = 0;
-  if (importance) {
-    for (; i + 16 <= count; i += 16)
-      for (size_t j = 0; j < 16; j++) {
-        const float e = w[i + j] - scale * (code(w[i + j], scale, zero, top) - zero);
-        lane[j] += importance[i + j] * e * e;
-      }
-    for (; i < count; i++) {
-      const float e = w[i] - scale * (code(w[i], scale, zero, top) - zero);
-      sum += importance[i] * e * e;
+  for (; i + 16 <= count; i += 16)
+    for (size_t j = 0; j < 16; j++) {
+      const float e = w[i + j] - scale * (code(w[i + j], scale, zero, top) - zero);
+      lane[j] += (weighted ? importance[i + j] * e : e) * e;
     }
-  } else {
-    for (; i + 16 <= count; i += 16)
-      for (size_t j = 0; j < 16; j++) {
-        const float e = w[i + j] - scale * (code(w[i + j], scale, zero, top) - zero);
-        lane[j] += e * e;
-      }
-    for (; i < count; i++) {
-      const float e = w[i] - scale * (code(w[i], scale, zero, top) - zero);
-      sum += e * e;
-    }
+  for (; i < count; i++) {
+    const float e = w[i] - scale * (code(w[i], scale, zero, top) - zero);
+    sum += (weighted ? importance[i] * e : e) * e;
   }
   for (size_t j = 0; j < 16; j++) sum += lane[j];
   return sum;
+}
+
+// The choice is a constant in each call, so the inlined loops have no branch in them.
+BODY float compress_quantization_error_body(
+    const float *w, const float *importance, float scale, float zero, float top, size_t count) {
+  if (importance) return quantization_error(w, importance, 1, scale, zero, top, count);
+  return quantization_error(w, importance, 0, scale, zero, top, count);
 }
 VARIANTS(
     float, compress_quantization_error,
     (const float *w, const float *importance, float scale, float zero, float top, size_t count),
     (w, importance, scale, zero, top, count))
 
-BODY void compress_code_moments_body(
-    const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count) {
+BODY void code_moments(
+    const float *w, const float *importance, int weighted, float scale, float zero, float top, float *product, float *square,
+    size_t count) {
   float products[16] = {0}, squares[16] = {0};
   float p = 0, s = 0;
   size_t i = 0;
   for (; i + 16 <= count; i += 16)
     for (size_t j = 0; j < 16; j++) {
       const float q = code(w[i + j], scale, zero, top) - zero;
-      const float weighted = importance ? importance[i + j] * q : q;
-      products[j] += weighted * w[i + j];
-      squares[j] += weighted * q;
+      const float factor = weighted ? importance[i + j] * q : q;
+      products[j] += factor * w[i + j];
+      squares[j] += factor * q;
     }
   for (; i < count; i++) {
     const float q = code(w[i], scale, zero, top) - zero;
-    const float weighted = importance ? importance[i] * q : q;
-    p += weighted * w[i];
-    s += weighted * q;
+    const float factor = weighted ? importance[i] * q : q;
+    p += factor * w[i];
+    s += factor * q;
   }
   for (size_t j = 0; j < 16; j++) {
     p += products[j];
@@ -97,6 +93,15 @@ BODY void compress_code_moments_body(
   }
   *product = p;
   *square = s;
+}
+
+// The choice is a constant in each call, so the inlined loops have no branch in them.
+BODY void compress_code_moments_body(
+    const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count) {
+  if (importance)
+    code_moments(w, importance, 1, scale, zero, top, product, square, count);
+  else
+    code_moments(w, importance, 0, scale, zero, top, product, square, count);
 }
 VARIANTS(
     void, compress_code_moments,

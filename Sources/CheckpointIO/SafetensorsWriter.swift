@@ -54,15 +54,7 @@ public actor SafetensorsWriter: CheckpointWriter {
       let shard = try Self.create(url)
       try shard.write(contentsOf: text)
       for entry in header.entries {
-        try source.seek(toOffset: UInt64(offsets[entry.name]!))
-        var left = entry.range.count
-        while left > 0 {
-          guard let piece = try source.read(upToCount: min(left, 8 << 20)), !piece.isEmpty else {
-            throw CheckpointError.cannotWrite(path: url.path, reason: "the spool file ended early")
-          }
-          try shard.write(contentsOf: piece)
-          left -= piece.count
-        }
+        try Self.copy(entry.range.count, from: source, at: offsets[entry.name]!, to: shard)
       }
       try shard.synchronize()
       try shard.close()
@@ -121,6 +113,21 @@ public actor SafetensorsWriter: CheckpointWriter {
       try handle.synchronize()
       try handle.close()
     case .copy(let source): try FileManager.default.copyItem(at: source, to: url)
+    }
+  }
+
+  /// Appends a stretch of one file to another through a buffer that stays in the cache. (`FileHandle` would read it in pages.)
+  private static func copy(_ count: Int, from source: FileHandle, at offset: Int, to target: FileHandle) throws {
+    try withUnsafeTemporaryAllocation(byteCount: min(count, 1 << 20), alignment: 4096) { buffer in
+      var done = 0
+      while done < count {
+        let got = pread(source.fileDescriptor, buffer.baseAddress, min(buffer.count, count - done), off_t(offset + done))
+        guard got > 0 else {
+          throw CheckpointError.cannotWrite(path: "the spool file", reason: got == 0 ? "it ended early" : String(cString: strerror(errno)))
+        }
+        try target.write(contentsOf: Data(bytesNoCopy: buffer.baseAddress!, count: got, deallocator: .none))
+        done += got
+      }
     }
   }
 

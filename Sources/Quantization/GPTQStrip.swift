@@ -147,7 +147,7 @@ struct GPTQStrip {
   ///
   /// Coordinate descent over the groups: with C the codes' distances from the zero point in one group, the loss as a function of its scale is
   /// a parabola whose axis is Σᵢ Dᵢ·(UᵀC)ᵢ·dᵢ / Σᵢ Dᵢ·(UᵀC)ᵢ² from where it is, d being what remains of the targets.
-  mutating func refitScales(sweeps: Int = 2) {
+  mutating func refitScales(sweeps: Int = 1) {
     let (count, size, columns) = (rows.count, groupSize, columns)
     var upperRows = [Float](repeating: 0, count: size * columns)
     var distances = [Float](repeating: 0, count: size * count)

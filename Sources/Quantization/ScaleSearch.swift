@@ -24,9 +24,9 @@ struct GroupParameters: Equatable {
 struct ScaleSearch {
   let scheme: QuantizationScheme
   let choice: ScaleChoice
-  /// Fractions of the full range that are tried: 1, 0.98, … 0.4; below that nothing was ever chosen at 3 bits and more, and at 2 bits
-  /// the least-squares step finds the rest.
-  private static let fractions: [Float] = (0...30).map { 1 - Float($0) * 0.02 }
+  /// Fractions of the full range that are tried: 1, 0.96, … 0.36, and then the neighbours of the best. Below that nothing is ever chosen
+  /// at 3 bits and more, and at 2 bits the least-squares step finds the rest.
+  private static let fractions: [Float] = (0...16).map { 1 - Float($0) * 0.04 }
 
   /// - Parameters:
   ///   - weights: the group's.
@@ -36,12 +36,15 @@ struct ScaleSearch {
     let (low, high) = (min(range.lowerBound, 0), max(range.upperBound, 0))
     let full = grid(low, high)
     guard choice == .clip, high > low else { return full }
-    var best = (parameters: full, error: error(weights, importance, full))
-    for fraction in Self.fractions.dropFirst() {
+    var best = (parameters: full, fraction: Float(1), error: error(weights, importance, full))
+    func consider(_ fraction: Float) {
       let candidate = grid(low * fraction, high * fraction)
       let error = error(weights, importance, candidate)
-      if error < best.error { best = (candidate, error) }
+      if error < best.error { best = (candidate, fraction, error) }
     }
+    for fraction in Self.fractions.dropFirst() { consider(fraction) }
+    let coarse = best.fraction
+    for step in [Float(-0.02), 0.02] where coarse + step < 1 { consider(coarse + step) }
     let refined = leastSquares(weights, importance, best.parameters)
     return error(weights, importance, refined) < best.error ? refined : best.parameters
   }
