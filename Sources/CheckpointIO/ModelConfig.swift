@@ -57,7 +57,8 @@ public struct ModelConfig: Sendable, Equatable {
       guard member.value.double != nil, member.value.integer == nil else { return false }
       var rest = json
       rest[member.key] = nil
-      do { _ = try JSONDecoder().decode(Keys.self, from: Data(rest.text().utf8)) } catch DecodingError.dataCorrupted { return false } catch {}
+      do { _ = try JSONDecoder().decode(Keys.self, from: Data(rest.text().utf8)) } catch DecodingError.dataCorrupted { return false } catch
+      {}
       return true
     }
     return culprit?.key ?? "the configuration"

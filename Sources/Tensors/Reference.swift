@@ -61,6 +61,20 @@ package enum Reference {
     }
   }
 
+  /// Σ c·w·q and Σ c·q², with q the distance of a weight's code from the zero point.
+  package static func codeMoments(
+    _ w: [Float], importance: [Float]?, scale: Float, zero: Float, top: Float
+  ) -> (product: Double, square: Double) {
+    w.indices.reduce((0, 0)) { sums, i in
+      let (c, q) = (Double(importance?[i] ?? 1), Double(code(w[i], scale: scale, zero: zero, top: top) - zero))
+      return (sums.0 + c * Double(w[i]) * q, sums.1 + c * q * q)
+    }
+  }
+
+  package static func squaredDistance(_ a: [Float], _ b: [Float]) -> Double {
+    zip(a, b).reduce(0) { $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1)) }
+  }
+
   /// Bit k of code i is bit i · bits + k of the string.
   package static func packBits(_ codes: [UInt8], bits: Int) -> [UInt32] {
     var words = [UInt32](repeating: 0, count: (codes.count * bits + 31) / 32)

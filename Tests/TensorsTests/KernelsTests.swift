@@ -174,6 +174,27 @@ struct QuantizationKernelTests {
     }
   }
 
+  @Test(arguments: sizes) func codeMoments(_ count: Int) {
+    let (row, importance) = (values(count, "moments"), values(count, "importance").map { abs($0) })
+    let (scale, zero, top) = (Float(0.31), Float(7), Float(15))
+    row.withUnsafeBufferPointer { part in
+      for weights in [nil, importance] {
+        let found = Kernel.codeMoments(part, importance: weights, scale: scale, zero: zero, top: top)
+        let expected = Reference.codeMoments(row, importance: weights, scale: scale, zero: zero, top: top)
+        #expect(abs(Double(found.product) - expected.product) <= 1e-5 * abs(expected.product) + 1e-6)
+        #expect(abs(Double(found.square) - expected.square) <= 1e-5 * expected.square + 1e-6)
+      }
+    }
+  }
+
+  @Test(arguments: sizes) func squaredDistances(_ count: Int) {
+    let (a, b) = (values(count, "left"), values(count, "right"))
+    let distance = Reference.squaredDistance(a, b)
+    #expect(abs(Kernel.squaredDistance(a, b, count: count) - distance) <= 1e-5 * distance + 1e-12)
+    let norm = Reference.squaredDistance(a, a.map { _ in 0 })
+    #expect(abs(Kernel.squaredDistance(a, nil, count: count) - norm) <= 1e-5 * norm + 1e-12)
+  }
+
   @Test(arguments: 1...8, [1, 7, 8, 16, 17, 32, 33, 255, 4097]) func packing(_ bits: Int, _ count: Int) {
     var random = KeyedRandomness(seed: 3, key: "pack", "\(bits)", "\(count)")
     let codes = (0..<3 * count).map { _ in UInt8.random(in: 0...UInt8((1 << bits) - 1), using: &random) }

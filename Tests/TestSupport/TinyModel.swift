@@ -54,7 +54,7 @@ public enum TinyModel {
     try Model(try checkpoint(json, dtype: dtype))
   }
 
-  /// Writes the model as a Hugging Face directory, with a tokenizer that maps bytes to ids.
+  /// Writes the model as a Hugging Face directory; it has no tokenizer, so what is run on it comes as token files.
   public static func write(to directory: URL, _ json: String = config, dtype: DType = .bfloat16) async throws {
     let config = try ModelConfig(text: json.utf8)
     let writer = try SafetensorsWriter(to: directory)
