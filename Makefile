@@ -1,5 +1,5 @@
 # make         set up, build, and run the main job on the bundled checkpoint
-# make test    the whole test suite, in release mode
+# make test    the whole test suite, in release mode (built apart, because testable code is compiled differently)
 # make lint    formatting, catalogs, the import graph
 # make bench   speed of the kernels and of one run
 # make clean   forget what was built
@@ -29,7 +29,7 @@ $(OUT)/table.txt: $(COMPRESS) Recipes/w4a16.yaml $(wildcard $(MODEL)/*)
 	@mv out/.table $@
 
 test: setup
-	@$(SWIFT) test $(FLAGS)
+	@$(SWIFT) test $(FLAGS) --scratch-path .build-tests
 
 lint:
 	@$(SWIFT) format lint --strict --recursive --parallel --configuration .swift-format Package.swift Sources Tests
@@ -40,4 +40,4 @@ bench: build
 	@tools/bench
 
 clean:
-	@rm -rf .build out
+	@rm -rf .build .build-tests out
