@@ -53,9 +53,15 @@ public actor SafetensorsWriter: CheckpointWriter {
       let source = try FileHandle(forReadingFrom: partial.appending(path: "spool"))
       let shard = try Self.create(url)
       try shard.write(contentsOf: text)
-      for entry in header.entries {
-        try Self.copy(entry.range.count, from: source, at: offsets[entry.name]!, to: shard)
-      }
+      // Entries do not overlap, so they are copied several at a time.
+      try Parallel.forEach(
+        header.entries.count,
+        throwing: { index in
+          let entry = header.entries[index]
+          try Self.copy(
+            entry.range.count, from: source.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,
+            at: text.count + entry.range.lowerBound)
+        })
       try shard.synchronize()
       try shard.close()
       try source.close()
@@ -116,16 +122,22 @@ public actor SafetensorsWriter: CheckpointWriter {
     }
   }
 
-  /// Appends a stretch of one file to another through a buffer that stays in the cache. (`FileHandle` would read it in pages.)
-  private static func copy(_ count: Int, from source: FileHandle, at offset: Int, to target: FileHandle) throws {
-    try withUnsafeTemporaryAllocation(byteCount: min(count, 1 << 20), alignment: 4096) { buffer in
+  /// Copies a stretch of one file into another through a buffer that stays in the cache.
+  private static func copy(_ count: Int, from source: Int32, at offset: Int, to target: Int32, at destination: Int) throws {
+    func failed(_ result: Int) -> CheckpointError {
+      .cannotWrite(path: "the shard", reason: result == 0 ? "the spool file ended early" : String(cString: strerror(errno)))
+    }
+    try withUnsafeTemporaryAllocation(byteCount: min(max(count, 1), 1 << 20), alignment: 4096) { buffer in
       var done = 0
       while done < count {
-        let got = pread(source.fileDescriptor, buffer.baseAddress, min(buffer.count, count - done), off_t(offset + done))
-        guard got > 0 else {
-          throw CheckpointError.cannotWrite(path: "the spool file", reason: got == 0 ? "it ended early" : String(cString: strerror(errno)))
+        let got = pread(source, buffer.baseAddress, min(buffer.count, count - done), off_t(offset + done))
+        guard got > 0 else { throw failed(got) }
+        var put = 0
+        while put < got {
+          let written = pwrite(target, buffer.baseAddress! + put, got - put, off_t(destination + done + put))
+          guard written > 0 else { throw failed(-1) }
+          put += written
         }
-        try target.write(contentsOf: Data(bytesNoCopy: buffer.baseAddress!, count: got, deallocator: .none))
         done += got
       }
     }

@@ -24,7 +24,8 @@ func report(_ name: String, _ value: Double, _ unit: String) {
 // The roofline: one large product on each thread at once.
 let width = Parallel.width
 let square = random(1024, 1024, "square")
-let peak = Double(2 * width) * 1024 * 1024 * 1024 / fastest { Parallel.forEach(width) { _ in _ = square.times(transposed: square) } }
+let peak =
+  Double(2 * 8 * width) * 1024 * 1024 * 1024 / fastest { Parallel.forEach(8 * width) { _ in _ = square.times(transposed: square) } }
 report("sgemm peak, 1024³ on every thread", peak / 1e9, "GFLOP/s")
 
 // One decoder block of the 160M shape: hidden size 768, 12 heads over 4 key-value heads, feed-forward 2048, sequences of 512.
