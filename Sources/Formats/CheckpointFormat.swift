@@ -71,7 +71,7 @@ extension CheckpointFormat {
       }
     }
     for (name, norm) in block.norms.sorted(by: { $0.key < $1.key }) {
-      let module = block.kind == .head ? "model.norm" : block.prefix + name
+      let module = block.kind == .head ? name : block.prefix + name
       tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(norm, shape: [norm.count], dtype: block.storageType)))
     }
     return tensors

@@ -21,7 +21,7 @@ public struct Block: Sendable {
   /// What precedes a linear's name to give its module's full name.
   public let prefix: String
   public var linears: [LinearName: Linear]
-  /// Weights of the norms, by their names inside the block.
+  /// Weights of the norms, by their names inside the block; the head has one, under its name in the whole model.
   public var norms: [String: [Float]]
   public var normEpsilon: Float
   /// What the checkpoint stores the norms as.

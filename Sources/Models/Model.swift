@@ -86,7 +86,7 @@ private struct BlockLoader: Sendable {
         linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
       }
       return Block(
-        kind: kind, prefix: prefix, linears: linears, norms: ["norm": norm], normEpsilon: description.normEpsilon,
+        kind: kind, prefix: prefix, linears: linears, norms: [description.finalNorm: norm], normEpsilon: description.normEpsilon,
         storageType: storageType(of: description.finalNorm))
     case .decoder(let index):
       let block = description.blocks[index]

@@ -125,8 +125,8 @@ public struct PreparedBlock: Sendable {
 extension Block {
   /// What the linears of the head read: the hidden states, normalised.
   package func headInput(_ hidden: Matrix) -> Matrix {
-    precondition(kind == .head, "only the head has a final norm")
-    return hidden.rmsNormalized(weight: norms["norm"]!, epsilon: normEpsilon)
+    guard kind == .head, let norm = norms.values.first else { preconditionFailure("only the head has a final norm") }
+    return hidden.rmsNormalized(weight: norm, epsilon: normEpsilon)
   }
 }
 

@@ -91,7 +91,7 @@ import Testing
       let square = (0..<32).reduce(0.0) { $0 + Double(stacked[row, $1]) * Double(stacked[row, $1]) } / 32
       let factor = 1 / (square + 1e-5).squareRoot()
       for i in 0..<32 {
-        let expected = Double(stacked[row, i]) * factor * Double(head.norms["norm"]![i])
+        let expected = Double(stacked[row, i]) * factor * Double(head.norms["model.norm"]![i])
         #expect(abs(Double(seen[row, i]) - expected) < 1e-4)
       }
     }
