@@ -96,6 +96,8 @@ public actor SafetensorsWriter: CheckpointWriter {
       for file in files { try write(file) }
       if overwrite, FileManager.default.fileExists(atPath: destination.path) {
         let old = URL(filePath: destination.path + ".replaced")
+        // What a run that was killed at this very point left behind.
+        if FileManager.default.fileExists(atPath: old.path) { try FileManager.default.removeItem(at: old) }
         try FileManager.default.moveItem(at: destination, to: old)
         try FileManager.default.moveItem(at: partial, to: destination)
         try FileManager.default.removeItem(at: old)

@@ -62,11 +62,8 @@ struct Failure {
 
   /// Ends the process. The parser's own errors, help and version included, keep their words and codes.
   func exit() -> Never {
-    let isOurs =
-      error is PipelineError || error is CancellationError || error is CheckpointError || error is RecipeError || error is OptionError
-      || error is InvalidOption || error is MissingCalibration || error is FormatError || error is ScratchError || error is TokenOutOfRange
-      || error is EvaluationError || error is TokenizerError || error is UnwantedFallback || error is NotEnoughMemory
-    guard isOurs else { CompressCommand.exit(withError: error) }
+    // The parser marks its own errors by codes of their own; whatever else reaches this point gets the plain failure code.
+    guard CompressCommand.exitCode(for: error) == .failure else { CompressCommand.exit(withError: error) }
     var text = "error: \(message)\n"
     if let hint { text += "hint: \(hint)\n" }
     FileHandle.standardError.write(Data(text.utf8))

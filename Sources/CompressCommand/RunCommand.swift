@@ -119,7 +119,8 @@ extension Compressor.Plan {
       let count = linear.rows * linear.columns
       table.rows.append([
         linear.name, "\(linear.rows)×\(linear.columns)", linear.scheme,
-        (Double(linear.storedBits) / Double(count)).rounded(toPlaces: 3), ByteCount.text(count * 2), ByteCount.text(linear.storedBits / 8),
+        (Double(linear.storedBits) / Double(count)).rounded(toPlaces: 3), ByteCount.text(linear.sourceBits / 8),
+        ByteCount.text(linear.storedBits / 8),
       ])
     }
     return """

@@ -44,6 +44,7 @@ public struct Compressor: Sendable {
     public let calibration: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
+    let config: ModelConfig
     let calibrationFile: String?
     let shardLimit: Int
     let remarks: [String]
@@ -94,6 +95,7 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount, format: format,
+      config: checkpoint.config,
       calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
   }
 
@@ -101,7 +103,13 @@ public struct Compressor: Sendable {
   public func preflight(_ plan: Plan) async throws {
     let options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
     let sink = CheckpointSink(format: plan.format, writer: nil)
-    _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: [.embedding, .decoder(index: 0)], into: sink)
+    // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
+    let head = plan.model.description.head.map { name in
+      recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
+    }
+    let kinds: [Block.Kind] = [.embedding, .decoder(index: 0)] + (head == true ? [.head] : [])
+    _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink)
+    _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written.

@@ -105,6 +105,11 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     json["quantization_config"] = nil
     guard modules.contains(where: { $0.scheme != nil }) else { return json }
     let tied = json["tie_word_embeddings"]?.bool == true && !modules.contains { $0.name == "lm_head" }
+    if tied, let embedding = modules.first(where: { $0.isEmbedding && $0.scheme != nil }) {
+      throw .cannotStore(
+        module: embedding.name, format: Self.name,
+        reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
+    }
     json["quantization_config"] = CompressedTensorsConfiguration.json(for: modules, ignoring: tied ? ["lm_head"] : [])
     return json
   }

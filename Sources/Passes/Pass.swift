@@ -1,4 +1,5 @@
 public import Models
+public import Tensors
 
 /// One transformation, applied to one block at a time. A pass is a value: its stored properties are its options.
 ///
@@ -53,15 +54,24 @@ public struct PlannedLinear: Sendable, Equatable {
   public let rows: Int
   public let columns: Int
   public let isEnd: Bool
+  /// What the checkpoint stores its numbers, and so its scales, as.
+  public let storageType: DType
+  /// Bits it takes in the checkpoint that is read.
+  public let sourceBits: Int
   /// In words, such as `int4 g128`.
   public var scheme: String
   public var storedBits: Int
 
-  public init(name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int) {
+  /// A linear as it is before any pass: it will take the bits it takes now.
+  public init(
+    name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int, storageType: DType = .bfloat16
+  ) {
     self.name = name
     self.rows = rows
     self.columns = columns
     self.isEnd = isEnd
+    self.storageType = storageType
+    sourceBits = storedBits
     self.scheme = scheme
     self.storedBits = storedBits
   }

@@ -14,7 +14,8 @@ extension Pipeline {
         linears.append(
           PlannedLinear(
             name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, isEnd: block.description == nil,
-            scheme: block[name].storageType.rawValue, storedBits: weight.storedBits))
+            scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
+            storageType: block[name].storageType))
       }
     }
     for pass in passes {

@@ -1,5 +1,6 @@
 import Models
 public import Passes
+import Tensors
 
 /// Columns of a row that share a scale, as recipes spell it: a number, or `channel` for the whole row.
 public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral {
@@ -99,7 +100,8 @@ extension IntegerQuantizer {
     }
     var planned = linear
     let groups = linear.rows * (linear.columns / size)
-    planned.storedBits = linear.rows * linear.columns * scheme.bits + groups * (16 + (scheme.symmetric ? 0 : scheme.bits))
+    planned.storedBits =
+      linear.rows * linear.columns * scheme.bits + groups * (linear.storageType.bitCount + (scheme.symmetric ? 0 : scheme.bits))
     planned.scheme = scheme.label
     return planned
   }

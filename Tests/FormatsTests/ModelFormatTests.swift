@@ -48,6 +48,28 @@ struct ModelFormatTests {
     }
   }
 
+  @Test(arguments: [false, true]) func anEmbeddingIsPackedOnlyWhereTheHeadIsNotTiedToIt(_ tied: Bool) throws {
+    let json = TinyModel.config.replacing("\"tie_word_embeddings\":false", with: "\"tie_word_embeddings\":\(tied)")
+    let original = try TinyModel.checkpoint(json)
+    let model = try Model(original)
+    let format = CompressedTensorsFormat()
+    let modules = try model.kinds.flatMap { kind in
+      var block = try model.block(kind)
+      if kind == .embedding {
+        let scheme = QuantizationScheme(bits: 8, granularity: .channel, scaleType: .float32)
+        for name in block.linears.keys { block[name].weight = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme) }
+      }
+      return format.modules(of: block)
+    }
+    if tied {
+      let error = #expect(throws: FormatError.self) { try format.configuration(of: modules, in: original.config) }
+      #expect(error?.description.contains("model.embed_tokens") == true)
+    } else {
+      let written = try format.configuration(of: modules, in: original.config)
+      #expect(written["quantization_config"]?["config_groups"]?["group_0"]?["targets"] == .array([.string("model.embed_tokens")]))
+    }
+  }
+
   @Test func plainModelsKeepEveryByte() throws {
     let original = try TinyModel.checkpoint(dtype: .float16)
     let model = try Model(original)

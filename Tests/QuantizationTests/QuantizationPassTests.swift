@@ -79,6 +79,17 @@ struct QuantizationPassTests {
     #expect(throws: InvalidOption.self) { try rounding.validate() }
   }
 
+  @Test(arguments: [DType.bfloat16, .float16, .float32]) func plansCountWhatIsStored(_ type: DType) throws {
+    let model = try TinyModel.model(TinyModel.config, dtype: type)
+    let pass = RoundToNearest.rtn(bits: 4, groupSize: 16, symmetric: false)
+    for linear in try Pipeline([pass]).plan(for: model) where !linear.isEnd {
+      let weight = Matrix.random(rows: linear.rows, columns: linear.columns, key: linear.name)
+      let scheme = QuantizationScheme(bits: 4, granularity: .group(16), symmetric: false, scaleType: type)
+      #expect(linear.storedBits == RoundToNearest.quantize(weight, scheme: scheme).storedBits)
+      #expect(linear.sourceBits == linear.rows * linear.columns * type.bitCount)
+    }
+  }
+
   @Test func groupsThatDoNotDivideAreRefused() async throws {
     let linear = PlannedLinear(name: "model.layers.0.mlp.up_proj", rows: 8, columns: 32, isEnd: false, scheme: "bf16", storedBits: 4096)
     let pass = GPTQ.gptq(bits: 4, groupSize: 24)
