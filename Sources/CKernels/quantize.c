@@ -39,6 +39,21 @@ VARIANTS(
     void, compress_dequantize, (const uint8_t *codes, float scale, float zero, float *out, size_t count),
     (codes, scale, zero, out, count))
 
+BODY void compress_dequantize_biased_body(const uint8_t *codes, float scale, float bias, float *out, size_t count) {
+#pragma clang fp contract(off)
+  for (size_t i = 0; i < count; i++) out[i] = scale * (float)codes[i] + bias;
+}
+VARIANTS(
+    void, compress_dequantize_biased, (const uint8_t *codes, float scale, float bias, float *out, size_t count),
+    (codes, scale, bias, out, count))
+
+BODY void compress_round_to_grid_body(const float *w, float scale, float zero, float top, float *out, size_t count) {
+  for (size_t i = 0; i < count; i++) out[i] = scale * (code(w[i], scale, zero, top) - zero);
+}
+VARIANTS(
+    void, compress_round_to_grid, (const float *w, float scale, float zero, float top, float *out, size_t count),
+    (w, scale, zero, top, out, count))
+
 BODY float quantization_error(
     const float *w, const float *importance, int weighted, float scale, float zero, float top, size_t count) {
   float lane[16] = {0};

@@ -2,7 +2,7 @@ public import CheckpointIO
 public import Foundation
 public import Models
 public import StrictJSON
-public import Tensors
+import Tensors
 
 /// How weights are spelled in a checkpoint: the names, the packing, and what `config.json` says of them.
 public protocol CheckpointFormat: Sendable {
@@ -11,11 +11,13 @@ public protocol CheckpointFormat: Sendable {
   static var summary: String { get }
   init()
 
-  /// The tensors that store the weight of `module`.
+  /// The tensors that store a linear under the name of its module; its bias excepted.
   ///
-  /// - Parameter storageType: what dense numbers are stored as in this checkpoint.
-  /// - Throws: `FormatError.cannotStore` for a weight this format has no spelling for.
-  func encode(_ weight: any Weight, module: String, storageType: DType) throws(FormatError) -> [NamedTensor]
+  /// - Throws: `FormatError.cannotStore` for a weight, or a quantized input, that this format has no spelling for.
+  func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor]
+
+  /// All tensors of a block; by default its linears one by one, biases and norms as they came.
+  func encode(_ block: Block) throws(FormatError) -> [NamedTensor]
 
   /// What reads the weights of a checkpoint whose configuration is in this format; `nil` for all others.
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
@@ -37,12 +39,20 @@ public struct StoredModule: Sendable, Equatable {
   public var name: String
   /// `nil` where the weight is stored dense.
   public var scheme: QuantizationScheme?
+  /// How its input is quantized.
+  public var input: InputQuantization?
   public var isEmbedding: Bool
+  /// For one linear of every decoder block: how the block's keys and values are cached.
+  public var cache: CacheQuantization?
 
-  public init(name: String, scheme: QuantizationScheme?, isEmbedding: Bool = false) {
+  public init(
+    name: String, scheme: QuantizationScheme?, input: InputQuantization? = nil, isEmbedding: Bool = false, cache: CacheQuantization? = nil
+  ) {
     self.name = name
     self.scheme = scheme
+    self.input = input
     self.isEmbedding = isEmbedding
+    self.cache = cache
   }
 }
 
@@ -60,37 +70,55 @@ extension FormatError: CustomStringConvertible {
 }
 
 extension CheckpointFormat {
-  /// All tensors of a block: weights as this format spells them, biases and norms as they came.
   public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
+    if block.cache != nil {
+      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
+    }
+    return try encodeLinears(of: block) + norms(of: block)
+  }
+
+  /// Linears one by one as the format spells them, and their biases.
+  func encodeLinears(of block: Block) throws(FormatError) -> [NamedTensor] {
     var tensors: [NamedTensor] = []
     for name in block.inputGroups.flatMap(\.linears) {
       let (linear, module) = (block[name], block.fullName(of: name))
-      tensors += try encode(linear.weight, module: module, storageType: linear.storageType)
+      tensors += try encode(linear, module: module)
       if let bias = linear.bias {
         tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: linear.storageType)))
       }
     }
-    for (name, norm) in block.norms.sorted(by: { $0.key < $1.key }) {
-      let module = block.kind == .head ? name : block.prefix + name
-      tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(norm, shape: [norm.count], dtype: block.storageType)))
-    }
     return tensors
+  }
+
+  func norms(of block: Block) -> [NamedTensor] {
+    block.norms.sorted { $0.key < $1.key }.map { name, norm in
+      let module = block.kind == .head ? name : block.prefix + name
+      return NamedTensor(name: module + ".weight", tensor: Tensor(norm, shape: [norm.count], dtype: block.storageType))
+    }
+  }
+
+  /// - Throws: for what the runtimes of most formats have no notion of: quantized inputs, and a cache with scales.
+  func refuseRuntimeQuantization(of linear: Linear, module: String) throws(FormatError) {
+    if let input = linear.inputQuantization {
+      throw .cannotStore(module: module, format: Self.name, reason: "its input is quantized (\(input)), which this format cannot say")
+    }
   }
 
   /// What `encode(_:)` will be asked to describe later.
   public func modules(of block: Block) -> [StoredModule] {
-    block.inputGroups.flatMap(\.linears).map { name in
+    block.inputGroups.flatMap(\.linears).enumerated().map { index, name in
       StoredModule(
-        name: block.fullName(of: name), scheme: (block[name].weight as? QuantizedMatrix)?.scheme, isEmbedding: block.kind == .embedding)
+        name: block.fullName(of: name), scheme: (block[name].weight as? QuantizedMatrix)?.scheme, input: block[name].inputQuantization,
+        isEmbedding: block.kind == .embedding, cache: index == 0 ? block.cache : nil)
     }
   }
 
   /// The tensor of a dense weight, under its plain name.
-  func plain(_ weight: any Weight, module: String, storageType: DType) -> NamedTensor {
-    if let stored = weight as? StoredWeight { return NamedTensor(name: module + ".weight", tensor: stored.tensor) }
-    let dense = weight.dense()
+  func plain(_ linear: Linear, module: String) -> NamedTensor {
+    if let stored = linear.weight as? StoredWeight { return NamedTensor(name: module + ".weight", tensor: stored.tensor) }
+    let dense = linear.weight.dense()
     return NamedTensor(
-      name: module + ".weight", tensor: Tensor(dense.elements, shape: [dense.rows, dense.columns], dtype: storageType))
+      name: module + ".weight", tensor: Tensor(dense.elements, shape: [dense.rows, dense.columns], dtype: linear.storageType))
   }
 }
 
@@ -117,15 +145,13 @@ extension Model {
   public init(
     _ checkpoint: Checkpoint, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard
   ) throws(CheckpointError) {
-    var readers: [WeightReader] = []
-    for format in formats.formats {
-      if let reader = try format.reader(for: checkpoint.config) { readers.append(reader) }
-    }
-    if readers.isEmpty, let quantization = checkpoint.config.json["quantization_config"], !quantization.isNull {
+    var reader: WeightReader?
+    for format in formats.formats where reader == nil { reader = try format.reader(for: checkpoint.config) }
+    if reader == nil, let quantization = checkpoint.config.json["quantization_config"], !quantization.isNull {
       throw .unsupportedOption(
         option: "quantization_config.quant_method", value: quantization["quant_method"]?.string ?? "(missing)",
         reason: "none of \(formats.names.joined(separator: ", ")) reads it")
     }
-    try self.init(checkpoint, description: try architectures.describe(checkpoint.config), readers: readers)
+    try self.init(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
   }
 }

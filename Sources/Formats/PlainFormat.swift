@@ -1,7 +1,6 @@
 public import CheckpointIO
 public import Models
 public import StrictJSON
-public import Tensors
 
 /// Ordinary safetensors: every weight dense, in the type the checkpoint came in. What any runtime loads.
 public struct PlainFormat: CheckpointFormat {
@@ -9,8 +8,9 @@ public struct PlainFormat: CheckpointFormat {
   public static let summary = "plain dense weights; quantized ones are written as the numbers they stand for"
   public init() {}
 
-  public func encode(_ weight: any Weight, module: String, storageType: DType) throws(FormatError) -> [NamedTensor] {
-    [plain(weight, module: module, storageType: storageType)]
+  public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
+    try refuseRuntimeQuantization(of: linear, module: module)
+    return [plain(linear, module: module)]
   }
 
   /// Plain weights need no reader.

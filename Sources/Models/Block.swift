@@ -23,19 +23,22 @@ public struct Block: Sendable {
   public var linears: [LinearName: Linear]
   /// Weights of the norms, by their names inside the block; the head has one, under its name in the whole model.
   public var norms: [String: [Float]]
+  /// How the block's keys and values are stored while a runtime generates; `nil` for as they are.
+  public var cache: CacheQuantization?
   public var normEpsilon: Float
   /// What the checkpoint stores the norms as.
   public let storageType: DType
 
   public init(
     kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
-    normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
+    cache: CacheQuantization? = nil, normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
   ) {
     self.kind = kind
     self.description = description
     self.prefix = prefix
     self.linears = linears
     self.norms = norms
+    self.cache = cache
     self.normEpsilon = normEpsilon
     self.storageType = storageType
   }

@@ -12,15 +12,20 @@ public struct LinearName: RawRepresentable, Hashable, Sendable, Codable, Express
 public struct Linear: Sendable {
   public var weight: any Weight { didSet { revision = Revision() } }
   public var bias: [Float]? { didSet { revision = Revision() } }
+  /// How a runtime quantizes what this layer reads before it multiplies; `nil` where it does not.
+  public var inputQuantization: InputQuantization? { didSet { revision = Revision() } }
   /// Changes whenever the layer does: how calibration knows which of its cached activations still hold.
   package private(set) var revision = Revision()
 
   /// What the checkpoint stores its numbers as: dense results are written so, scales are rounded so.
   public let storageType: DType
 
-  public init(weight: any Weight, bias: [Float]? = nil, storageType: DType = .bfloat16) {
+  public init(
+    weight: any Weight, bias: [Float]? = nil, storageType: DType = .bfloat16, inputQuantization: InputQuantization? = nil
+  ) {
     self.weight = weight
     self.bias = bias
+    self.inputQuantization = inputQuantization
     self.storageType = storageType
   }
 

@@ -34,15 +34,12 @@ public struct Model: Sendable {
   package func outline(_ kind: Block.Kind) throws -> Block { try load(kind) }
 }
 
-/// Reads the weight of a module in some format; `nil` where that format has no such weight.
-public typealias WeightReader = @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> (any Weight)?
-
 extension Model {
   /// Checks that every tensor the description names exists with the right shape; reads headers only.
   ///
-  /// - Parameter readers: tried in turn for every weight; a plain `.weight` tensor is what remains.
+  /// - Parameter reader: of the format the checkpoint is compressed in; `nil` where all weights are plain.
   /// - Throws: `CheckpointError` for the first tensor that is missing or does not fit.
-  public init(_ checkpoint: Checkpoint, description: ModelDescription, readers: [WeightReader] = []) throws(CheckpointError) {
+  public init(_ checkpoint: Checkpoint, description: ModelDescription, reader: WeightReader? = nil) throws(CheckpointError) {
     let source = checkpoint.tensors
     var description = description
     var remarks: [String] = []
@@ -54,7 +51,7 @@ extension Model {
         remarks.append("tie_word_embeddings is true, but lm_head.weight differs from the embedding: read as untied")
       }
     }
-    let loader = BlockLoader(source: source, description: description, readers: readers)
+    let loader = BlockLoader(source: source, description: description, reader: reader)
     try loader.verify()
     self.description = description
     self.remarks = remarks
@@ -68,7 +65,7 @@ extension Model {
 private struct BlockLoader: Sendable {
   let source: any TensorSource
   let description: ModelDescription
-  let readers: [WeightReader]
+  let reader: WeightReader?
 
   func block(_ kind: Block.Kind) throws(CheckpointError) -> Block {
     switch kind {
@@ -97,7 +94,8 @@ private struct BlockLoader: Sendable {
       var norms: [String: [Float]] = [:]
       for (name, size) in block.normSizes { norms[name] = try vector(block.prefix + name + ".weight", count: size) }
       return Block(
-        kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms, normEpsilon: block.normEpsilon,
+        kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms,
+        cache: try reader?.cache(block.prefix + "self_attn", source), normEpsilon: block.normEpsilon,
         storageType: storageType(of: block.prefix + BlockDescription.attentionNorm))
     }
   }
@@ -117,11 +115,9 @@ private struct BlockLoader: Sendable {
   }
 
   private func verify(_ module: String, rows: Int, columns: Int) throws(CheckpointError) {
-    guard let info = source.info(module + ".weight") else {
-      // A compressed weight goes by other names; its reader checks the shape when it decodes it.
-      if !readers.isEmpty, source.names.contains(where: { $0.hasPrefix(module + ".weight_") }) { return }
-      throw .missingTensor(name: module + ".weight")
-    }
+    // A compressed weight has other names or shapes; its reader checks them when it decodes it.
+    if let reader, reader.holds(module, source) { return }
+    guard let info = source.info(module + ".weight") else { throw .missingTensor(name: module + ".weight") }
     guard info.shape == [rows, columns] else {
       throw .wrongShape(tensor: module + ".weight", expected: [rows, columns], found: info.shape)
     }
@@ -150,13 +146,14 @@ private struct BlockLoader: Sendable {
 
   private func linear(_ module: String, rows: Int, columns: Int, bias: Bool) throws(CheckpointError) -> Linear {
     let bias = bias ? try vector(module + ".bias", count: rows) : nil
-    for reader in readers {
-      if let weight = try reader(module, source) {
-        guard weight.rows == rows, weight.columns == columns else {
-          throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
-        }
-        return Linear(weight: weight, bias: bias, storageType: (weight as? QuantizedMatrix)?.scheme.scaleType ?? .bfloat16)
+    if let reader, reader.holds(module, source) {
+      let weight = try reader.weight(module, source)
+      guard weight.rows == rows, weight.columns == columns else {
+        throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
       }
+      let scaleType = (weight as? QuantizedMatrix)?.scheme.scaleType
+      let storageType = [.bfloat16, .float16, .float32].contains(scaleType) ? scaleType! : storageType(of: description.finalNorm)
+      return Linear(weight: weight, bias: bias, storageType: storageType, inputQuantization: try reader.input(module, source))
     }
     let name = module + ".weight"
     let tensor = try source.tensor(name)
@@ -172,7 +169,7 @@ private struct BlockLoader: Sendable {
       if let stored = linear.weight as? StoredWeight {
         damaged = stored.holdsNonfinite
       } else if let quantized = linear.weight as? QuantizedMatrix {
-        damaged = quantized.scales.elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
+        damaged = quantized.holdsNonfinite
       } else {
         damaged = linear.weight.dense().elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
       }
@@ -190,10 +187,12 @@ private struct BlockLoader: Sendable {
         if shape.bias { exact.insert(block.prefix + name.rawValue + ".bias") }
       }
       exact.formUnion(block.normSizes.map { block.prefix + $0.name + ".weight" })
+      if reader != nil { exact.formUnion(["k_scale", "v_scale"].map { "\(block.prefix)self_attn.\($0)" }) }
     }
+    let components = (reader?.components ?? []).union(["weight"])
     return source.names.filter { name in
       let parts = name.split(separator: ".")
-      let isWeight = parts.last == "weight" || parts.last?.hasPrefix("weight_") == true
+      let isWeight = components.contains(parts.last.map(String.init) ?? "")
       return !(isWeight && weights.contains(parts.dropLast().joined(separator: "."))) && !exact.contains(name)
         && !name.hasSuffix(".rotary_emb.inv_freq")
     }

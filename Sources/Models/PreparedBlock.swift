@@ -19,6 +19,8 @@ public struct PreparedBlock: Sendable {
   private let norms: [String: [Float]]
   private let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
+  private let inputQuantizations: [LinearName: InputQuantization]
+  private let cache: CacheQuantization?
   private let rotary: RotaryTable
 
   /// Expands the weights that the given stages need.
@@ -35,15 +37,29 @@ public struct PreparedBlock: Sendable {
     norms = block.norms
     weights = Dictionary(uniqueKeysWithValues: needed.map { ($0, block[$0].weight.dense()) })
     biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
+    inputQuantizations = Dictionary(
+      uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
+    cache = block.cache
     rotary = RotaryTable(description.attention.rotary, headSize: description.attention.headSize, positions: positions)
   }
 
-  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix {
-    guard let weight = weights[name] else { preconditionFailure("\(name) was not prepared") }
-    var output = input.times(transposed: weight)
-    if let bias = biases[name] { output.add(row: bias) }
-    return output
+  /// The outputs of linears that read the same input, which is quantized once for all that agree on how.
+  private func apply(_ names: LinearName..., to input: Matrix) -> [Matrix] {
+    var quantized: [InputQuantization: Matrix] = [:]
+    return names.map { name in
+      guard let weight = weights[name] else { preconditionFailure("\(name) was not prepared") }
+      var seen = input
+      if let quantization = inputQuantizations[name] {
+        seen = quantized[quantization] ?? quantization.rounded(input)
+        quantized[quantization] = seen
+      }
+      var output = seen.times(transposed: weight)
+      if let bias = biases[name] { output.add(row: bias) }
+      return output
+    }
   }
+
+  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix { apply(name, to: input)[0] }
 
   private func normalize(_ states: Matrix, by name: String) -> Matrix {
     states.rmsNormalized(weight: norms[name]!, epsilon: description.normEpsilon)
@@ -79,8 +95,9 @@ public struct PreparedBlock: Sendable {
       state.residual.add(apply("self_attn.o_proj", input))
       state.input = normalize(state.residual, by: BlockDescription.feedForwardNorm)
     case 2:
-      var gate = apply("mlp.gate_proj", input)
-      let up = apply("mlp.up_proj", input)
+      let outputs = apply("mlp.gate_proj", "mlp.up_proj", to: input)
+      var gate = outputs[0]
+      let up = outputs[1]
       switch description.feedForward.activation {
       case .silu: gate.siluGate(up)
       case .geluTanh: gate.geluTanhGate(up)
@@ -94,17 +111,27 @@ public struct PreparedBlock: Sendable {
   }
 
   private func attention(_ input: Matrix) -> Matrix {
+    var (queries, keys, values) = attentionInputs(input)
+    if let cache {
+      cache.key.round(&keys)
+      cache.value.round(&values)
+    }
+    return description.attention.attend(queries: queries, keys: keys, values: values)
+  }
+
+  /// Queries, keys and values as attention and its cache see them, for the input of the first group.
+  package func attentionInputs(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
-    var queries = apply("self_attn.q_proj", input)
-    var keys = apply("self_attn.k_proj", input)
-    let values = apply("self_attn.v_proj", input)
+    let outputs = apply("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", to: input)
+    var queries = outputs[0]
+    var keys = outputs[1]
     if attention.normalizesQueriesAndKeys {
       queries = normalizeHeads(queries, by: "self_attn.q_norm")
       keys = normalizeHeads(keys, by: "self_attn.k_norm")
     }
     rotary.rotate(&queries, heads: attention.heads)
     rotary.rotate(&keys, heads: attention.keyValueHeads)
-    return attention.attend(queries: queries, keys: keys, values: values)
+    return (queries, keys, outputs[2])
   }
 
   /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.

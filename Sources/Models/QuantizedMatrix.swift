@@ -1,92 +1,89 @@
 public import Tensors
 
-/// How real numbers become codes: the grid, and which numbers share a scale.
-public struct QuantizationScheme: Sendable, Codable, Hashable {
-  /// The elements of a row that share a scale and a zero point.
-  public enum Granularity: Sendable, Codable, Hashable {
-    /// All of the row.
-    case channel
-    /// Runs of this many columns.
-    case group(Int)
-  }
-
-  /// Bits of a code, 2 to 8.
-  public var bits: Int
-  public var granularity: Granularity
-  /// Whether the zero point is fixed at 2^(bits − 1) and not stored.
-  public var symmetric: Bool
-  /// What scales are rounded to before anything is quantized with them.
-  public var scaleType: DType
-
-  public init(bits: Int = 4, granularity: Granularity = .group(128), symmetric: Bool = true, scaleType: DType = .bfloat16) {
-    self.bits = bits
-    self.granularity = granularity
-    self.symmetric = symmetric
-    self.scaleType = scaleType
-  }
-
-  /// Columns that share a scale in a row of `columns`.
-  public func groupSize(columns: Int) -> Int {
-    switch granularity {
-    case .channel: columns
-    case .group(let size): size
-    }
-  }
-
-  /// The largest code.
-  public var top: Float { Float((1 << bits) - 1) }
-  /// The code of zero where `symmetric`.
-  public var middle: Float { Float(1 << (bits - 1)) }
-}
-
-/// Codes with their scales: ŵ = scale · (code − zero point).
+/// Codes with their scales: ŵ = scale · (code − zero point), or scale · code + bias, or scale · value of a float code.
 public struct QuantizedMatrix: Weight, Equatable {
   public let scheme: QuantizationScheme
   public let rows: Int
   public let columns: Int
   /// One unsigned code per element, row-major and never packed: packing is the business of a format.
   public let codes: [UInt8]
-  /// [rows × groups], already rounded to `scheme.scaleType`.
+  /// One per group, [`scheme.scaleShape`], already rounded to `scheme.scaleType`.
   public let scales: Matrix
-  /// [rows × groups] of whole numbers between 0 and `scheme.top`; `nil` where symmetric.
+  /// Like `scales`: whole numbers between 0 and `scheme.top`, or biases where the zero point is real; `nil` where symmetric.
   public let zeroPoints: Matrix?
+  /// What scales are divided by before they are used; `nil` where the scheme has no such number.
+  public let globalScale: Float?
+  /// The group of every column where groups are not runs of columns, as GPTQ's activation order without static groups leaves them.
+  public let columnGroups: [Int32]?
 
-  public init(scheme: QuantizationScheme, rows: Int, columns: Int, codes: [UInt8], scales: Matrix, zeroPoints: Matrix?) {
-    let size = scheme.groupSize(columns: columns)
-    precondition(size > 0 && columns % size == 0, "groups of \(size) do not divide \(columns) columns")
+  public init(
+    scheme: QuantizationScheme, rows: Int, columns: Int, codes: [UInt8], scales: Matrix, zeroPoints: Matrix?, globalScale: Float? = nil,
+    columnGroups: [Int32]? = nil
+  ) {
+    let shape = scheme.scaleShape(rows: rows, columns: columns)
+    precondition(scheme.fits(columns: columns), "groups of \(scheme.groupSize(columns: columns)) do not divide \(columns) columns")
     precondition(codes.count == rows * columns, "codes do not fill the shape")
-    precondition(scales.rows == rows && scales.columns == columns / size, "one scale per row and group is needed")
+    precondition(scales.rows == shape.rows && scales.columns == shape.columns, "one scale per group is needed")
     precondition(scheme.symmetric == (zeroPoints == nil), "zero points belong to asymmetric schemes")
+    precondition(scheme.hasGlobalScale == (globalScale != nil), "a global scale belongs to E4M3 scales")
     self.scheme = scheme
     self.rows = rows
     self.columns = columns
     self.codes = codes
     self.scales = scales
     self.zeroPoints = zeroPoints
+    self.globalScale = globalScale
+    self.columnGroups = columnGroups
   }
 
   public var groupSize: Int { scheme.groupSize(columns: columns) }
 
-  public var storedBits: Int {
-    let groups = rows * scales.columns
-    return rows * columns * scheme.bits + groups * scheme.scaleType.bitCount + (scheme.symmetric ? 0 : groups * scheme.bits)
-  }
+  public var storedBits: Int { scheme.storedBits(rows: rows, columns: columns) + (columnGroups?.count ?? 0) * 32 }
 
   public func dense() -> Matrix {
-    var matrix = Matrix(rows: rows, columns: columns)
-    let (size, groups, columns) = (groupSize, scales.columns, columns)
-    matrix.updateRows { row, elements in
-      elements.withUnsafeMutableBufferPointer { out in
-        codes.withUnsafeBufferPointer { codes in
-          for group in 0..<groups {
-            let start = row * columns + group * size
-            Kernel.dequantize(
-              UnsafeBufferPointer(rebasing: codes[start..<start + size]), scale: scales[row, group],
-              zero: zeroPoints?[row, group] ?? scheme.middle, into: out.baseAddress! + group * size)
-          }
+    Matrix(rows: rows, columns: columns) { out in
+      nonisolated(unsafe) let out = out
+      Parallel.forEach(rows) { row in copy(row: row, into: out.baseAddress! + row * columns) }
+    }
+  }
+
+  /// One row of `dense()`.
+  package func dense(row: Int) -> [Float] {
+    [Float](unsafeUninitializedCapacity: columns) { out, count in
+      copy(row: row, into: out.baseAddress!)
+      count = columns
+    }
+  }
+
+  private func copy(row: Int, into out: UnsafeMutablePointer<Float>) {
+    let scaleRow = row / max(1, scheme.groupHeight(rows: rows))
+    if let columnGroups {
+      for column in 0..<columns {
+        let group = Int(columnGroups[column])
+        out[column] = scales[scaleRow, group] * (Float(codes[row * columns + column]) - (zeroPoints?[scaleRow, group] ?? scheme.middle))
+      }
+      return
+    }
+    let size = groupSize
+    codes.withUnsafeBufferPointer { codes in
+      for group in 0..<scales.columns {
+        let start = row * columns + group * size
+        let part = UnsafeBufferPointer(rebasing: codes[start..<min(start + size, (row + 1) * columns)])
+        let (scale, to) = (scales[scaleRow, group], out + group * size)
+        switch (scheme.grid, scheme.zeroPoint) {
+        case (.float, _): scheme.miniFloat.decode(part, scale: globalScale.map { scale / $0 } ?? scale, into: to)
+        case (.integer, .real): Kernel.dequantize(part, scale: scale, bias: zeroPoints![scaleRow, group], into: to)
+        case (.integer, _): Kernel.dequantize(part, scale: scale, zero: zeroPoints?[scaleRow, group] ?? scheme.middle, into: to)
         }
       }
     }
-    return matrix
+  }
+
+  /// Whether a code or a scale stands for no finite number.
+  package var holdsNonfinite: Bool {
+    if scales.elements.withUnsafeBufferPointer(Kernel.hasNonfinite) { return true }
+    if let zeroPoints, zeroPoints.elements.withUnsafeBufferPointer(Kernel.hasNonfinite) { return true }
+    if let globalScale, !globalScale.isFinite || globalScale == 0 { return true }
+    return scheme.grid == .float && scheme.bits == 8 && codes.contains { $0 & 0x7F == 0x7F }
   }
 }

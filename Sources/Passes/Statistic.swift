@@ -51,6 +51,22 @@ public struct InputNorm: Statistic, Equatable {
   public mutating func merge(_ other: InputNorm) { for i in squares.indices { squares[i] += other.squares[i] } }
 }
 
+/// |x| of every input feature, at its largest: what SmoothQuant scales by, and what static input scales come from.
+public struct InputMaximum: Statistic, Equatable {
+  public private(set) var values: [Float]
+
+  public init(features: Int) { values = Array(repeating: 0, count: features) }
+
+  public var amax: Float { values.max() ?? 0 }
+
+  public mutating func update(_ input: Matrix) {
+    let input = input.withoutNonfiniteRows()
+    for row in 0..<input.rows { for i in values.indices { values[i] = max(values[i], abs(input[row, i])) } }
+  }
+
+  public mutating func merge(_ other: InputMaximum) { for i in values.indices { values[i] = max(values[i], other.values[i]) } }
+}
+
 extension Matrix {
   fileprivate func withoutNonfiniteRows() -> Matrix {
     guard elements.withUnsafeBufferPointer(Kernel.hasNonfinite) else { return self }

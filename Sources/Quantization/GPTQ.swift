@@ -8,7 +8,7 @@ import Tensors
 /// implementation: the LDL form of the update (one factorization, no inverse; the codes are the same), inputs that the calibration data
 /// never activates are rounded instead of zeroed, the damping is relative to the mean over live inputs, and it rises in stated steps before
 /// a layer falls back to rounding.
-public struct GPTQ: IntegerQuantizer {
+public struct GPTQ: WeightQuantizer {
   public static let name = "gptq"
   public static let summary = "GPTQ: quantize columns in turn, correcting the rest by the calibration data"
 
@@ -22,9 +22,11 @@ public struct GPTQ: IntegerQuantizer {
     case natural
   }
 
-  public var bits = 4
-  public var groupSize: GroupSize = 128
+  public var numbers = NumberFormat.int
+  public var bits: Int?
+  public var groupSize: GroupSize?
   public var symmetric = true
+  public var zeroPoint = ZeroPointKind.integer
   public var scales = ScaleChoice.clip
   public var order = Order.activation
   /// Whether scales are always fixed from the original weights, whatever the order.
@@ -35,15 +37,15 @@ public struct GPTQ: IntegerQuantizer {
   public var damping = 0.01
   /// Columns between two updates of all that follow; any number gives the same codes up to rounding.
   public var blockSize = 128
+  public var activations = InputFormat.none
   public var layers = LayerSelector()
   public var overrides: [QuantizationOverride] = []
 
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case bits, groupSize = "group_size", symmetric, scales, order, staticGroups = "static_groups", refit, damping, blockSize = "block_size",
-      layers,
-      overrides
+    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit,
+      damping, blockSize = "block_size", activations, layers, overrides
   }
 
   public func validate() throws(InvalidOption) {
@@ -70,12 +72,14 @@ public struct GPTQ: IntegerQuantizer {
         }
         continue
       }
+      let global = globalScale(of: group, in: block)
       var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
       for name in group.linears {
         let linear = block[name]
-        var scheme = scheme(of: block.fullName(of: name), isEnd: block.description == nil)
-        scheme.scaleType = linear.storageType
-        try block.check(scheme, fits: name)
+        let scheme = try storedScheme(of: name, in: block)
+        if case .block(_, let width) = scheme.granularity, linear.weight.columns % width != 0 {
+          throw InvalidOption("group_size", "tiles of \(width) columns do not divide \(block.fullName(of: name)); round it with rtn")
+        }
         // The order of columns may depend on the groups, and the factorization on the order.
         let key = order == .group ? scheme.granularity : .channel
         let solver =
@@ -87,7 +91,8 @@ public struct GPTQ: IntegerQuantizer {
         case .failure(let failure): try round(name, of: &block, context, because: failure.description)
         case .success(let solver):
           let (quantized, loss) = solver.quantize(
-            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize)
+            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize,
+            globalScale: global)
           block[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
@@ -95,22 +100,20 @@ public struct GPTQ: IntegerQuantizer {
           ]
           if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
           if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }
-          context.record(name, in: block, metrics, scheme: scheme.label)
+          context.record(name, in: block, metrics, scheme: scheme.description)
           if solver.damping > damping {
             try context.recordFallback(
               name, in: block, "the Hessian was not positive definite: damping raised from \(damping) to \(solver.damping)")
           }
         }
       }
+      try quantizeInputs(of: group, in: &block, context)
     }
   }
 
   private func round(_ name: LinearName, of block: inout Block, _ context: PassContext, because reason: String) throws {
-    let linear = block[name]
-    var scheme = scheme(of: block.fullName(of: name), isEnd: block.description == nil)
-    scheme.scaleType = linear.storageType
-    try block.check(scheme, fits: name)
-    let weight = linear.weight.dense()
+    let scheme = try storedScheme(of: name, in: block)
+    let weight = block[name].weight.dense()
     let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales)
     block[name].weight = quantized
     context.record(
@@ -118,7 +121,7 @@ public struct GPTQ: IntegerQuantizer {
       [
         "bits_per_weight": quantized.bitsPerWeight,
         "relative_weight_error": RoundToNearest.relativeError(of: quantized, against: weight),
-      ], scheme: scheme.label)
+      ], scheme: scheme.description)
     try context.recordFallback(name, in: block, reason)
   }
 }

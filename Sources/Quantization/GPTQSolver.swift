@@ -71,12 +71,19 @@ public struct GPTQSolver: Sendable {
   /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
   public func quantize(
     _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
-    blockSize: Int = 128
+    blockSize: Int = 128, globalScale: Float? = nil
   ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
     precondition(weight.columns == order.count, "the weight has \(weight.columns) inputs, the Hessian \(order.count)")
     let size = scheme.groupSize(columns: weight.columns)
+    precondition(weight.columns % size == 0, "tiles that are cut off have no scale of their own in a solve")
     let groups = weight.columns / size
-    let fixed = staticGroups || columnOrder == .activation
+    let search = ScaleSearch(
+      scheme: scheme, choice: choice,
+      globalScale: scheme.hasGlobalScale ? globalScale ?? ScaleSearch.globalScale(amax: weight.amax) : nil)
+    // Rows of one strip cannot choose for the rows of another.
+    let shared = scheme.groupHeight(rows: weight.rows) > 1
+    let preset = shared ? RoundToNearest.quantize(weight, scheme: scheme, scales: choice, importance: importance) : nil
+    let fixed = shared || staticGroups || columnOrder == .activation
     var codes = [UInt8](repeating: 0, count: weight.rows * weight.columns)
     var scales = [Float](repeating: 0, count: weight.rows * groups)
     var zeros = scales
@@ -92,9 +99,10 @@ public struct GPTQSolver: Sendable {
               let rows = index * height..<min((index + 1) * height, weight.rows)
               var strip = GPTQStrip(
                 weight, rows: rows, order: order, factor: factor, importance: importance,
-                search: ScaleSearch(scheme: scheme, choice: choice), groupSize: size)
-              strip.solve(fixedGroups: fixed, blockSize: blockSize)
-              if refit { strip.refitScales() }
+                search: search, groupSize: size)
+              strip.solve(fixedGroups: fixed, preset: preset, blockSize: blockSize)
+              // Powers of two have no neighbours close enough to move to.
+              if refit, !shared, scheme.scaleType != .float8E8M0 { strip.refitScales() }
               losses[index] = strip.loss()
               strip.store(codes: codes, scales: scales, zeros: zeros)
             }
@@ -102,10 +110,13 @@ public struct GPTQSolver: Sendable {
         }
       }
     }
-    let quantized = QuantizedMatrix(
-      scheme: scheme, rows: weight.rows, columns: weight.columns, codes: codes,
-      scales: Matrix(rows: weight.rows, columns: groups, elements: scales),
-      zeroPoints: scheme.symmetric ? nil : Matrix(rows: weight.rows, columns: groups, elements: zeros))
+    let quantized: QuantizedMatrix
+    if let preset {
+      quantized = QuantizedMatrix(
+        scheme: scheme, rows: weight.rows, columns: weight.columns, codes: codes, scales: preset.scales, zeroPoints: preset.zeroPoints)
+    } else {
+      quantized = search.matrix(rows: weight.rows, columns: weight.columns, codes: codes, scales: scales, zeros: zeros)
+    }
     let norm = losses.reduce(0) { $0 + $1.norm }
     return (quantized, norm > 0 ? losses.reduce(0) { $0 + $1.error } / norm : 0)
   }

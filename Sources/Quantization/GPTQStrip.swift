@@ -18,6 +18,8 @@ struct GPTQStrip {
   /// Targets minus what they were rounded to: (W − Q)·U.
   private var remaining: [Float] = []
   private var errors: [Float]
+  /// What the codes stand for in units of the scale: code − zero, or the value of a float code.
+  private var levels: [Float] = []
   private var codes: [UInt8]
   private var scales: [Float]
   private var zeros: [Float]
@@ -54,10 +56,14 @@ struct GPTQStrip {
   private func group(ofPosition position: Int) -> Int { order[position] / groupSize }
   private func positions(of group: Int) -> ArraySlice<Int> { positionOfColumn[group * groupSize..<(group + 1) * groupSize] }
 
-  /// - Parameter fixedGroups: whether scales come from the original weights; otherwise each group's positions must be contiguous, and its
-  ///   scales see the corrections made before it is reached.
-  mutating func solve(fixedGroups: Bool, blockSize: Int) {
-    if fixedGroups {
+  /// - Parameters:
+  ///   - fixedGroups: whether scales come from the original weights; otherwise each group's positions must be contiguous, and its scales
+  ///     see the corrections made before it is reached.
+  ///   - preset: scales that rows share, which are not the strip's to choose.
+  mutating func solve(fixedGroups: Bool, preset: QuantizedMatrix?, blockSize: Int) {
+    if let preset {
+      take(preset)
+    } else if fixedGroups {
       for group in 0..<columns / groupSize { chooseParameters(group, from: weight) }
     }
     var start = 0
@@ -74,10 +80,40 @@ struct GPTQStrip {
       quantize(start..<end)
       start = end
     }
+    findLevels()
     remaining = [Float](unsafeUninitializedCapacity: target.count) { out, count in
       for at in target.indices { out[at] = target[at] - (weight[at] - errors[at]) }
       count = target.count
     }
+  }
+
+  private mutating func take(_ preset: QuantizedMatrix) {
+    let height = preset.scheme.groupHeight(rows: preset.rows)
+    for group in 0..<columns / groupSize {
+      for (index, row) in rows.enumerated() {
+        groupScales[group * rows.count + index] = preset.scales[row / height, group]
+        groupZeros[group * rows.count + index] = preset.zeroPoints?[row / height, group] ?? search.scheme.middle
+      }
+    }
+  }
+
+  private mutating func findLevels() {
+    let count = rows.count
+    let format = search.scheme.grid == .float ? search.scheme.miniFloat : nil
+    levels = [Float](unsafeUninitializedCapacity: target.count) { out, initialized in
+      for position in 0..<columns {
+        let parameters = group(ofPosition: position) * count
+        for row in 0..<count {
+          let at = position * count + row
+          // What the kernel left is the error of a point of the grid; dividing it out again may be off by an ulp.
+          out[at] =
+            format?.rounded((weight[at] - errors[at]) / search.effective(groupScales[parameters + row]))
+            ?? Float(codes[at]) - groupZeros[parameters + row]
+        }
+      }
+      initialized = target.count
+    }
+    if let format { codes = format.encode(levels) }
   }
 
   /// The group's positions are taken in the order of its columns, so that the search's sums do not depend on the order of the solve.
@@ -117,11 +153,12 @@ struct GPTQStrip {
     let count = rows.count
     for position in block {
       let first = group(ofPosition: position) * count
-      scales.replaceSubrange(position * count..<(position + 1) * count, with: groupScales[first..<first + count])
+      for row in 0..<count { scales[position * count + row] = search.effective(groupScales[first + row]) }
       zeros.replaceSubrange(position * count..<(position + 1) * count, with: groupZeros[first..<first + count])
     }
     let from = block.lowerBound * count
     let (start, columns, top) = (block.lowerBound, columns, topCode)
+    let format = search.scheme.grid == .float ? search.scheme.miniFloat : nil
     factor.unitUpper.withUnsafeElements { upper in
       target.withUnsafeMutableBufferPointer { target in
         codes.withUnsafeMutableBufferPointer { codes in
@@ -129,6 +166,13 @@ struct GPTQStrip {
             weight.withUnsafeBufferPointer { weight in
               scales.withUnsafeBufferPointer { scales in
                 zeros.withUnsafeBufferPointer { zeros in
+                  if let format {
+                    Kernel.gptqBlock(
+                      target: target.baseAddress! + from, weight: weight.baseAddress! + from,
+                      feedback: upper + start * columns + start, feedbackStride: columns, scales: scales.baseAddress! + from, grid: format,
+                      errors: errors.baseAddress! + from, columns: block.count, rows: count)
+                    return
+                  }
                   Kernel.gptqBlock(
                     target: target.baseAddress! + from, weight: weight.baseAddress! + from,
                     feedback: upper + start * columns + start, feedbackStride: columns, scales: scales.baseAddress! + from,
@@ -163,7 +207,7 @@ struct GPTQStrip {
               $0.baseAddress!.advanced(by: index * columns).update(from: upper + position * columns, count: columns)
             }
           }
-          for row in 0..<count { distances[index * count + row] = Float(codes[position * count + row]) - groupZeros[parameters + row] }
+          for row in 0..<count { distances[index * count + row] = levels[position * count + row] }
         }
         // Nothing before the group's first position is reached.
         let first = positions.min() ?? 0
@@ -178,10 +222,12 @@ struct GPTQStrip {
         let curvature = weightedProducts(reach, reach, from: first)
         for row in 0..<count {
           let scale = groupScales[parameters + row]
-          let better = curvature[row] > 0 ? search.stored(scale + gradient[row] / curvature[row]) : scale
-          // A scale that shrinks to nothing or turns negative belongs to a group whose codes are wrong, not its scale.
-          step[row] = better > 0.25 * scale && better < 4 * scale ? better - scale : 0
-          groupScales[parameters + row] = scale + step[row]
+          let divisor = search.divisor
+          let better = curvature[row] > 0 ? search.stored(scale + divisor * gradient[row] / curvature[row]) : scale
+          // A scale that shrinks to nothing or turns its sign belongs to a group whose codes are wrong, not its scale.
+          let taken = (0.25..<4).contains(better / scale) ? better : scale
+          step[row] = search.effective(taken) - search.effective(scale)
+          groupScales[parameters + row] = taken
         }
         remaining.withUnsafeMutableBufferPointer { remaining in
           for position in first..<columns {

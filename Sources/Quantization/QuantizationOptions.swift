@@ -1,11 +1,14 @@
-import Models
+public import Models
 public import Passes
 import Tensors
 
-/// Columns of a row that share a scale, as recipes spell it: a number, or `channel` for the whole row.
+/// Columns of a row that share a scale, as recipes spell it: a number, `channel` for the whole row, `tensor` for the whole matrix, or tiles
+/// such as `128x128`.
 public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral {
   case columns(Int)
   case channel
+  case tensor
+  case block(rows: Int, columns: Int)
 
   public init(integerLiteral value: Int) { self = .columns(value) }
 
@@ -14,10 +17,17 @@ public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral 
     if let count = try? container.decode(Int.self) {
       // Other toolkits spell a whole row as −1.
       self = count == -1 ? .channel : .columns(count)
-    } else if try container.decode(String.self) == "channel" {
-      self = .channel
-    } else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "a number of columns or \"channel\" is needed")
+      return
+    }
+    let text = try container.decode(String.self)
+    let sides = text.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
+    switch text {
+    case "channel": self = .channel
+    case "tensor": self = .tensor
+    case _ where sides.count == 2 && sides.allSatisfy({ $0 != nil }): self = .block(rows: sides[0]!, columns: sides[1]!)
+    default:
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "a number of columns, \"channel\", \"tensor\" or tiles such as \"128x128\" are needed")
     }
   }
 
@@ -26,6 +36,77 @@ public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral 
     switch self {
     case .columns(let count): try container.encode(count)
     case .channel: try container.encode("channel")
+    case .tensor: try container.encode("tensor")
+    case .block(let rows, let columns): try container.encode("\(rows)x\(columns)")
+    }
+  }
+
+  var granularity: QuantizationScheme.Granularity {
+    switch self {
+    case .columns(let count): .group(count)
+    case .channel: .channel
+    case .tensor: .tensor
+    case .block(let rows, let columns): .block(rows: rows, columns: columns)
+    }
+  }
+
+  var isPositive: Bool {
+    switch self {
+    case .columns(let count): count > 0
+    case .block(let rows, let columns): rows > 0 && columns > 0
+    case .channel, .tensor: true
+    }
+  }
+}
+
+/// The number formats of weights, as recipes spell them.
+public enum NumberFormat: String, Sendable, Codable, CaseIterable {
+  case int, fp8, mxfp4, mxfp8, nvfp4
+
+  var bits: Int? {
+    switch self {
+    case .int: nil
+    case .fp8, .mxfp8: 8
+    case .mxfp4, .nvfp4: 4
+    }
+  }
+
+  /// The group size that the format prescribes.
+  var groupSize: GroupSize? {
+    switch self {
+    case .int, .fp8: nil
+    case .mxfp4, .mxfp8: 32
+    case .nvfp4: 16
+    }
+  }
+}
+
+/// What the zero points of asymmetric integers are.
+public enum ZeroPointKind: String, Sendable, Codable, CaseIterable { case integer, real }
+
+/// The number formats of a linear's input, as recipes spell them.
+public enum InputFormat: String, Sendable, Codable, CaseIterable {
+  case none
+  /// By token, as it comes.
+  case int8, int4, fp8
+  /// By one scale from calibration.
+  case int8Static = "int8_static", fp8Static = "fp8_static"
+  /// By groups of 128 features.
+  case fp8Group = "fp8_g128"
+  case mxfp4, mxfp8, nvfp4
+
+  public var quantization: InputQuantization? {
+    switch self {
+    case .none: nil
+    case .int8: .int(8)
+    case .int4: .int(4)
+    case .int8Static: .intTensor(8)
+    case .fp8: .fp8
+    case .fp8Static: .fp8Tensor
+    case .fp8Group: .fp8Group
+    case .mxfp4: .mx(bits: 4)
+    case .mxfp8: .mx(bits: 8)
+    case .nvfp4: .nvfp4
     }
   }
 }
@@ -33,88 +114,23 @@ public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral 
 /// Other options for some of the selected linears.
 public struct QuantizationOverride: Sendable, Codable, Equatable {
   public var layers: LayerSelector
+  public var numbers: NumberFormat?
   public var bits: Int?
   public var groupSize: GroupSize?
   public var symmetric: Bool?
+  public var activations: InputFormat?
 
-  public init(layers: LayerSelector, bits: Int? = nil, groupSize: GroupSize? = nil, symmetric: Bool? = nil) {
+  public init(
+    layers: LayerSelector, numbers: NumberFormat? = nil, bits: Int? = nil, groupSize: GroupSize? = nil, symmetric: Bool? = nil,
+    activations: InputFormat? = nil
+  ) {
     self.layers = layers
+    self.numbers = numbers
     self.bits = bits
     self.groupSize = groupSize
     self.symmetric = symmetric
+    self.activations = activations
   }
 
-  private enum CodingKeys: String, CodingKey { case layers, bits, groupSize = "group_size", symmetric }
-}
-
-/// A pass that puts weights on an integer grid: the options all such passes share.
-protocol IntegerQuantizer: Pass {
-  var bits: Int { get }
-  var groupSize: GroupSize { get }
-  var symmetric: Bool { get }
-  var layers: LayerSelector { get }
-  var overrides: [QuantizationOverride] { get }
-}
-
-extension IntegerQuantizer {
-  public var selectors: [LayerSelector] { [layers] + overrides.map(\.layers) }
-
-  func validateGrid() throws(InvalidOption) {
-    let allowed = [2, 3, 4, 8]
-    let list = "2, 3, 4 or 8 are possible"
-    guard allowed.contains(bits) else { throw InvalidOption("bits", "\(bits): \(list)") }
-    func check(_ size: GroupSize, _ option: String) throws(InvalidOption) {
-      if case .columns(let count) = size, count < 1 { throw InvalidOption(option, "\(count): a positive number, or channel") }
-    }
-    try check(groupSize, "group_size")
-    for (index, override) in overrides.enumerated() {
-      if let bits = override.bits, !allowed.contains(bits) { throw InvalidOption("overrides[\(index)].bits", "\(bits): \(list)") }
-      if let size = override.groupSize { try check(size, "overrides[\(index)].group_size") }
-    }
-  }
-
-  /// The scheme of a linear: the options, changed by every override that selects it, the last one winning.
-  func scheme(of name: String, isEnd: Bool) -> QuantizationScheme {
-    var (bits, size, symmetric) = (bits, groupSize, symmetric)
-    for override in overrides where override.layers.contains(name, isEnd: isEnd) {
-      bits = override.bits ?? bits
-      size = override.groupSize ?? size
-      symmetric = override.symmetric ?? symmetric
-    }
-    let granularity: QuantizationScheme.Granularity =
-      switch size {
-      case .columns(let count): .group(count)
-      case .channel: .channel
-      }
-    return QuantizationScheme(bits: bits, granularity: granularity, symmetric: symmetric)
-  }
-
-  public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
-    guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
-    let scheme = scheme(of: linear.name, isEnd: linear.isEnd)
-    let size = scheme.groupSize(columns: linear.columns)
-    guard linear.columns % size == 0 else {
-      throw InvalidOption(
-        "group_size",
-        "\(size) does not divide the \(linear.columns) columns of \(linear.name); give it an override with another size or \"channel\"")
-    }
-    var planned = linear
-    let groups = linear.rows * (linear.columns / size)
-    planned.storedBits =
-      linear.rows * linear.columns * scheme.bits + groups * (linear.storageType.bitCount + (scheme.symmetric ? 0 : scheme.bits))
-    planned.scheme = scheme.label
-    return planned
-  }
-}
-
-extension QuantizationScheme {
-  /// In words, such as `int4 g128` or `int8 channel asym`.
-  var label: String {
-    let size =
-      switch granularity {
-      case .channel: "channel"
-      case .group(let count): "g\(count)"
-      }
-    return "int\(bits) \(size)\(symmetric ? "" : " asym")"
-  }
+  private enum CodingKeys: String, CodingKey { case layers, numbers, bits, groupSize = "group_size", symmetric, activations }
 }

@@ -6,27 +6,30 @@ public import Tensors
 ///
 /// Data-free by default; with `importance: activations` the scale search weighs each input channel by its mean square in the calibration
 /// data.
-public struct RoundToNearest: IntegerQuantizer {
+public struct RoundToNearest: WeightQuantizer {
   public static let name = "rtn"
   public static let summary = "round to nearest, with a scale search"
 
   public enum Importance: String, Sendable, Codable { case none, activations }
 
-  public var bits = 4
-  public var groupSize: GroupSize = 128
+  public var numbers = NumberFormat.int
+  public var bits: Int?
+  public var groupSize: GroupSize?
   public var symmetric = true
+  public var zeroPoint = ZeroPointKind.integer
   public var scales = ScaleChoice.clip
   public var importance = Importance.none
+  public var activations = InputFormat.none
   public var layers = LayerSelector()
   public var overrides: [QuantizationOverride] = []
 
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case bits, groupSize = "group_size", symmetric, scales, importance, layers, overrides
+    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, importance, activations, layers, overrides
   }
 
-  public var usesCalibration: Bool { importance == .activations }
+  public var usesCalibration: Bool { importance == .activations || calibratesInputs }
 
   public func validate() throws(InvalidOption) { try validateGrid() }
 
@@ -34,55 +37,58 @@ public struct RoundToNearest: IntegerQuantizer {
     for group in block.groups(layers) {
       let weighted = importance == .activations && block.kind != .embedding
       let importance = weighted ? try context.statistic(InputNorm.self, of: group, in: block).squaredValues.map { Float($0) } : nil
+      let global = globalScale(of: group, in: block)
       for name in group.linears {
-        let linear = block[name]
-        var scheme = scheme(of: block.fullName(of: name), isEnd: block.description == nil)
-        scheme.scaleType = linear.storageType
-        try block.check(scheme, fits: name)
-        let weight = linear.weight.dense()
-        let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance)
+        let scheme = try storedScheme(of: name, in: block)
+        let weight = block[name].weight.dense()
+        let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance, globalScale: global)
         block[name].weight = quantized
         context.record(
           name, in: block,
           [
             "bits_per_weight": quantized.bitsPerWeight,
             "relative_weight_error": Self.relativeError(of: quantized, against: weight),
-          ], scheme: scheme.label)
+          ], scheme: scheme.description)
       }
+      try quantizeInputs(of: group, in: &block, context)
     }
   }
 
   /// - Parameters:
   ///   - weight: [outputs × inputs].
   ///   - importance: a factor per input for its squared error in the scale search.
+  ///   - globalScale: what E4M3 scales are divided by; by default the weight's own.
   public static func quantize(
-    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, importance: [Float]? = nil
+    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, importance: [Float]? = nil,
+    globalScale: Float? = nil
   ) -> QuantizedMatrix {
-    let size = scheme.groupSize(columns: weight.columns)
-    let groups = weight.columns / size
-    let search = ScaleSearch(scheme: scheme, choice: choice)
+    let global = scheme.hasGlobalScale ? globalScale ?? ScaleSearch.globalScale(amax: weight.amax) : nil
+    let search = ScaleSearch(scheme: scheme, choice: choice, globalScale: global)
+    let shape = scheme.scaleShape(rows: weight.rows, columns: weight.columns)
+    let (size, height) = (scheme.groupSize(columns: weight.columns), max(1, scheme.groupHeight(rows: weight.rows)))
     var codes = [UInt8](repeating: 0, count: weight.rows * weight.columns)
-    var scales = [Float](repeating: 0, count: weight.rows * groups)
+    var scales = [Float](repeating: 0, count: shape.rows * shape.columns)
     var zeros = scales
     codes.withUnsafeMutableBufferPointer { codes in
       scales.withUnsafeMutableBufferPointer { scales in
         zeros.withUnsafeMutableBufferPointer { zeros in
           nonisolated(unsafe) let (codes, scales, zeros) = (codes, scales, zeros)
           // Strips of about 2¹⁶ weights: worth a thread's attention, small enough to balance.
-          let strip = max(1, (1 << 16) / weight.columns)
-          Parallel.forEach((weight.rows + strip - 1) / strip) { index in
-            weight.withUnsafeElements { elements in
-              for row in index * strip..<min((index + 1) * strip, weight.rows) {
-                for group in 0..<groups {
-                  let start = row * weight.columns + group * size
-                  let part = UnsafeBufferPointer(start: elements + start, count: size)
-                  let parameters =
-                    importance?.withUnsafeBufferPointer { search.parameters(part, importance: $0.baseAddress! + group * size) }
-                    ?? search.parameters(part, importance: nil)
-                  Kernel.quantize(
-                    part, scale: parameters.scale, zero: parameters.zero, top: scheme.top, into: codes.baseAddress! + start)
-                  scales[row * groups + group] = parameters.scale
-                  zeros[row * groups + group] = parameters.zero
+          let strip = max(1, (1 << 16) / (weight.columns * height))
+          Parallel.forEach((shape.rows + strip - 1) / strip) { index in
+            for scaleRow in index * strip..<min((index + 1) * strip, shape.rows) {
+              let rows = scaleRow * height..<min((scaleRow + 1) * height, weight.rows)
+              for group in 0..<shape.columns {
+                let columns = group * size..<min((group + 1) * size, weight.columns)
+                let parameters = search.parameters(of: weight, rows: rows, columns: columns, importance: importance)
+                scales[scaleRow * shape.columns + group] = parameters.scale
+                zeros[scaleRow * shape.columns + group] = parameters.zero
+                for row in rows {
+                  weight.withUnsafeElements { elements in
+                    let start = row * weight.columns + columns.lowerBound
+                    search.encode(
+                      UnsafeBufferPointer(start: elements + start, count: columns.count), parameters, into: codes.baseAddress! + start)
+                  }
                 }
               }
             }
@@ -90,10 +96,7 @@ public struct RoundToNearest: IntegerQuantizer {
         }
       }
     }
-    return QuantizedMatrix(
-      scheme: scheme, rows: weight.rows, columns: weight.columns, codes: codes,
-      scales: Matrix(rows: weight.rows, columns: groups, elements: scales),
-      zeroPoints: scheme.symmetric ? nil : Matrix(rows: weight.rows, columns: groups, elements: zeros))
+    return search.matrix(rows: weight.rows, columns: weight.columns, codes: codes, scales: scales, zeros: zeros)
   }
 
   /// ‖W − Q‖² / ‖W‖².
@@ -113,32 +116,13 @@ public struct RoundToNearest: IntegerQuantizer {
 }
 
 extension QuantizedMatrix {
-  /// One row of `dense()`.
-  func dense(row: Int) -> [Float] {
-    [Float](unsafeUninitializedCapacity: columns) { out, count in
-      codes.withUnsafeBufferPointer { codes in
-        for group in 0..<scales.columns {
-          let start = row * columns + group * groupSize
-          Kernel.dequantize(
-            UnsafeBufferPointer(rebasing: codes[start..<start + groupSize]), scale: scales[row, group],
-            zero: zeroPoints?[row, group] ?? scheme.middle, into: out.baseAddress! + group * groupSize)
-        }
-      }
-      count = columns
-    }
-  }
-
-  var bitsPerWeight: Double { Double(storedBits) / Double(rows * columns) }
+  var bitsPerWeight: Double { Double(storedBits) / Double(max(1, rows * columns)) }
 }
 
-extension Block {
-  /// - Throws: `InvalidOption` where the groups do not divide the columns.
-  func check(_ scheme: QuantizationScheme, fits name: LinearName) throws(InvalidOption) {
-    let columns = self[name].weight.columns
-    let size = scheme.groupSize(columns: columns)
-    guard columns % size == 0 else {
-      throw InvalidOption("group_size", "\(size) does not divide the \(columns) columns of \(fullName(of: name))")
-    }
+extension Matrix {
+  var amax: Float {
+    let range = elements.withUnsafeBufferPointer { Kernel.range($0) }
+    return max(-range.lowerBound, range.upperBound)
   }
 }
 

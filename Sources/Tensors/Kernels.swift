@@ -90,6 +90,17 @@ extension Kernel {
     _ codes: UnsafeBufferPointer<UInt8>, scale: Float, zero: Float, into out: UnsafeMutablePointer<Float>
   ) { compress_dequantize(codes.baseAddress!, scale, zero, out, codes.count) }
 
+  /// scale · code + bias.
+  package static func dequantize(
+    _ codes: UnsafeBufferPointer<UInt8>, scale: Float, bias: Float, into out: UnsafeMutablePointer<Float>
+  ) { compress_dequantize_biased(codes.baseAddress!, scale, bias, out, codes.count) }
+
+  /// scale · (code − zero) with the nearest code, in place.
+  package static func roundToGrid(_ values: UnsafeMutableBufferPointer<Float>, scale: Float, zero: Float, top: Float) {
+    guard let base = values.baseAddress else { return }
+    compress_round_to_grid(base, scale, zero, top, base, values.count)
+  }
+
   /// Σ importance · (w − ŵ)².
   package static func quantizationError(
     _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scale: Float, zero: Float, top: Float
@@ -110,6 +121,16 @@ extension Kernel {
     scales: UnsafePointer<Float>, zeros: UnsafePointer<Float>, top: Float, codes: UnsafeMutablePointer<UInt8>,
     errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
   ) { compress_gptq_block(target, weight, feedback, feedbackStride, scales, zeros, top, codes, errors, columns, rows) }
+
+  /// One block of GPTQ columns on a float grid; leaves errors only.
+  package static func gptqBlock(
+    target: UnsafeMutablePointer<Float>, weight: UnsafePointer<Float>, feedback: UnsafePointer<Float>, feedbackStride: Int,
+    scales: UnsafePointer<Float>, grid: MiniFloat, errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
+  ) {
+    compress_gptq_block_minifloat(
+      target, weight, feedback, feedbackStride, scales, UInt32(grid.mantissaBits), Int32(grid.minExponent), grid.largest, errors, columns,
+      rows)
+  }
 
   /// Codes into a little-endian bit string of 32-bit words, `count` of them a row, each row padded to a whole word.
   package static func pack(_ codes: [UInt8], rowLength count: Int, bits: Int) -> [UInt32] {

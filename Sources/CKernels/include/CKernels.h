@@ -46,6 +46,10 @@ void compress_range(const float *w, size_t count, float *smallest, float *larges
 void compress_quantize(const float *w, float scale, float zero, float top, uint8_t *codes, size_t count);
 /// out = scale · (codes − zero). (quantize.c)
 void compress_dequantize(const uint8_t *codes, float scale, float zero, float *out, size_t count);
+/// out = scale · codes + bias, without a fused multiply-add. (quantize.c)
+void compress_dequantize_biased(const uint8_t *codes, float scale, float bias, float *out, size_t count);
+/// out = scale · (code − zero) with the code that `compress_quantize` would choose; in place where out = w. (quantize.c)
+void compress_round_to_grid(const float *w, float scale, float zero, float top, float *out, size_t count);
 /// Σ importance · (w − scale · (code − zero))² over the codes that `compress_quantize` would choose; importance may be null. (quantize.c)
 float compress_quantization_error(const float *w, const float *importance, float scale, float zero, float top, size_t count);
 
@@ -61,6 +65,23 @@ void compress_code_moments(
 void compress_gptq_block(
     float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, const float *zero, float top,
     uint8_t *codes, float *errors, size_t columns, size_t rows);
+
+/// Floats of few bits: `mantissa` bits after the point, the smallest normal number 2^min_exponent, magnitudes up to `largest`.
+/// codes = sign | exponent | mantissa of x / scale. (minifloat.c)
+void compress_minifloat_encode(
+    const float *x, float scale, unsigned mantissa, int min_exponent, float largest, uint8_t sign, uint8_t *codes, size_t count);
+/// out = table[codes] · scale. (minifloat.c)
+void compress_minifloat_decode(const uint8_t *codes, const float *table, float scale, float *out, size_t count);
+/// out = scale · (x / scale, rounded). (minifloat.c)
+void compress_minifloat_round(
+    const float *x, float scale, unsigned mantissa, int min_exponent, float largest, float *out, size_t count);
+/// Σ importance · (x − scale · (x / scale, rounded))²; importance may be null. (minifloat.c)
+float compress_minifloat_error(
+    const float *x, const float *importance, float scale, unsigned mantissa, int min_exponent, float largest, size_t count);
+/// `compress_gptq_block` on a float grid; leaves errors only, from which the codes follow. (minifloat.c)
+void compress_gptq_block_minifloat(
+    float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, unsigned mantissa,
+    int min_exponent, float largest, float *errors, size_t columns, size_t rows);
 
 /// Packs codes of `bits` bits into a little-endian bit string; ceil(count · bits / 32) words, the last padded with zero bits. (pack.c)
 void compress_pack_bits(const uint8_t *codes, size_t count, unsigned bits, uint32_t *words);

@@ -1,0 +1,27 @@
+public import CheckpointIO
+
+/// How the weights of a compressed checkpoint are found and decoded: what a format gives for a checkpoint it recognises.
+public struct WeightReader: Sendable {
+  /// Last components of the names of the tensors that together store a module, such as `weight_packed` and `weight_scale`.
+  public var components: Set<String>
+  /// Whether the module is stored the compressed way; otherwise a plain `weight` tensor is what remains.
+  public var holds: @Sendable (_ module: String, _ source: any TensorSource) -> Bool
+  public var weight: @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> any Weight
+  /// How the runtime quantizes what the module reads.
+  public var input: @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> InputQuantization?
+  /// How the keys and values of the attention under this prefix, such as `model.layers.0.self_attn`, are stored in the cache.
+  public var cache: @Sendable (_ attention: String, _ source: any TensorSource) throws(CheckpointError) -> CacheQuantization?
+
+  public init(
+    components: Set<String>, holds: @escaping @Sendable (String, any TensorSource) -> Bool,
+    weight: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> any Weight,
+    input: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> InputQuantization? = { _, _ in nil },
+    cache: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> CacheQuantization? = { _, _ in nil }
+  ) {
+    self.components = components
+    self.holds = holds
+    self.weight = weight
+    self.input = input
+    self.cache = cache
+  }
+}

@@ -1,0 +1,131 @@
+import Models
+import Passes
+import Tensors
+
+/// A pass that turns weights into codes: the options all such passes share, and what follows from them.
+protocol WeightQuantizer: Pass {
+  var numbers: NumberFormat { get }
+  /// Of an integer code; 4 where nothing is said.
+  var bits: Int? { get }
+  /// By default 128 for integers, `channel` for fp8, and what the format prescribes for the others.
+  var groupSize: GroupSize? { get }
+  var symmetric: Bool { get }
+  var zeroPoint: ZeroPointKind { get }
+  var activations: InputFormat { get }
+  var layers: LayerSelector { get }
+  var overrides: [QuantizationOverride] { get }
+}
+
+extension WeightQuantizer {
+  public var selectors: [LayerSelector] { [layers] + overrides.map(\.layers) }
+
+  var calibratesInputs: Bool {
+    ([activations] + overrides.compactMap(\.activations)).contains { $0.quantization?.needsCalibration == true }
+  }
+
+  func validateGrid() throws(InvalidOption) {
+    func check(
+      _ numbers: NumberFormat, _ bits: Int?, _ size: GroupSize?, _ symmetric: Bool, _ prefix: String
+    ) throws(InvalidOption) {
+      let allowed = numbers.bits.map { [$0] } ?? [2, 3, 4, 5, 6, 8]
+      if let bits, !allowed.contains(bits) {
+        throw InvalidOption(prefix + "bits", "\(bits): \(allowed.map(String.init).joined(separator: ", ")) are possible for \(numbers)")
+      }
+      if let size {
+        guard size.isPositive else { throw InvalidOption(prefix + "group_size", "a positive number, channel, tensor, or 128x128") }
+        if let prescribed = numbers.groupSize, size != prescribed {
+          throw InvalidOption(prefix + "group_size", "\(numbers.rawValue) has groups of its own size; leave group_size out")
+        }
+      }
+      guard symmetric || numbers == .int else { throw InvalidOption(prefix + "symmetric", "\(numbers.rawValue) has no zero points") }
+    }
+    try check(numbers, bits, groupSize, symmetric, "")
+    for (index, override) in overrides.enumerated() {
+      let numbers = override.numbers ?? numbers
+      let own = override.numbers == nil
+      try check(
+        numbers, override.bits ?? (own ? bits : nil), override.groupSize ?? (own ? groupSize : nil), override.symmetric ?? symmetric,
+        "overrides[\(index)].")
+    }
+  }
+
+  /// The scheme of a linear: the options, changed by every override that selects it, the last one winning.
+  func scheme(of name: String, isEnd: Bool) -> QuantizationScheme {
+    var (numbers, bits, size, symmetric) = (numbers, bits, groupSize, symmetric)
+    for override in overrides where override.layers.contains(name, isEnd: isEnd) {
+      if let other = override.numbers, other != numbers { (numbers, bits, size) = (other, nil, nil) }
+      bits = override.bits ?? bits
+      size = override.groupSize ?? size
+      symmetric = override.symmetric ?? symmetric
+    }
+    switch numbers {
+    case .int:
+      return QuantizationScheme(
+        bits: bits ?? 4, granularity: (size ?? 128).granularity, zeroPoint: symmetric ? .none : zeroPoint == .real ? .real : .integer)
+    case .fp8: return QuantizationScheme(bits: 8, grid: .float, granularity: (size ?? .channel).granularity)
+    case .mxfp4: return .mx(bits: 4)
+    case .mxfp8: return .mx(bits: 8)
+    case .nvfp4: return .nvfp4
+    }
+  }
+
+  /// The scheme with scales of the type the checkpoint has.
+  ///
+  /// - Throws: `InvalidOption` where the groups do not divide the columns.
+  func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
+    let full = block.fullName(of: name)
+    var scheme = scheme(of: full, isEnd: block.description == nil)
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].storageType }
+    let columns = block[name].weight.columns
+    guard scheme.fits(columns: columns) else {
+      throw InvalidOption("group_size", "\(scheme.groupSize(columns: columns)) does not divide the \(columns) columns of \(full)")
+    }
+    return scheme
+  }
+
+  /// One for all linears of a group: runtimes fuse them.
+  func globalScale(of group: InputGroup, in block: Block) -> Float? {
+    let isEnd = block.description == nil
+    let members = group.linears.filter { scheme(of: block.fullName(of: $0), isEnd: isEnd).hasGlobalScale }
+    guard !members.isEmpty else { return nil }
+    return ScaleSearch.globalScale(amax: members.map { block[$0].weight.dense().amax }.max()!)
+  }
+
+  func inputFormat(of name: String, isEnd: Bool) -> InputFormat {
+    overrides.last { $0.activations != nil && $0.layers.contains(name, isEnd: isEnd) }?.activations ?? activations
+  }
+
+  /// Says how the inputs of a group's linears are quantized; their weights are done.
+  func quantizeInputs(of group: InputGroup, in block: inout Block, _ context: PassContext) throws {
+    // Token ids are not quantized.
+    guard block.kind != .embedding else { return }
+    var maximum: Float?
+    for name in group.linears {
+      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.description == nil).quantization else { continue }
+      if input.needsCalibration {
+        let amax = try maximum ?? context.statistic(InputMaximum.self, of: group, in: block).amax
+        maximum = amax
+        input = input.calibrated(amax: amax)
+        if input.granularity == .tensor { input.scale = block[name].storageType.rounded(input.scale!) }
+        context.record(name, in: block, ["input_maximum": Double(amax)])
+      }
+      block[name].inputQuantization = input
+    }
+  }
+
+  public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
+    guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
+    var scheme = scheme(of: linear.name, isEnd: linear.isEnd)
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = linear.storageType }
+    guard scheme.fits(columns: linear.columns) else {
+      throw InvalidOption(
+        "group_size",
+        "\(scheme.groupSize(columns: linear.columns)) does not divide the \(linear.columns) columns of \(linear.name); give it an override with another size or \"channel\""
+      )
+    }
+    var planned = linear
+    planned.storedBits = scheme.storedBits(rows: linear.rows, columns: linear.columns)
+    planned.scheme = scheme.description
+    return planned
+  }
+}
