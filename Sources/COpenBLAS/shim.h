@@ -5,5 +5,8 @@
 
 // Debian builds OpenBLAS without LAPACKE, so LAPACK is called by its Fortran symbols.
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
+void dsyevd_(
+    const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w, double *work, const int *lwork, int *iwork,
+    const int *liwork, int *info);
 
 #endif

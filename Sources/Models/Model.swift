@@ -6,6 +6,8 @@ public struct Model: Sendable {
   public let description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
   public let carried: [String]
+  /// Bytes of those tensors.
+  public let carriedBytes: Int
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
   private let load: @Sendable (Block.Kind) throws -> Block
@@ -15,6 +17,7 @@ public struct Model: Sendable {
   public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
     self.description = description
     self.carried = carried
+    carriedBytes = 0
     remarks = []
     self.load = load
     check = { _ in }
@@ -56,6 +59,7 @@ extension Model {
     self.description = description
     self.remarks = remarks
     carried = loader.uncovered()
+    carriedBytes = carried.reduce(0) { $0 + (source.info($1)?.byteCount ?? 0) }
     load = { try loader.block($0) }
     check = { try loader.checkFinite($0) }
   }

@@ -1,3 +1,4 @@
+public import Foundation
 public import Models
 
 /// A question about the whole model that must be answered before the sweep begins: how sensitive each layer is, which blocks to drop.
@@ -12,6 +13,11 @@ public struct AnalysisContext: Sendable {
   public let seed: UInt64
   /// The calibration sequences; none in a data-free run.
   public let calibration: [[Int32]]
+  /// Bytes that activations may take in memory, and where a scratch file may be put beyond that.
+  public let activationMemory: Int
+  public let scratch: URL
+  /// To be called now and then with what has been done, of how much.
+  public let progress: @Sendable (_ done: Int, _ total: Int) -> Void
 }
 
 /// The answers given so far.

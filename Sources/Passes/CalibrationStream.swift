@@ -12,6 +12,7 @@ internal import Tensors
 package final class CalibrationStream: Sendable {
   private struct Position {
     var stage = 0
+    var cache: CacheQuantization?
     /// The layers computed so far, as they were.
     var revisions: [LinearName: Linear.Revision] = [:]
     /// The norms they were computed with; `nil` before anything was.
@@ -19,6 +20,8 @@ package final class CalibrationStream: Sendable {
     /// Multiply-adds per token spent in the current block, and those of one whole forward pass.
     var spent = 0
     var whole = 1
+
+    mutating func forget() { (stage, revisions, norms, cache) = (0, [:], nil, nil) }
   }
 
   package let sequences: [[Int32]]
@@ -27,12 +30,19 @@ package final class CalibrationStream: Sendable {
   private let inputs: ActivationStore
   private let keepsWideInput: Bool
   private let position = Mutex(Position())
+  /// The same sequences on their way through the model without any quantized layer; `nil` where nobody compares.
+  private let originals: CalibrationStream?
   private let longest: Int
 
   /// - Parameters:
   ///   - description: of the model, for the sizes of what is kept.
   ///   - memory: bytes that activations may take; beyond it they go to `scratch`.
-  package init(_ sequences: [[Int32]], description: ModelDescription, memory: Int, scratch: URL) throws {
+  ///   - comparing: whether the reference model is carried along.
+  package init(
+    _ sequences: [[Int32]], description: ModelDescription, memory: Int, scratch: URL, comparing: Bool = false
+  ) throws {
+    let memory = comparing ? memory / 2 : memory
+    originals = comparing ? try CalibrationStream(sequences, description: description, memory: memory, scratch: scratch) : nil
     self.sequences = sequences
     longest = sequences.map(\.count).max() ?? 0
     let tokens = sequences.reduce(0) { $0 + $1.count }
@@ -53,7 +63,8 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Looks the sequences up in the embedding.
-  package func embed(_ block: Block) throws {
+  package func embed(_ block: Block, reference: Block? = nil) throws {
+    if let originals { try originals.embed(reference ?? block) }
     guard let table = block.inputGroups.first.map({ block[$0.linears[0]].weight }) else { return }
     let embedding = PreparedEmbedding(table)
     try Parallel.forEach(sequences.count, throwing: { [self] index in try hidden.write(embedding(sequences[index]), at: index) })
@@ -61,7 +72,61 @@ package final class CalibrationStream: Sendable {
 
   /// Accumulates the inputs of a group of a decoder block, or of the head.
   package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block) throws -> S {
-    guard block.kind != .head else { return try accumulate { [self] in block.headInput(try hidden.read($0)) } }
+    let visit = try visit(group, in: block)
+    var statistic: S?
+    try accumulate(visit.input) { batch in
+      if statistic == nil { statistic = S(features: batch.columns) }
+      statistic!.update(batch)
+    }
+    visit.finish()
+    guard let statistic else { throw MissingCalibration() }
+    return statistic
+  }
+
+  /// Accumulates the inputs of a group together with what they would be in the reference model.
+  package func drift(of group: InputGroup, in block: Block, reference: Block) throws -> InputDrift {
+    guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }
+    let (own, other) = (try visit(group, in: block), try originals.visit(group, in: reference))
+    var drift: InputDrift?
+    // Both inputs of a token side by side are one row of twice the width.
+    try accumulate({ index in Matrix(besides: try own.input(index), try other.input(index)) }) { pair in
+      let halves = pair.split()
+      if drift == nil { drift = InputDrift(features: halves.left.columns) }
+      drift!.update(halves.left, reference: halves.right)
+    }
+    own.finish()
+    other.finish()
+    guard let drift else { throw MissingCalibration() }
+    return drift
+  }
+
+  /// The largest magnitudes of keys and values over all sequences.
+  package func cacheRange(of block: Block) throws -> (key: Float, value: Float) {
+    var bare = block
+    bare.cache = nil
+    let prepared = PreparedBlock(bare, stages: 0..<1, positions: longest)
+    let maxima = try Parallel.map(sequences.count) { [self] index in
+      let states = prepared.attentionInputs(prepared.start(try hidden.read(index)).input!)
+      return [states.keys, states.values].map { states in
+        states.elements.withUnsafeBufferPointer { values in
+          let range = Kernel.range(values)
+          return max(-range.lowerBound, range.upperBound)
+        }
+      }
+    }
+    return (maxima.map { $0[0] }.max() ?? 0, maxima.map { $0[1] }.max() ?? 0)
+  }
+
+  /// One pass over the sequences up to the input of a group.
+  private struct Visit: Sendable {
+    /// The group's input of a sequence.
+    var input: @Sendable (Int) throws -> Matrix
+    /// To be called when all sequences have been asked for.
+    var finish: @Sendable () -> Void
+  }
+
+  private func visit(_ group: InputGroup, in block: Block) throws -> Visit {
+    guard block.kind != .head else { return Visit(input: { [self] in block.headInput(try hidden.read($0)) }, finish: {}) }
     guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else {
       preconditionFailure("the linears \(group.linears) do not share an input")
     }
@@ -69,27 +134,30 @@ package final class CalibrationStream: Sendable {
     let prepared = PreparedBlock(block, stages: from..<stage, positions: longest)
     let isWide = stage == block.inputGroups.count - 1
     let keeps = stage > from && (!isWide || keepsWideInput)
-    let statistic: S = try accumulate { [self] index in
-      var state = try state(of: index, at: from, prepared)
-      while state.stage < stage { prepared.advance(&state) }
-      if keeps { try keep(state, of: index) }
-      return state.input!
-    }
-    count(from..<stage, in: block)
-    if keeps {
-      position.withLock {
-        $0.stage = stage
-        $0.norms = block.norms
-        $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
-      }
-    }
-    return statistic
+    return Visit(
+      input: { [self] index in
+        var state = try state(of: index, at: from, prepared)
+        while state.stage < stage { prepared.advance(&state) }
+        if keeps { try keep(state, of: index) }
+        return state.input!
+      },
+      finish: { [self] in
+        count(from..<stage, in: block)
+        guard keeps else { return }
+        position.withLock {
+          $0.stage = stage
+          $0.norms = block.norms
+          $0.cache = block.cache
+          $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
+        }
+      })
   }
 
   /// Carries all sequences through the block as it is now, to the input of the next.
   ///
   /// - Returns: how many whole forward passes the block has cost, this one included.
-  package func finish(_ block: Block) throws -> Double {
+  package func finish(_ block: Block, reference: Block? = nil) throws -> Double {
+    if let originals { _ = try originals.finish(reference ?? block) }
     let from = startingPoint(for: block.inputGroups.count, in: block)
     let prepared = PreparedBlock(block, stages: from..<block.inputGroups.count, positions: longest)
     let strip = 8 * Parallel.width
@@ -117,9 +185,9 @@ package final class CalibrationStream: Sendable {
   private func startingPoint(for stage: Int, in block: Block) -> Int {
     position.withLock { position in
       let holds =
-        position.stage <= stage && (position.norms ?? block.norms) == block.norms
+        position.stage <= stage && (position.norms ?? block.norms) == block.norms && (position.stage == 0 || position.cache == block.cache)
         && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
-      if !holds { (position.stage, position.revisions, position.norms) = (0, [:], nil) }
+      if !holds { position.forget() }
       return position.stage
     }
   }
@@ -151,8 +219,7 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Sequences are computed several at a time and added in their order, a few thousand tokens at once.
-  private func accumulate<S: Statistic>(_ input: @Sendable (Int) throws -> Matrix) throws -> S {
-    var statistic: S?
+  private func accumulate(_ input: @Sendable (Int) throws -> Matrix, _ add: (Matrix) -> Void) throws {
     var start = 0
     while start < sequences.count {
       try Task.checkCancellation()
@@ -163,11 +230,32 @@ package final class CalibrationStream: Sendable {
       }
       let first = start
       let batch = try Parallel.map(end - start) { try input(first + $0) }
-      if statistic == nil { statistic = S(features: batch[0].columns) }
-      statistic!.update(batch.count == 1 ? batch[0] : Matrix(stacking: batch))
+      add(batch.count == 1 ? batch[0] : Matrix(stacking: batch))
       start = end
     }
-    guard let statistic else { throw MissingCalibration() }
-    return statistic
+  }
+}
+
+extension Matrix {
+  /// Rows of `left` continued by those of `right`.
+  fileprivate init(besides left: Matrix, _ right: Matrix) {
+    var elements: [Float] = []
+    elements.reserveCapacity(left.elements.count + right.elements.count)
+    for row in 0..<left.rows {
+      elements += left.elements[row * left.columns..<(row + 1) * left.columns]
+      elements += right.elements[row * right.columns..<(row + 1) * right.columns]
+    }
+    self.init(rows: left.rows, columns: left.columns + right.columns, elements: elements)
+  }
+
+  /// The left and the right half of the columns.
+  fileprivate func split() -> (left: Matrix, right: Matrix) {
+    let half = columns / 2
+    func part(_ offset: Int) -> Matrix {
+      Matrix(
+        rows: rows, columns: half,
+        elements: (0..<rows).flatMap { elements[$0 * columns + offset..<$0 * columns + offset + half] })
+    }
+    return (part(0), part(half))
   }
 }

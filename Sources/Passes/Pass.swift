@@ -13,6 +13,10 @@ public protocol Pass: Sendable, Codable {
   init()
   /// Whether `run` asks for statistics of the calibration data. A run without such passes computes no activations at all.
   var usesCalibration: Bool { get }
+  /// Whether the block computes the same function afterwards, up to rounding: rotations and scalings do.
+  var isExact: Bool { get }
+  /// Whether `run` asks how inputs have drifted from the reference model's. Such a run carries the calibration data through both.
+  var comparesInputs: Bool { get }
   /// The whole-model questions this pass needs answered before it runs.
   var analyses: [any Analysis] { get }
   /// Which linears the options speak of; each pattern must match something. By default all stored `LayerSelector`s.
@@ -27,6 +31,8 @@ public protocol Pass: Sendable, Codable {
 extension Pass {
   public static var summary: String { "" }
   public var usesCalibration: Bool { true }
+  public var isExact: Bool { false }
+  public var comparesInputs: Bool { false }
   public var analyses: [any Analysis] { [] }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
   public func validate() throws(InvalidOption) {}

@@ -10,6 +10,8 @@ public struct PassContext: Sendable {
   private let pass: String
   private let strict: Bool
   private let records: Records
+  /// The block as it was before the first pass that is not exact: what quantized weights are measured against.
+  public let reference: Block
 
   /// What passes report, gathered while they run.
   package final class Records: Sendable {
@@ -21,6 +23,13 @@ public struct PassContext: Sendable {
       storage.withLock { change(&$0[key, default: initial]) }
     }
 
+    private let said = Mutex([String]())
+
+    func say(_ remark: String) { said.withLock { if !$0.contains(remark) { $0.append(remark) } } }
+
+    /// The remarks so far.
+    package var remarks: [String] { said.withLock { $0 } }
+
     /// The records so far, by layer name; the store is emptied.
     package func take() -> [Report.LayerRecord] {
       storage.withLock { records in
@@ -30,13 +39,14 @@ public struct PassContext: Sendable {
     }
   }
 
-  package init(stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records) {
+  package init(stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: Block) {
     self.stream = stream
     self.answers = answers
     self.seed = seed
     self.pass = pass
     self.strict = strict
     self.records = records
+    self.reference = reference
   }
 
   /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`.
@@ -45,6 +55,29 @@ public struct PassContext: Sendable {
   public func statistic<S: Statistic>(_ type: S.Type, of group: InputGroup, in block: Block) throws -> S {
     guard let stream, block.kind != .embedding else { throw MissingCalibration() }
     return try stream.statistic(type, of: group, in: block)
+  }
+
+  /// As `statistic`, and besides how the inputs of `group` have drifted from those in the reference model, whose inputs never met a
+  /// quantized layer.
+  ///
+  /// - Precondition: the pass `comparesInputs`.
+  public func drift(of group: InputGroup, in block: Block) throws -> InputDrift {
+    guard let stream, block.kind != .embedding else { throw MissingCalibration() }
+    return try stream.drift(of: group, in: block, reference: reference)
+  }
+
+  /// The largest magnitudes of the keys and values that the block would cache over the calibration data.
+  public func cacheRange(of block: Block) throws -> (key: Float, value: Float) {
+    guard let stream else { throw MissingCalibration() }
+    return try stream.cacheRange(of: block)
+  }
+
+  /// Puts figures about a whole block into the report.
+  public func recordBlock(_ block: Block, _ metrics: [String: Double], scheme: String? = nil) {
+    records.update("\(pass) \(block.name)", default: Report.LayerRecord(pass: pass, layer: block.name)) { record in
+      record.metrics.merge(metrics) { _, new in new }
+      if let scheme { record.scheme = scheme }
+    }
   }
 
   /// - Precondition: `analysis` is among the pass's `analyses`.
@@ -66,6 +99,9 @@ public struct PassContext: Sendable {
       if let scheme { record.scheme = scheme }
     }
   }
+
+  /// Says something about the model as a whole, once; it is printed and kept in the report.
+  public func remark(_ text: String) { records.say(text) }
 
   /// Reports that a linear was not done as asked, and why; under `--strict` that ends the run.
   public func recordFallback(_ linear: LinearName, in block: Block, _ reason: String) throws(UnwantedFallback) {

@@ -46,6 +46,7 @@ public struct Pipeline: Sendable {
   public init(_ passes: [any Pass]) { self.passes = passes }
 
   public var usesCalibration: Bool { passes.contains { $0.usesCalibration } }
+  public var comparesInputs: Bool { passes.contains { $0.comparesInputs } }
 
   /// Sweeps embedding, blocks and head in order and hands each to `sink` when all passes have run on it.
   ///
@@ -57,12 +58,15 @@ public struct Pipeline: Sendable {
   ) async throws -> Report {
     var answers = Answers()
     for pass in passes {
-      for analysis in pass.analyses { try await Self.ask(analysis, of: model, options: options, into: &answers) }
+      for analysis in pass.analyses {
+        try await Self.ask(analysis, for: pass, of: model, options: options, observer, into: &answers)
+      }
     }
     let stream =
       usesCalibration && !options.calibration.isEmpty
       ? try CalibrationStream(
-        options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch) : nil
+        options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch,
+        comparing: comparesInputs) : nil
     let kinds = kinds ?? model.kinds
     var report = Report()
     var next = try model.block(kinds[0])
@@ -76,12 +80,19 @@ public struct Pipeline: Sendable {
       let original = next
       var block = original
       observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
-      for pass in passes { report.layers += try run(pass, on: &block, stream: stream, answers: answers, options: options, observer) }
+      var reference: Block?
+      for pass in passes {
+        if !pass.isExact, reference == nil { reference = block }
+        let (layers, remarks) = try run(
+          pass, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
+        report.layers += layers
+        report.remarks += remarks.filter { !report.remarks.contains($0) }
+      }
       var forwardPasses: Double?
       switch kind {
-      case .embedding: try stream?.embed(block)
+      case .embedding: try stream?.embed(block, reference: reference ?? block)
       // Nothing after the last block reads its output unless the head is worked on, which any pass may do.
-      case .decoder: forwardPasses = try stream?.finish(block)
+      case .decoder: forwardPasses = try stream?.finish(block, reference: reference ?? block)
       case .head: break
       }
       original.releasePages()
@@ -97,27 +108,40 @@ public struct Pipeline: Sendable {
   }
 
   private func run(
-    _ pass: any Pass, on block: inout Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
+    _ pass: any Pass, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
     _ observer: any PipelineObserver
-  ) throws -> [Report.LayerRecord] {
+  ) throws -> (layers: [Report.LayerRecord], remarks: [String]) {
     try Task.checkCancellation()
     let name = type(of: pass).name
     let records = PassContext.Records()
     let context = PassContext(
-      stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records)
+      stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
+      reference: reference)
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
       throw PipelineError(pass: name, block: block.name, cause: error)
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
-    return records.take()
+    return (records.take(), records.remarks)
   }
 
-  private static func ask<A: Analysis>(_ analysis: A, of model: Model, options: SweepOptions, into answers: inout Answers) async throws {
+  private static func ask<A: Analysis>(
+    _ analysis: A, for pass: any Pass, of model: Model, options: SweepOptions, _ observer: any PipelineObserver,
+    into answers: inout Answers
+  ) async throws {
     guard answers[analysis] == nil else { return }
-    answers[analysis] = try await analysis.answer(
-      for: model, in: AnalysisContext(seed: options.seed, calibration: options.calibration))
+    let name = "analysis for \(type(of: pass).name)"
+    let start = ContinuousClock.now
+    let context = AnalysisContext(
+      seed: options.seed, calibration: options.calibration, activationMemory: options.activationMemory, scratch: options.scratch,
+      progress: { done, total in
+        observer.observe(.blockEnded(name: name, index: done - 1, count: total, took: start.duration(to: .now)))
+      })
+    do { answers[analysis] = try await analysis.answer(for: model, in: context) } catch let error as CancellationError { throw error } catch
+    {
+      throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error)
+    }
   }
 
   private static func write(_ block: Block?, to sink: any BlockSink) async throws {

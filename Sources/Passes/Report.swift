@@ -26,6 +26,8 @@ public struct Report: Sendable, Codable, Equatable {
 
   public var layers: [LayerRecord] = []
   public var blocks: [BlockRecord] = []
+  /// What passes have to say about the model as a whole, in words.
+  public var remarks: [String] = []
 
   public init() {}
 

@@ -67,6 +67,52 @@ public struct InputMaximum: Statistic, Equatable {
   public mutating func merge(_ other: InputMaximum) { for i in values.indices { values[i] = max(values[i], other.values[i]) } }
 }
 
+/// How the inputs of a group of linears have drifted from those in a reference model: its own second moment and Σ (x₀ − x)·xᵀ, with x₀ what
+/// the reference model would have put there.
+public struct InputDrift: Sendable {
+  public var hessian: Hessian
+  /// Σ (x₀ − x)ᵀ·x over the tokens, [features × features], row-major in double precision.
+  public private(set) var cross: [Double]
+
+  init(features: Int) {
+    hessian = Hessian(features: features)
+    cross = Array(repeating: 0, count: features * features)
+  }
+
+  /// - Parameters: tokens in rows, those of `reference` in the same order as those of `input`.
+  mutating func update(_ input: Matrix, reference: Matrix) {
+    // A token that is not finite in either model says nothing about the drift.
+    var (own, other) = (input, reference)
+    if [own, other].contains(where: { $0.elements.withUnsafeBufferPointer(Kernel.hasNonfinite) }) {
+      let kept = (0..<own.rows).filter { row in
+        [own, other].allSatisfy { $0.elements[row * own.columns..<(row + 1) * own.columns].allSatisfy(\.isFinite) }
+      }
+      own = Matrix(stacking: kept.map { input.rows($0..<$0 + 1) })
+      other = Matrix(stacking: kept.map { reference.rows($0..<$0 + 1) })
+    }
+    hessian.update(own)
+    let difference = Matrix(rows: own.rows, columns: own.columns, elements: zip(other.elements, own.elements).map { $0 - $1 })
+    let features = own.columns
+    let strip = 128
+    cross.withUnsafeMutableBufferPointer { total in
+      own.withUnsafeElements { own in
+        difference.withUnsafeElements { difference in
+          nonisolated(unsafe) let (total, own, difference) = (total, own, difference)
+          Parallel.forEach((features + strip - 1) / strip) { index in
+            let (first, height) = (index * strip, min(strip, features - index * strip))
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: height * features) { part in
+              BLAS.product(
+                difference + first, stride: features, leftTransposed: true, own, stride: features, rows: height, columns: features,
+                inner: input.rows, into: part.baseAddress!, stride: features)
+              for at in 0..<height * features { total[first * features + at] += Double(part[at]) }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 extension Matrix {
   fileprivate func withoutNonfiniteRows() -> Matrix {
     guard elements.withUnsafeBufferPointer(Kernel.hasNonfinite) else { return self }

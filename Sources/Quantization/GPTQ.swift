@@ -33,6 +33,9 @@ public struct GPTQ: WeightQuantizer {
   public var staticGroups = false
   /// Whether scales are moved to the least squares of the whole loss once all codes are known.
   public var refit = true
+  /// How much of the drift that earlier layers have caused the weights are asked to make up for, 0 for none to 1 for all that a regression
+  /// on the calibration data finds. Costs a second stream of activations through the unquantized model.
+  public var driftCorrection = 0.0
   /// Added to the diagonal of the Hessian, as a fraction of its mean.
   public var damping = 0.01
   /// Columns between two updates of all that follow; any number gives the same codes up to rounding.
@@ -45,11 +48,14 @@ public struct GPTQ: WeightQuantizer {
 
   private enum CodingKeys: String, CodingKey {
     case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit,
-      damping, blockSize = "block_size", activations, layers, overrides
+      driftCorrection = "drift_correction", damping, blockSize = "block_size", activations, layers, overrides
   }
+
+  public var comparesInputs: Bool { driftCorrection > 0 }
 
   public func validate() throws(InvalidOption) {
     try validateGrid()
+    guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }
     guard damping >= 0, damping < 10 else {
       throw InvalidOption("damping", "\(damping): a fraction of the Hessian's mean diagonal, 0 to 10")
     }
@@ -65,7 +71,8 @@ public struct GPTQ: WeightQuantizer {
         continue
       }
       // Taken after the groups before it were quantized: true-sequential.
-      let hessian = try context.statistic(Hessian.self, of: group, in: block)
+      let drift = comparesInputs ? try context.drift(of: group, in: block) : nil
+      let hessian = try drift?.hessian ?? context.statistic(Hessian.self, of: group, in: block)
       guard hessian.tokens > 0 else {
         for name in group.linears {
           try round(name, of: &block, context, because: "no calibration token reached it with a finite input: rounded to nearest")
@@ -90,8 +97,10 @@ public struct GPTQ: WeightQuantizer {
         switch solver {
         case .failure(let failure): try round(name, of: &block, context, because: failure.description)
         case .success(let solver):
+          var weight = linear.weight.dense()
+          if let drift { weight = solver.corrected(weight, for: drift, by: driftCorrection) }
           let (quantized, loss) = solver.quantize(
-            linear.weight.dense(), scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize,
+            weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize,
             globalScale: global)
           block[name].weight = quantized
           var metrics = [

@@ -19,8 +19,8 @@ public struct GPTQSolver: Sendable {
   }
 
   /// Position in the order → column.
-  private let order: [Int]
-  private let factor: SymmetricMatrix.UpperFactor
+  let order: [Int]
+  let factor: SymmetricMatrix.UpperFactor
   /// Mean square of every input, by column: the importance of its errors in the scale search.
   private let importance: [Float]
   private let columnOrder: GPTQ.Order

@@ -48,6 +48,38 @@ package enum BLAS {
       blasint(stride))
   }
 
+  /// b ← b · u⁻¹, or b · u⁻ᵀ, for a unit upper triangle u [size × size] and b [rows × size].
+  package static func solveUnitUpper(
+    _ u: UnsafePointer<Float>, size: Int, transposed: Bool, _ b: UnsafeMutablePointer<Float>, rows: Int
+  ) {
+    _ = singleThreaded
+    cblas_strsm(
+      CblasRowMajor, CblasRight, CblasUpper, transposed ? CblasTrans : CblasNoTrans, CblasUnit, blasint(rows), blasint(size), 1, u,
+      blasint(size), b, blasint(size))
+  }
+
+  /// Eigenvalues in ascending order and eigenvectors, as rows, of the symmetric matrix a [size × size], which is overwritten by them.
+  ///
+  /// - Returns: `nil` where the iteration did not converge.
+  package static func symmetricEigenvectors(_ a: inout [Double], size: Int) -> [Double]? {
+    _ = singleThreaded
+    var (n, info) = (blasint(size), blasint(0))
+    var values = [Double](repeating: 0, count: size)
+    var (work, integers) = ([0.0], [blasint(0)])
+    var (workSize, integerSize) = (blasint(-1), blasint(-1))
+    // The first call only asks for the size of the workspace.
+    for _ in 0..<2 {
+      dsyevd_("V", "U", &n, &a, &n, &values, &work, &workSize, &integers, &integerSize, &info)
+      guard info == 0 else { return nil }
+      if workSize == -1 {
+        (workSize, integerSize) = (blasint(work[0]), integers[0])
+        work = Array(repeating: 0, count: Int(workSize))
+        integers = Array(repeating: 0, count: Int(integerSize))
+      }
+    }
+    return values
+  }
+
   /// Factors the lower triangle of a [size × size] in place as l · lᵀ. Returns whether `a` is positive definite.
   package static func choleskyLower(_ a: UnsafeMutablePointer<Double>, size: Int, stride: Int) -> Bool {
     _ = singleThreaded

@@ -132,6 +132,16 @@ extension Kernel {
       rows)
   }
 
+  /// One step of half-quadratic quantization: Σ |w − ŵ| for `zero`, and the zero point that follows.
+  package static func hqqStep(
+    _ w: UnsafeBufferPointer<Float>, inverse: Float, zero: Float, top: Float, power: Float, beta: Float
+  ) -> (distance: Float, zero: Float) {
+    var next = zero
+    guard let base = w.baseAddress else { return (0, zero) }
+    let distance = compress_hqq_step(base, inverse, zero, top, power, beta, w.count, &next)
+    return (distance, next)
+  }
+
   /// Codes into a little-endian bit string of 32-bit words, `count` of them a row, each row padded to a whole word.
   package static func pack(_ codes: [UInt8], rowLength count: Int, bits: Int) -> [UInt32] {
     let rows = count == 0 ? 0 : codes.count / count

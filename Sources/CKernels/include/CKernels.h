@@ -83,6 +83,10 @@ void compress_gptq_block_minifloat(
     float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, unsigned mantissa,
     int min_exponent, float largest, float *errors, size_t columns, size_t rows);
 
+/// One step of half-quadratic quantization of a group: returns Σ |w − ŵ| for `zero` and leaves the zero point that follows. (hqq.c)
+float compress_hqq_step(
+    const float *w, float inverse, float zero, float top, float power, float beta, size_t count, float *next);
+
 /// Packs codes of `bits` bits into a little-endian bit string; ceil(count · bits / 32) words, the last padded with zero bits. (pack.c)
 void compress_pack_bits(const uint8_t *codes, size_t count, unsigned bits, uint32_t *words);
 void compress_unpack_bits(const uint32_t *words, size_t count, unsigned bits, uint8_t *codes);
