@@ -53,13 +53,15 @@ let package = Package(
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
+    module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
     module("Recipes", ["Passes", "StrictJSON", .product(name: "Yams", package: "Yams")]),
     module(
       "CompressKit",
       [
-        "Recipes", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors", "StrictJSON",
+        "Recipes", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors",
+        "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
@@ -75,6 +77,7 @@ let package = Package(
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
+    tests(of: "Allocation", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),

@@ -1,3 +1,4 @@
+@_exported public import Allocation
 @_exported public import CheckpointIO
 @_exported public import Evaluation
 @_exported public import Formats
@@ -11,7 +12,7 @@
 
 extension PassCatalog {
   /// The passes this package ships.
-  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self])
+  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, KVCacheScales.self])
 }
 
 /// What reports and `--version` say.

@@ -107,24 +107,8 @@ public struct Evaluator: Sendable {
     return states
   }
 
-  private struct Head: Sendable {
-    let block: Block
-    let weight: Matrix
-
-    init(_ model: Model) throws {
-      block = try model.block(.head)
-      let owner = block.linears.isEmpty ? try model.block(.embedding) : block
-      weight = owner[owner.inputGroups[0].linears[0]].weight.dense()
-    }
-
-    /// Logits of some positions, [positions × vocabulary].
-    func logits(_ hidden: Matrix, _ positions: Range<Int>) -> Matrix {
-      block.headInput(hidden.rows(positions)).times(transposed: weight)
-    }
-  }
-
   private func score(_ models: [Model], _ windows: [Window], _ states: [[Matrix]]) throws -> [WindowScore] {
-    let heads = try models.map(Head.init)
+    let heads = try models.map(LogitHead.init)
     try Task.checkCancellation()
     return Parallel.map(windows.count) { index in
       let window = windows[index]

@@ -5,7 +5,7 @@ public import Models
 /// A pattern is a glob (`*` any run of characters, `?` any one) that matches a full name or its end after a dot, so `down_proj` and
 /// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding and
 /// the head are selected only by a pattern that names them without a wildcard. A pattern that matches nothing in the model is an error.
-public struct LayerSelector: Sendable, Equatable {
+public struct LayerSelector: Sendable, Hashable {
   public var include: [String]
   public var exclude: [String]
 

@@ -120,4 +120,25 @@ public struct GPTQSolver: Sendable {
     let norm = losses.reduce(0) { $0 + $1.norm }
     return (quantized, norm > 0 ? losses.reduce(0) { $0 + $1.error } / norm : 0)
   }
+
+  /// tr(E·H·Eᵀ) / tr(W·H·Wᵀ) of a weight quantized by whatever means, with the damped H.
+  package func relativeLoss(of quantized: QuantizedMatrix, against weight: Matrix) -> Double {
+    let columns = order.count
+    func arranged(_ matrix: Matrix) -> Matrix {
+      Matrix(
+        rows: matrix.rows, columns: columns,
+        elements: (0..<matrix.rows).flatMap { row in order.map { matrix.elements[row * columns + $0] } })
+    }
+    func loss(_ matrix: Matrix) -> Double {
+      // (W·U): the rows in the basis where H is diagonal.
+      let transformed = arranged(matrix).times(transposed: factor.unitUpper.transposed())
+      return (0..<matrix.rows).reduce(0) { sum, row in
+        sum + (0..<columns).reduce(0.0) { $0 + factor.pivots[$1] * Double(transformed[row, $1]) * Double(transformed[row, $1]) }
+      }
+    }
+    var error = quantized.dense()
+    error.subtract(weight)
+    let norm = loss(weight)
+    return norm > 0 ? loss(error) / norm : 0
+  }
 }

@@ -31,7 +31,7 @@ public struct HQQ: WeightQuantizer {
     case numbers, bits, groupSize = "group_size", zeroPoint = "zero_point", norm, beta, growth, iterations, activations, layers, overrides
   }
 
-  var symmetric: Bool { false }
+  package var symmetric: Bool { false }
 
   public var usesCalibration: Bool { calibratesInputs }
 

@@ -1,9 +1,9 @@
-import Models
-import Passes
+package import Models
+package import Passes
 import Tensors
 
 /// A pass that turns weights into codes: the options all such passes share, and what follows from them.
-protocol WeightQuantizer: Pass {
+package protocol WeightQuantizer: Pass {
   var numbers: NumberFormat { get }
   /// Of an integer code; 4 where nothing is said.
   var bits: Int? { get }
@@ -50,7 +50,7 @@ extension WeightQuantizer {
   }
 
   /// The scheme of a linear: the options, changed by every override that selects it, the last one winning.
-  func scheme(of name: String, isEnd: Bool) -> QuantizationScheme {
+  package func scheme(of name: String, isEnd: Bool) -> QuantizationScheme {
     var (numbers, bits, size, symmetric) = (numbers, bits, groupSize, symmetric)
     for override in overrides where override.layers.contains(name, isEnd: isEnd) {
       if let other = override.numbers, other != numbers { (numbers, bits, size) = (other, nil, nil) }
@@ -72,7 +72,7 @@ extension WeightQuantizer {
   /// The scheme with scales of the type the checkpoint has.
   ///
   /// - Throws: `InvalidOption` where the groups do not divide the columns.
-  func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
+  package func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
     let full = block.fullName(of: name)
     var scheme = scheme(of: full, isEnd: block.description == nil)
     if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].storageType }
@@ -84,7 +84,7 @@ extension WeightQuantizer {
   }
 
   /// One for all linears of a group: runtimes fuse them.
-  func globalScale(of group: InputGroup, in block: Block) -> Float? {
+  package func globalScale(of group: InputGroup, in block: Block) -> Float? {
     let isEnd = block.description == nil
     let members = group.linears.filter { scheme(of: block.fullName(of: $0), isEnd: isEnd).hasGlobalScale }
     guard !members.isEmpty else { return nil }

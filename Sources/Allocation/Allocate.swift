@@ -1,0 +1,121 @@
+internal import Foundation
+public import Models
+public import Passes
+public import Quantization
+
+/// Mixed precision under a budget: measures what every candidate format costs every group of layers, chooses the best combination that fits, and
+/// quantizes with it.
+///
+/// The layers that share an input, which runtimes fuse, get one format. What a choice costs is measured on the original model, one group at a
+/// time (algorithm notes 10.2): by the divergence of the predictions, or faster by the layer's own loss. The combination is the exact optimum of
+/// the multiple-choice knapsack under the assumption that these costs add up; the report compares their sum with what is measured in the end.
+public struct Allocate: Pass, Hashable {
+  public static let name = "allocate"
+  public static let summary = "mixed precision under a budget of bits per weight or bytes"
+
+  /// A number format that layers may get.
+  public struct Candidate: Sendable, Codable, Hashable {
+    public var numbers: NumberFormat?
+    public var bits: Int?
+    public var groupSize: GroupSize?
+    public var symmetric: Bool?
+
+    public init(numbers: NumberFormat? = nil, bits: Int? = nil, groupSize: GroupSize? = nil, symmetric: Bool? = nil) {
+      self.numbers = numbers
+      self.bits = bits
+      self.groupSize = groupSize
+      self.symmetric = symmetric
+    }
+
+    private enum CodingKeys: String, CodingKey { case numbers, bits, groupSize = "group_size", symmetric }
+  }
+
+  public enum Quantizer: String, Sendable, Codable { case gptq, rtn }
+
+  public enum Sensitivity: String, Sendable, Codable {
+    /// The divergence of the model's predictions with only this group quantized.
+    case divergence = "kl"
+    /// The group's own loss tr(E·H·Eᵀ): one forward pass for everything, blind to where the group sits.
+    case layer
+  }
+
+  public var target = SizeTarget.bitsPerWeight(4.25)
+  public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: 128) }
+  public var quantizer = Quantizer.gptq
+  public var sensitivity = Sensitivity.divergence
+  /// Calibration sequences, from the end, on which divergence is measured; they are kept out of what the measured formats are fitted to.
+  public var probes = 8
+  public var layers = LayerSelector()
+
+  public init() {}
+
+  public var analyses: [any Analysis] { [AllocationAnalysis(options: self)] }
+
+  public func validate() throws(InvalidOption) {
+    guard candidates.count > 1 else { throw InvalidOption("candidates", "at least two formats to choose from are needed") }
+    guard probes > 0 else { throw InvalidOption("probes", "\(probes): a positive number") }
+    for (index, candidate) in candidates.enumerated() {
+      do { try candidate.pass().validate() } catch {
+        throw InvalidOption("candidates[\(index)].\(error.option)", error.reason)
+      }
+    }
+  }
+
+  public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
+    guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
+    guard !linear.isEnd else { throw InvalidOption("layers", "\(linear.name): only layers of decoder blocks are allocated") }
+    // Every candidate must fit; which one it will be is not known before the measurement.
+    var bits: [Int] = []
+    for candidate in candidates {
+      var pass = candidate.pass()
+      pass.layers = layers
+      bits.append(try pass.plan(linear).storedBits)
+    }
+    var planned = linear
+    planned.scheme = "one of \(candidates.count)"
+    switch target {
+    case .bitsPerWeight(let target): planned.storedBits = min(Int(target * Double(linear.rows * linear.columns)), bits.max()!)
+    case .bytes: planned.storedBits = bits.max()!
+    }
+    return planned
+  }
+
+  public func run(on block: inout Block, in context: PassContext) throws {
+    guard case .decoder = block.kind else { return }
+    let allocation = context.answer(to: AllocationAnalysis(options: self))
+    let names = block.groups(layers).flatMap(\.linears)
+    let overrides = names.map { name in
+      let full = block.fullName(of: name)
+      let candidate = candidates[allocation.choices[full]!]
+      return QuantizationOverride(
+        layers: LayerSelector(include: [full]), numbers: candidate.numbers, bits: candidate.bits, groupSize: candidate.groupSize,
+        symmetric: candidate.symmetric)
+    }
+    switch quantizer {
+    case .gptq:
+      var pass = GPTQ()
+      (pass.layers, pass.overrides) = (layers, overrides)
+      try pass.run(on: &block, in: context)
+    case .rtn:
+      var pass = RoundToNearest()
+      (pass.layers, pass.overrides, pass.importance) = (layers, overrides, .activations)
+      try pass.run(on: &block, in: context)
+    }
+    for unit in allocation.units where unit.block == block.name {
+      // Shared evenly, so that the layers' figures add up to the group's.
+      for name in unit.linears {
+        context.record(name, in: block, [allocation.lossName: unit.loss / Double(unit.linears.count)])
+      }
+    }
+    for remark in allocation.remarks { context.remark(remark) }
+  }
+}
+
+extension Allocate.Candidate {
+  /// The quantizing pass that has this format for all layers.
+  func pass() -> GPTQ {
+    var pass = GPTQ()
+    (pass.numbers, pass.bits, pass.groupSize, pass.symmetric) = (numbers ?? .int, bits, groupSize, symmetric ?? true)
+    return pass
+  }
+}

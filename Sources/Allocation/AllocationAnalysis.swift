@@ -1,0 +1,224 @@
+import Evaluation
+import Models
+import Passes
+import Quantization
+import Tensors
+
+/// Which format every group of layers gets, and what that is expected to cost.
+struct Allocation: Sendable {
+  /// The layers of a block that share an input.
+  struct Unit: Sendable {
+    var block: String
+    var linears: [LinearName]
+    var choice: Int
+    /// In nats where divergence was measured, otherwise a share of the layers' outputs.
+    var loss: Double
+  }
+
+  var units: [Unit]
+  /// Index of the candidate, by a linear's name in the whole model.
+  var choices: [String: Int]
+  /// What the report calls the units' losses.
+  var lossName: String
+  var remarks: [String]
+}
+
+/// The budget cannot be met.
+struct BudgetTooSmall: Error, CustomStringConvertible {
+  let target: SizeTarget
+  let smallest: Int
+  let budget: Int
+
+  var description: String {
+    "the budget of \(target) leaves \(budget / 8) bytes for the layers, and the cheapest candidates take \(smallest / 8); raise the target or add a cheaper candidate"
+  }
+}
+
+/// Measures every candidate format on every group of layers and solves for the best combination.
+struct AllocationAnalysis: Analysis {
+  let options: Allocate
+
+  func answer(for model: Model, in context: AnalysisContext) async throws -> Allocation {
+    guard !context.calibration.isEmpty else { throw MissingCalibration() }
+    let (units, fixedBits, weights) = try await measure(model, context)
+    let budget =
+      switch options.target {
+      case .bitsPerWeight(let bits): Int(bits * Double(weights))
+      case .bytes(let count): count * 8 - fixedBits
+      }
+    let knapsack = Knapsack(units.map { $0.options.map { Knapsack.Option(cost: $0.bits, loss: $0.loss) } })
+    guard let solution = knapsack.solve(budget: budget) else {
+      throw BudgetTooSmall(
+        target: options.target, smallest: units.reduce(0) { $0 + $1.options.map(\.bits).min()! }, budget: max(0, budget))
+    }
+    var allocation = Allocation(
+      units: [], choices: [:], lossName: options.sensitivity == .divergence ? "predicted_divergence" : "predicted_layer_loss", remarks: [])
+    for (unit, choice) in zip(units, solution.choices) {
+      allocation.units.append(
+        .init(block: unit.block, linears: unit.linears, choice: choice, loss: unit.options[choice].loss))
+      for name in unit.fullNames { allocation.choices[name] = choice }
+    }
+    allocation.remarks = [table(units, solution)]
+    let spent = Double(solution.cost) / Double(max(1, weights))
+    var summary = "allocated \(rounded(spent)) bits per weight for a target of \(options.target)"
+    if options.sensitivity == .divergence { summary += "; predicted KL divergence \(rounded(solution.loss, places: 5))" }
+    allocation.remarks.append(summary)
+    return allocation
+  }
+
+  // MARK: Measuring
+
+  private struct MeasuredUnit {
+    var block: String
+    var linears: [LinearName]
+    var fullNames: [String]
+    var options: [(bits: Int, loss: Double)]
+  }
+
+  private func measure(_ model: Model, _ context: AnalysisContext) async throws -> (units: [MeasuredUnit], fixedBits: Int, weights: Int) {
+    let sequences = context.calibration
+    let probeCount = min(options.probes, sequences.count)
+    let probes = Array(sequences.suffix(probeCount))
+    // Divergence is measured on what the formats were not fitted to, as long as that leaves enough to fit them.
+    let fitted = sequences.count > 2 * probeCount ? Array(sequences.dropLast(probeCount)) : sequences
+    let stream = try CalibrationStream(
+      fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
+    let embedding = try model.block(.embedding)
+    try stream.embed(embedding)
+    let measuresDivergence = options.sensitivity == .divergence
+    let trace = measuresDivergence ? try originalStates(of: model, embedding, probes) : []
+    let head = measuresDivergence ? try HeadDivergence(model) : nil
+    let positions = probes.map(\.count).max() ?? 0
+
+    var units: [MeasuredUnit] = []
+    var (fixedBits, weights) = (model.carriedBytes * 8, 0)
+    for kind in [Block.Kind.embedding, .head] {
+      let end = try model.outline(kind)
+      fixedBits += end.linears.values.reduce(0) { $0 + $1.weight.storedBits } + Self.vectorBits(of: end)
+    }
+    let count = model.description.blocks.count
+    for index in 0..<count {
+      try Task.checkCancellation()
+      let block = try model.block(.decoder(index: index))
+      let groups = block.groups(options.layers)
+      let chosen = Set(groups.flatMap(\.linears))
+      fixedBits += Self.vectorBits(of: block)
+      fixedBits += block.linears.filter { !chosen.contains($0.key) }.reduce(0) { $0 + $1.value.weight.storedBits }
+      var variants: [Block] = []
+      for group in groups {
+        let hessian = try stream.statistic(Hessian.self, of: group, in: block)
+        var unit = MeasuredUnit(
+          block: block.name, linears: group.linears, fullNames: group.linears.map { block.fullName(of: $0) }, options: [])
+        weights += group.linears.reduce(0) { $0 + block[$1].weight.rows * block[$1].weight.columns }
+        for candidate in options.candidates {
+          let (variant, bits, loss) = try quantize(group, of: block, as: candidate, hessian)
+          unit.options.append((bits, loss))
+          if measuresDivergence { variants.append(variant) }
+        }
+        units.append(unit)
+      }
+      _ = try stream.finish(block)
+      if let head {
+        let losses = try divergences(of: variants, at: index, model, trace, head, positions)
+        let first = units.count - groups.count
+        for (at, loss) in losses.enumerated() {
+          units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
+        }
+      }
+      block.releasePages()
+      context.progress(index + 1, count)
+    }
+    return (units, fixedBits, weights)
+  }
+
+  /// Biases and norms stay what they are.
+  private static func vectorBits(of block: Block) -> Int {
+    let biases = block.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount }
+    return biases + block.norms.values.reduce(0) { $0 + $1.count } * block.storageType.bitCount
+  }
+
+  /// Hidden states of the probes before every block of the original model, and after the last.
+  private func originalStates(of model: Model, _ embedding: Block, _ probes: [[Int32]]) throws -> [[Matrix]] {
+    let table = PreparedEmbedding(embedding[embedding.inputGroups[0].linears[0]].weight)
+    var trace = [try probes.map { tokens in try table(tokens) }]
+    for index in model.description.blocks.indices {
+      try Task.checkCancellation()
+      let block = PreparedBlock(try model.block(.decoder(index: index)), positions: probes.map(\.count).max() ?? 0)
+      let states = trace[index]
+      trace.append(Parallel.map(states.count) { block.forward(states[$0]) })
+    }
+    return trace
+  }
+
+  /// What each variant of a block does to the predictions, when all blocks after it are the original ones.
+  private func divergences(
+    of variants: [Block], at index: Int, _ model: Model, _ trace: [[Matrix]], _ head: HeadDivergence, _ positions: Int
+  ) throws -> [Double] {
+    var states = variants.map { variant in
+      let prepared = PreparedBlock(variant, positions: positions)
+      let inputs = trace[index]
+      return Parallel.map(inputs.count) { prepared.forward(inputs[$0]) }
+    }
+    for later in index + 1..<max(index + 1, model.description.blocks.count) {
+      try Task.checkCancellation()
+      let prepared = PreparedBlock(try model.block(.decoder(index: later)), positions: positions)
+      states = states.map { inputs in Parallel.map(inputs.count) { prepared.forward(inputs[$0]) } }
+    }
+    let reference = trace[trace.count - 1]
+    return states.map { head.mean(of: $0, from: reference) }
+  }
+
+  /// The block with one group quantized, the bits that takes, and the layers' loss as a share of their outputs.
+  private func quantize(
+    _ group: InputGroup, of block: Block, as candidate: Allocate.Candidate, _ hessian: Hessian
+  ) throws -> (variant: Block, bits: Int, loss: Double) {
+    let pass = candidate.pass()
+    var (variant, bits, loss) = (block, 0, 0.0)
+    let global = pass.globalScale(of: group, in: block)
+    for name in group.linears {
+      let scheme = try pass.storedScheme(of: name, in: block)
+      let weight = block[name].weight.dense()
+      let quantized: QuantizedMatrix
+      let solver = GPTQSolver.prepare(
+        hessian, groupSize: scheme.groupSize(columns: weight.columns), order: pass.order, damping: pass.damping)
+      if case .success(let solver) = solver, options.quantizer == .gptq {
+        let result = solver.quantize(weight, scheme: scheme, scales: pass.scales, refit: pass.refit, globalScale: global)
+        quantized = result.quantized
+        loss += result.relativeLoss
+      } else {
+        let importance = hessian.matrix.diagonal.map { Float($0 / Double(max(1, hessian.tokens))) }
+        quantized = RoundToNearest.quantize(
+          weight, scheme: scheme, scales: pass.scales, importance: importance, globalScale: global)
+        if case .success(let solver) = solver { loss += solver.relativeLoss(of: quantized, against: weight) }
+      }
+      bits += quantized.storedBits
+      variant[name].weight = quantized
+    }
+    return (variant, bits, loss / Double(group.linears.count))
+  }
+
+  // MARK: Telling
+
+  /// Blocks in rows, groups in columns, the chosen format and its loss in the cells.
+  private func table(_ units: [MeasuredUnit], _ solution: Knapsack.Solution) -> String {
+    let labels = options.candidates.map { "\($0.pass().scheme(of: "", isEnd: false))" }
+    var lines: [String] = []
+    var (row, name) = ("", "")
+    for (unit, choice) in zip(units, solution.choices) {
+      if unit.block != name {
+        if !row.isEmpty { lines.append(row) }
+        (row, name) = (unit.block + ":", unit.block)
+      }
+      let group = unit.linears.map { $0.rawValue.split(separator: ".").last!.replacing("_proj", with: "") }.joined(separator: ",")
+      row += "  \(group) \(labels[choice]) (\(rounded(unit.options[choice].loss, places: 5)))"
+    }
+    lines.append(row)
+    return "allocation, with what each choice costs:\n" + lines.joined(separator: "\n")
+  }
+
+  private func rounded(_ value: Double, places: Int = 3) -> String {
+    var factor = 1.0
+    for _ in 0..<places { factor *= 10 }
+    return "\((value * factor).rounded() / factor)"
+  }
+}

@@ -1,0 +1,59 @@
+package import Models
+package import Tensors
+
+/// The divergence of one set of hidden states from another under the same head: what a change to some block does to the predictions.
+package struct HeadDivergence: Sendable {
+  private let head: LogitHead
+
+  package init(_ model: Model) throws { head = try LogitHead(model) }
+
+  /// Mean KL(reference ‖ other) over all positions, in nats.
+  ///
+  /// - Parameters: hidden states before the head, [tokens × hidden size] for each sequence.
+  package func mean(of hidden: [Matrix], from reference: [Matrix]) -> Double {
+    let sums = Parallel.map(hidden.count) { index in
+      var sum = 0.0
+      let rows = hidden[index].rows
+      // Positions in tiles, so that the logits of a large vocabulary stay small.
+      for first in stride(from: 0, to: rows, by: 128) {
+        let positions = first..<min(first + 128, rows)
+        let (own, other) = (head.logits(hidden[index], positions), head.logits(reference[index], positions))
+        own.withUnsafeElements { own in
+          other.withUnsafeElements { other in
+            for row in 0..<positions.count {
+              let (a, b) = (other + row * head.vocabularySize, own + row * head.vocabularySize)
+              let count = head.vocabularySize
+              sum += Kernel.klDivergence(
+                a, logSumExp: Kernel.logSumExp(a, count: count), b, logSumExp: Kernel.logSumExp(b, count: count), count: count)
+            }
+          }
+        }
+      }
+      return sum
+    }
+    return sums.reduce(0, +) / Double(max(1, hidden.reduce(0) { $0 + $1.rows }))
+  }
+}
+
+/// The final norm and the matrix that turns hidden states into logits.
+struct LogitHead: Sendable {
+  let block: Block
+  let weight: Matrix
+  private let inputQuantization: InputQuantization?
+
+  init(_ model: Model) throws {
+    block = try model.block(.head)
+    let owner = block.linears.isEmpty ? try model.block(.embedding) : block
+    let linear = owner[owner.inputGroups[0].linears[0]]
+    weight = linear.weight.dense()
+    inputQuantization = block.linears.isEmpty ? nil : linear.inputQuantization
+  }
+
+  var vocabularySize: Int { weight.rows }
+
+  /// Logits of some positions, [positions × vocabulary].
+  func logits(_ hidden: Matrix, _ positions: Range<Int>) -> Matrix {
+    let input = block.headInput(hidden.rows(positions))
+    return (inputQuantization?.rounded(input) ?? input).times(transposed: weight)
+  }
+}
