@@ -94,6 +94,10 @@ extension CompressionReport {
         "\(change < 0 ? "" : "+")\(change.rounded(toPlaces: 2)) %",
       ])
       table.rows.append(["KL divergence to the original, nats", "", evaluation.klDivergence.rounded(toPlaces: 5), ""])
+      if let predicted = predictedDivergence {
+        let ratio = (evaluation.klDivergence / predicted).rounded(toPlaces: 2)
+        table.rows.append(["KL divergence predicted by the allocation", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
+      }
       table.rows.append(["same most likely token", "", "\((evaluation.top1Agreement * 100).rounded(toPlaces: 2)) %", ""])
     }
     var lines = ["\(model) → \(output)", table.text]
@@ -103,6 +107,7 @@ extension CompressionReport {
     if !passes.isEmpty { cost += ", \((passes.reduce(0, +) / Double(passes.count)).rounded(toPlaces: 2)) forward passes per block" }
     if let peakMemoryBytes { cost += ", peak memory \(ByteCount.text(peakMemoryBytes))" }
     lines.append(cost)
+    lines += remarks
     if !carriedTensors.isEmpty { lines.append("\(carriedTensors.count) tensors carried unchanged (report.json lists them)") }
     lines.append(fallbackCount == 0 ? "no fallbacks" : "\(fallbackCount) FALLBACKS:")
     for record in layers where record.fallback != nil { lines.append("  \(record.layer): \(record.fallback!)") }

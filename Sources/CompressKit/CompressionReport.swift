@@ -32,6 +32,18 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     public var top1Agreement: Double
   }
 
+  /// What became of all linears of one kind, such as `down_proj`.
+  public struct KindTotal: Sendable, Codable, Equatable {
+    public var kind: String
+    public var modules: Int
+    /// Every scheme that was used, and how often.
+    public var schemes: [String: Int]
+    /// Means over the modules that report them.
+    public var bitsPerWeight: Double?
+    public var relativeLayerLoss: Double?
+    public var fallbacks: Int
+  }
+
   public var toolkitVersion: String
   public var architecture: String
   public var seed: UInt64
@@ -40,6 +52,7 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public var calibration: Calibration?
   public var evaluation: EvaluationFigures?
   public var layers: [Report.LayerRecord]
+  public var kinds: [KindTotal]
   public var blocks: [Report.BlockRecord]
   /// Layers not done as asked.
   public var fallbackCount: Int
@@ -48,6 +61,26 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public var remarks: [String]
   public var sweepSeconds: Double
   public var peakMemoryBytes: Int?
+
+  /// The layers' records by the last part of their names; what several passes did to one layer counts once for each.
+  static func totals(of layers: [Report.LayerRecord]) -> [KindTotal] {
+    func mean(_ values: [Double]) -> Double? { values.isEmpty ? nil : values.reduce(0, +) / Double(values.count) }
+    let kinds = Dictionary(grouping: layers) { String($0.layer.split(separator: ".").last ?? "") }
+    return kinds.sorted { $0.key < $1.key }.map { kind, records in
+      KindTotal(
+        kind: kind, modules: Set(records.map(\.layer)).count,
+        schemes: records.reduce(into: [:]) { if let scheme = $1.scheme { $0[scheme, default: 0] += 1 } },
+        bitsPerWeight: mean(records.compactMap { $0.metrics["bits_per_weight"] }),
+        relativeLayerLoss: mean(records.compactMap { $0.metrics["relative_layer_loss"] ?? $0.metrics["relative_weight_error"] }),
+        fallbacks: records.count { $0.fallback != nil })
+    }
+  }
+
+  /// Sum of the divergences that an allocation foretold; `nil` where there was none.
+  public var predictedDivergence: Double? {
+    let parts = layers.compactMap { $0.metrics["predicted_divergence"] }
+    return parts.isEmpty ? nil : parts.reduce(0, +)
+  }
 
   /// The text of `report.json`.
   public var json: String {

@@ -105,7 +105,7 @@ public struct GPTQ: WeightQuantizer {
           block[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
-            "calibration_tokens": Double(hessian.tokens),
+            "clip": RoundToNearest.clip(of: quantized, against: weight), "calibration_tokens": Double(hessian.tokens),
           ]
           if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
           if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }

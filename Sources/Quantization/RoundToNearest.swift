@@ -47,7 +47,7 @@ public struct RoundToNearest: WeightQuantizer {
           name, in: block,
           [
             "bits_per_weight": quantized.bitsPerWeight,
-            "relative_weight_error": Self.relativeError(of: quantized, against: weight),
+            "relative_weight_error": Self.relativeError(of: quantized, against: weight), "clip": Self.clip(of: quantized, against: weight),
           ], scheme: scheme.description)
       }
       try quantizeInputs(of: group, in: &block, context)
@@ -97,6 +97,22 @@ public struct RoundToNearest: WeightQuantizer {
       }
     }
     return search.matrix(rows: weight.rows, columns: weight.columns, codes: codes, scales: scales, zeros: zeros)
+  }
+
+  /// How far the ranges were clipped: the mean over the groups of the chosen scale as a share of the one that covers the whole range.
+  static func clip(of quantized: QuantizedMatrix, against weight: Matrix) -> Double {
+    let search = ScaleSearch(scheme: quantized.scheme, choice: .minmax, globalScale: quantized.globalScale)
+    let scheme = quantized.scheme
+    let (size, height) = (scheme.groupSize(columns: weight.columns), max(1, scheme.groupHeight(rows: weight.rows)))
+    let sums: [Double] = Parallel.map(quantized.scales.rows) { scaleRow in
+      let rows = scaleRow * height..<min((scaleRow + 1) * height, weight.rows)
+      return (0..<quantized.scales.columns).reduce(0) { sum, group in
+        let columns = group * size..<min((group + 1) * size, weight.columns)
+        let full = search.parameters(of: weight, rows: rows, columns: columns, importance: nil)
+        return sum + Double(abs(quantized.scales[scaleRow, group] / full.scale))
+      }
+    }
+    return sums.reduce(0, +) / Double(max(1, quantized.scales.elements.count))
   }
 
   /// ‖W − Q‖² / ‖W‖².

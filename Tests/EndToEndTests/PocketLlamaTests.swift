@@ -39,7 +39,7 @@ struct PocketLlamaTests {
       let source = try TokenSource(text: evaluation.text, tokens: evaluation.tokens, bases: [Self.folder, Places.pocketLlama])
       try await checkResult(
         of: job, named: "one", tokens: [source.isText ? "--text" : "--tokens", source.file.path, "--limit", "1024"],
-        window: evaluation.window)
+        window: evaluation.window, format: recipe.output.format)
       let figures = try job.json("one", "report.json").object("evaluation")
       if !name.hasPrefix("w3"), !name.hasPrefix("w2") {
         #expect(figures.number("perplexity_after") < 1.3 * figures.number("perplexity_before"))
