@@ -3,14 +3,14 @@ import Tensors
 
 /// A checkpoint that an architecture has made sense of. Blocks are made when asked for; their weights stay mapped.
 public struct Model: Sendable {
-  public let description: ModelDescription
+  public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
   public let carried: [String]
   /// Bytes of those tensors.
   public let carriedBytes: Int
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
-  private let load: @Sendable (Block.Kind) throws -> Block
+  private var load: @Sendable (Block.Kind) throws -> Block
   private let check: @Sendable (Block) throws -> Void
 
   /// A model from any source of blocks: what tests and other containers use.
@@ -31,6 +31,23 @@ public struct Model: Sendable {
     let block = try load(kind)
     try check(block)
     return block
+  }
+
+  /// The same model with a head of its own: a tied one is given the embedding's weight, which passes may then change apart.
+  public func untied() -> Model {
+    guard description.head == nil else { return self }
+    let (name, load) = (LinearName(rawValue: "lm_head"), load)
+    var untied = self
+    untied.description.head = name.rawValue
+    untied.load = { kind in
+      var block = try load(kind)
+      if kind == .head {
+        let table = try load(.embedding)
+        for linear in table.linears.values { block.linears[name] = linear }
+      }
+      return block
+    }
+    return untied
   }
 
   /// The block unchecked, for its names and shapes: no stored weight is read.

@@ -56,6 +56,8 @@ public struct Pipeline: Sendable {
     on model: Model, options: SweepOptions = SweepOptions(), kinds: [Block.Kind]? = nil, observer: any PipelineObserver = Silent(),
     into sink: any BlockSink
   ) async throws -> Report {
+    try checkOrder()
+    let model = prepared(model)
     var answers = Answers()
     for pass in passes {
       for analysis in pass.analyses {
