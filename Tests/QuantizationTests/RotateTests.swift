@@ -121,7 +121,7 @@ struct RotateTests {
     let (model, sequences) = (try TinyModel.model(tied), TinyModel.sequences(4, length: 32))
     func norms(_ passes: [any Pass]) async throws -> [String: [String: Double]] {
       let records = try await sweep(passes, on: model, sequences: sequences).report.layers.filter { $0.pass == "watching" }
-      return Dictionary(uniqueKeysWithValues: records.map { ($0.layer, $0.metrics) })
+      return Dictionary(records.map { ($0.layer, $0.metrics) }) { _, last in last }
     }
     let (plain, rotated) = (try await norms([Watching()]), try await norms([.rotate(values: .none), Watching()]))
     #expect(plain.count == 8)
@@ -173,7 +173,8 @@ struct RotateTests {
     try await Places.withTemporaryDirectory { directory in
       let (source, output) = (directory.appending(path: "model"), directory.appending(path: "rotated"))
       try await TinyModel.write(to: source, config, dtype: .float32)
-      let recipe = try Recipe(yaml: "passes: [rotate]\noutput: { format: safetensors }", passes: .standard)
+      let recipe = try Recipe(
+        yaml: "passes: [rotate]\noutput: { format: safetensors }", file: "rotate.yaml", passes: .standard)
       let checkpoint = try Checkpoint(source)
       let compressor = Compressor(recipe: recipe)
       let plan = try compressor.plan(checkpoint)
