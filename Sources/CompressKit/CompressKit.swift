@@ -12,11 +12,9 @@
 
 extension PassCatalog {
   /// The passes this package ships.
-<<<<<<< HEAD
-  public static let standard = PassCatalog([Rotate.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, KVCacheScales.self])
-=======
-  public static let standard = PassCatalog([Rotate.self, RoundToNearest.self, GPTQ.self])
->>>>>>> 358f2e2 (Hadamard and random orthogonal matrices; the pass rotate folds them into the weights)
+  public static let standard = PassCatalog([
+    Rotate.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, KVCacheScales.self,
+  ])
 }
 
 /// What reports and `--version` say.

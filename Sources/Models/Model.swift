@@ -12,6 +12,7 @@ public struct Model: Sendable {
   public let remarks: [String]
   private var load: @Sendable (Block.Kind) throws -> Block
   private let check: @Sendable (Block) throws -> Void
+  private var change: (@Sendable (inout Block) throws -> Void)?
 
   /// A model from any source of blocks: what tests and other containers use.
   public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
@@ -28,8 +29,9 @@ public struct Model: Sendable {
 
   /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
   public func block(_ kind: Block.Kind) throws -> Block {
-    let block = try load(kind)
+    var block = try load(kind)
     try check(block)
+    try change?(&block)
     return block
   }
 
@@ -48,6 +50,17 @@ public struct Model: Sendable {
       return block
     }
     return untied
+  }
+
+  /// The same model with every block changed when it is asked for; its outlines stay what they are.
+  package func changing(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
+    var changed = self
+    let before = self.change
+    changed.change = { block in
+      try before?(&block)
+      try change(&block)
+    }
+    return changed
   }
 
   /// The block unchecked, for its names and shapes: no stored weight is read.

@@ -37,6 +37,7 @@ public struct Rotate: Pass {
   private enum CodingKeys: String, CodingKey { case hidden, values }
 
   public var usesCalibration: Bool { false }
+  public var isExact: Bool { true }
   public var changesHiddenBasis: Bool { hidden != .none }
   public var analyses: [any Analysis] { [HiddenRotation(choice: hidden)] }
 
@@ -102,8 +103,11 @@ public struct Rotate: Pass {
   }
 
   private func apply(_ turn: Turn, to name: LinearName, of block: inout Block, _ context: PassContext) throws {
-    guard !(block[name].weight is QuantizedMatrix) else {
-      throw Self.refusal(of: block.fullName(of: name), stored: "quantized codes")
+    guard block[name].weight is StoredWeight || block[name].weight is Matrix else {
+      throw Self.refusal(of: block.fullName(of: name), stored: "\(type(of: block[name].weight))")
+    }
+    guard block.cache == nil else {
+      throw InvalidOption("values", "\(block.name) has fixed cache scales; put rotate before what sets them")
     }
     let original = block[name].weight.dense()
     var weight = original

@@ -31,11 +31,52 @@ private func drift(_ a: Model, _ b: Model) throws -> Float {
 /// Every input norm of every group, by name of the group's first linear.
 private struct Watching: Pass {
   static let name = "watching"
+  var isExact: Bool { true }
   func run(on block: inout Block, in context: PassContext) throws {
     guard block.description != nil else { return }
     for group in block.inputGroups {
       let norms = try context.statistic(InputNorm.self, of: group, in: block).values
       context.record(group.linears[0], in: block, Dictionary(uniqueKeysWithValues: norms.enumerated().map { ("\($0)", Double($1)) }))
+    }
+  }
+}
+
+/// Records how far inputs are from those in the reference model, and changes nothing.
+private struct Comparing: Pass {
+  static let name = "comparing"
+  var comparesInputs: Bool { true }
+  func run(on block: inout Block, in context: PassContext) throws {
+    guard block.description != nil else { return }
+    for group in block.inputGroups {
+      let drift = try context.drift(of: group, in: block)
+      context.record(group.linears[0], in: block, ["drift": drift.cross.reduce(0) { max($0, abs($1)) }])
+    }
+  }
+}
+
+/// Changes nothing, though nobody promised that.
+private struct Inert: Pass {
+  static let name = "inert"
+  var usesCalibration: Bool { false }
+  func run(on block: inout Block, in context: PassContext) {}
+}
+
+/// Asks what the weights of the first block are.
+private struct Peeking: Pass {
+  struct Weights: Analysis {
+    func answer(for model: Model, in context: AnalysisContext) async throws -> [String: Matrix] {
+      let block = try model.block(.decoder(index: 0))
+      return Dictionary(uniqueKeysWithValues: block.linears.map { ($0.key.rawValue, $0.value.weight.dense()) })
+    }
+  }
+  static let name = "peeking"
+  var usesCalibration: Bool { false }
+  var analyses: [any Analysis] { [Weights()] }
+  func run(on block: inout Block, in context: PassContext) {
+    guard block.kind == .decoder(index: 0) else { return }
+    for (name, seen) in context.answer(to: Weights()) {
+      let isSame = block[LinearName(rawValue: name)].weight.dense() == seen
+      context.record(LinearName(rawValue: name), in: block, ["same": isSame ? 1 : 0])
     }
   }
 }
@@ -137,6 +178,23 @@ struct RotateTests {
     #expect(twice == once && twice["model.layers.0.self_attn.o_proj"] != plain["model.layers.0.self_attn.o_proj"])
   }
 
+  @Test func theReferenceIsRotatedToo() async throws {
+    let (model, sequences) = (try TinyModel.model(tied), TinyModel.sequences(3, length: 24))
+    for passes in [[.rotate(), Comparing()], [Inert(), .rotate(), Inert(), Comparing()]] as [[any Pass]] {
+      let drifts = try await sweep(passes, on: model, sequences: sequences).report.layers.filter { $0.pass == "comparing" }
+      #expect(drifts.count == 8 && drifts.allSatisfy { $0.metrics["drift"] == 0 })
+    }
+    let quantized: [any Pass] = [.rotate(), RoundToNearest.rtn(bits: 3, groupSize: 16), Comparing()]
+    let drifts = try await sweep(quantized, on: model, sequences: sequences).report.layers.filter { $0.pass == "comparing" }
+    #expect(drifts.count { $0.metrics["drift"]! > 0 } == 7, "all but the first group")
+  }
+
+  @Test func analysesSeeTheRotatedModel() async throws {
+    let (_, report) = try await sweep([.rotate(), Peeking()], on: try TinyModel.model(tied))
+    let seen = report.layers.filter { $0.pass == "peeking" }
+    #expect(seen.count == 7 && seen.allSatisfy { $0.metrics["same"] == 1 })
+  }
+
   @Test func passesThatWouldBeMisledOrUndoneAreRefused() async throws {
     let model = try TinyModel.model(dtype: .bfloat16)
     func refusal(_ passes: [any Pass]) -> InvalidOption? {
@@ -149,7 +207,8 @@ struct RotateTests {
     #expect(refusal([gptq, .rotate(hidden: .none)])?.reason.contains("put rotate before") == true)
     #expect(refusal([Watching(), .rotate()])?.reason.contains("watching would see") == true)
     #expect(refusal([Watching(), .rotate(hidden: .none)]) == nil)
-    for passes in [[rtn, .rotate()], [Watching(), .rotate()]] as [[any Pass]] {
+    let cached: [any Pass] = [KVCacheScales(), .rotate(hidden: .none)]
+    for passes in [[rtn, .rotate()], [Watching(), .rotate()], cached] as [[any Pass]] {
       let error = await #expect(throws: PipelineError.self) { try await sweep(passes, on: model, sequences: [[1, 2, 3]]) }
       #expect(error?.cause is InvalidOption)
     }
