@@ -2,6 +2,7 @@ import CheckpointIO
 import Formats
 import Models
 import Passes
+import Tensors
 
 /// Spells finished blocks in a format and hands them to its writer.
 actor CheckpointSink: BlockSink {
@@ -24,7 +25,9 @@ actor CheckpointSink: BlockSink {
     modules += format.modules(of: block)
     if case .decoder = block.kind {
       for linear in block.linears.values {
-        linearBits += linear.weight.storedBits
+        // A dense result does not know what it will be stored as; its layer does.
+        linearBits +=
+          linear.weight is Matrix ? linear.weight.rows * linear.weight.columns * linear.storageType.bitCount : linear.weight.storedBits
         linearWeights += linear.weight.rows * linear.weight.columns
       }
     }

@@ -12,7 +12,9 @@
 
 extension PassCatalog {
   /// The passes this package ships.
-  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, KVCacheScales.self])
+  public static let standard = PassCatalog([
+    Rotate.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, KVCacheScales.self,
+  ])
 }
 
 /// What reports and `--version` say.

@@ -60,10 +60,17 @@ public struct Compressor: Sendable {
       throw OptionError(option: "output.format", value: recipe.output.format, known: formats.names)
     }
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
-    let model = try Model(checkpoint, architectures: architectures, formats: formats)
+    let original = try Model(checkpoint, architectures: architectures, formats: formats)
     let pipeline = Pipeline(recipe.passes)
-    let linears = try pipeline.plan(for: model)
-    var remarks = model.remarks
+    let linears = try pipeline.plan(for: original)
+    let model = pipeline.prepared(original)
+    var (remarks, config) = (model.remarks, checkpoint.config)
+    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    for linear in linears where linear.sourceBits == 0 {
+      remarks.append(
+        "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
+          + "\(ByteCount.text(linear.storedBits / 8)) more to store; tie_word_embeddings becomes false")
+    }
     var calibration: [[Int32]] = []
     var file: String?
     if pipeline.usesCalibration {
@@ -95,8 +102,7 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount, format: format,
-      config: checkpoint.config,
-      calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
@@ -154,7 +160,8 @@ public struct Compressor: Sendable {
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
     let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
-    let parameters = plan.linears.reduce(0) { $0 + $1.rows * $1.columns }
+    // Parameters of the model that came in: one that the run had to add makes the checkpoint larger, not the model.
+    let parameters = plan.linears.filter { $0.sourceBits > 0 }.reduce(0) { $0 + $1.rows * $1.columns }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
         source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
@@ -169,7 +176,7 @@ public struct Compressor: Sendable {
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let config = try plan.format.configuration(of: await sink.modules, in: checkpoint.config)
+    let config = try plan.format.configuration(of: await sink.modules, in: plan.config)
     let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
     let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
     try Task.checkCancellation()

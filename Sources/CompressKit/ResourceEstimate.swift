@@ -29,9 +29,13 @@ public struct ResourceEstimate: Sendable, Equatable {
     let calibrated = pipeline.usesCalibration && tokens > 0
     let widest = plan.filter { !$0.isEnd }.map(\.columns).max() ?? 0
     let largestEnd = plan.filter(\.isEnd).map { $0.rows * $0.columns }.max() ?? 0
+    // What is made anew is held as floats: all of an end, and a block while the one before it is being written.
+    let rewrittenBlock = blocks.values.map { weights($0.filter(\.isRewritten)) }.max() ?? 0
+    let rewrittenEnd = plan.filter { $0.isEnd && $0.isRewritten }.map { $0.rows * $0.columns }.max() ?? 0
     // Codes and floats of what is being quantized; H, its arrangement and workspace in double, the factor in single precision.
     let solve = calibrated ? widest * widest * 28 : 0
     fixedMemory = 96 << 20 + largestBlock * 6 + solve + (calibrated ? 4096 * widest * 8 : 0) + largestEnd / 4
+    fixedMemory += rewrittenBlock * 6 + rewrittenEnd * 10
     activationMemory = calibrated ? CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
     self.memoryLimit = memoryLimit
     outputBytes = plan.reduce(0) { $0 + $1.storedBits / 8 } + otherBytes

@@ -3,15 +3,16 @@ import Tensors
 
 /// A checkpoint that an architecture has made sense of. Blocks are made when asked for; their weights stay mapped.
 public struct Model: Sendable {
-  public let description: ModelDescription
+  public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
   public let carried: [String]
   /// Bytes of those tensors.
   public let carriedBytes: Int
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
-  private let load: @Sendable (Block.Kind) throws -> Block
+  private var load: @Sendable (Block.Kind) throws -> Block
   private let check: @Sendable (Block) throws -> Void
+  private var change: (@Sendable (inout Block) throws -> Void)?
 
   /// A model from any source of blocks: what tests and other containers use.
   public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
@@ -28,9 +29,38 @@ public struct Model: Sendable {
 
   /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
   public func block(_ kind: Block.Kind) throws -> Block {
-    let block = try load(kind)
+    var block = try load(kind)
     try check(block)
+    try change?(&block)
     return block
+  }
+
+  /// The same model with a head of its own: a tied one is given the embedding's weight, which passes may then change apart.
+  public func untied() -> Model {
+    guard description.head == nil else { return self }
+    let (name, load) = (LinearName(rawValue: "lm_head"), load)
+    var untied = self
+    untied.description.head = name.rawValue
+    untied.load = { kind in
+      var block = try load(kind)
+      if kind == .head {
+        let table = try load(.embedding)
+        for linear in table.linears.values { block.linears[name] = linear }
+      }
+      return block
+    }
+    return untied
+  }
+
+  /// The same model with every block changed when it is asked for; its outlines stay what they are.
+  package func changing(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
+    var changed = self
+    let before = self.change
+    changed.change = { block in
+      try before?(&block)
+      try change(&block)
+    }
+    return changed
   }
 
   /// The block unchecked, for its names and shapes: no stored weight is read.

@@ -109,6 +109,18 @@ extension BlockDescription {
     ]
   }
 
+  /// The linears that read the residual stream, by the norm that stands between.
+  public var residualReaders: [(norm: String, group: InputGroup)] {
+    [(Self.attentionNorm, inputGroups[0]), (Self.feedForwardNorm, inputGroups[2])]
+  }
+
+  /// The linears that add to the residual stream.
+  public var residualWriters: [LinearName] { ["self_attn.o_proj", "mlp.down_proj"] }
+
+  /// The linear that makes the values, head after head, and the one that reads what attention makes of them: its inputs are one stretch per
+  /// query head, in the coordinates of the key-value head that serves it.
+  public var valuePath: (maker: LinearName, reader: LinearName) { ("self_attn.v_proj", "self_attn.o_proj") }
+
   /// [outputs, inputs] of every linear, and whether it has a bias.
   package var linearShapes: [LinearName: (rows: Int, columns: Int, bias: Bool)] {
     let queries = attention.heads * attention.headSize

@@ -27,9 +27,12 @@ package struct Answers: Sendable {
   package init() {}
 
   package subscript<A: Analysis>(_ analysis: A) -> A.Answer? {
-    get { storage[Key(base: analysis)] as? A.Answer }
-    set { storage[Key(base: analysis)] = newValue }
+    get { (storage[Key(base: analysis)] as? Box<A.Answer>)?.value }
+    set { storage[Key(base: analysis)] = newValue.map { Box(value: $0) } }
   }
+
+  /// Keeps an answer of optional type apart from no answer.
+  private struct Box<Answer: Sendable>: Sendable { let value: Answer }
 
   private struct Key: Hashable, Sendable {
     let base: any Hashable & Sendable

@@ -21,6 +21,9 @@ public protocol Pass: Sendable, Codable {
   var analyses: [any Analysis] { get }
   /// Which linears the options speak of; each pattern must match something. By default all stored `LayerSelector`s.
   var selectors: [LayerSelector] { get }
+  /// Whether the pass changes the coordinates of the hidden states between blocks. The sweep then gives a tied model a head of its own,
+  /// and passes that use calibration data must come after this one: on a block still to be changed they would see changed inputs.
+  var changesHiddenBasis: Bool { get }
   /// Checks the options against each other.
   func validate() throws(InvalidOption)
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
@@ -35,6 +38,7 @@ extension Pass {
   public var comparesInputs: Bool { false }
   public var analyses: [any Analysis] { [] }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
+  public var changesHiddenBasis: Bool { false }
   public func validate() throws(InvalidOption) {}
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
 }
@@ -62,22 +66,25 @@ public struct PlannedLinear: Sendable, Equatable {
   public let isEnd: Bool
   /// What the checkpoint stores its numbers, and so its scales, as.
   public let storageType: DType
-  /// Bits it takes in the checkpoint that is read.
+  /// Bits it takes in the checkpoint that is read; 0 for one that the run adds.
   public let sourceBits: Int
   /// In words, such as `int4 g128`.
   public var scheme: String
   public var storedBits: Int
+  /// Whether some pass computes it anew, so that the run must hold all of it as floats.
+  public var isRewritten = false
 
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(
-    name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int, storageType: DType = .bfloat16
+    name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int, storageType: DType = .bfloat16,
+    isAdded: Bool = false
   ) {
     self.name = name
     self.rows = rows
     self.columns = columns
     self.isEnd = isEnd
     self.storageType = storageType
-    sourceBits = storedBits
+    sourceBits = isAdded ? 0 : storedBits
     self.scheme = scheme
     self.storedBits = storedBits
   }

@@ -10,7 +10,7 @@ public struct PassContext: Sendable {
   private let pass: String
   private let strict: Bool
   private let records: Records
-  /// The block as it was before the first pass that is not exact: what quantized weights are measured against.
+  /// The block as it was after the last exact pass, before the first other one that follows it: what quantized weights are measured against.
   public let reference: Block
 
   /// What passes report, gathered while they run.

@@ -56,18 +56,16 @@ public struct Pipeline: Sendable {
     on model: Model, options: SweepOptions = SweepOptions(), kinds: [Block.Kind]? = nil, observer: any PipelineObserver = Silent(),
     into sink: any BlockSink
   ) async throws -> Report {
-    var answers = Answers()
-    for pass in passes {
-      for analysis in pass.analyses {
-        try await Self.ask(analysis, for: pass, of: model, options: options, observer, into: &answers)
-      }
-    }
+    try checkOrder()
+    let model = prepared(model)
+    let answers = try await answers(of: model, options: options, observer)
     let stream =
       usesCalibration && !options.calibration.isEmpty
       ? try CalibrationStream(
         options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch,
         comparing: comparesInputs) : nil
     let kinds = kinds ?? model.kinds
+    let lastExact = passes.lastIndex { $0.isExact } ?? -1
     var report = Report()
     var next = try model.block(kinds[0])
     var finished: Block?
@@ -81,8 +79,8 @@ public struct Pipeline: Sendable {
       var block = original
       observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
       var reference: Block?
-      for pass in passes {
-        if !pass.isExact, reference == nil { reference = block }
+      for (place, pass) in passes.enumerated() {
+        if place > lastExact, !pass.isExact, reference == nil { reference = block }
         let (layers, remarks) = try run(
           pass, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
         report.layers += layers
@@ -124,6 +122,25 @@ public struct Pipeline: Sendable {
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
     return (records.take(), records.remarks)
+  }
+
+  /// What the analyses of all passes say. Each sees the model as the exact passes before its own leave it, so that what is measured is what
+  /// will be compressed; exact passes that need calibration data themselves cannot be run ahead and are left out.
+  private func answers(of model: Model, options: SweepOptions, _ observer: any PipelineObserver) async throws -> Answers {
+    var (answers, model) = (Answers(), model)
+    for pass in passes {
+      for analysis in pass.analyses {
+        try await Self.ask(analysis, for: pass, of: model, options: options, observer, into: &answers)
+      }
+      guard pass.isExact, !pass.usesCalibration else { continue }
+      model = model.changing { [answers] block in
+        let context = PassContext(
+          stream: nil, answers: answers, seed: options.seed, pass: type(of: pass).name, strict: false, records: PassContext.Records(),
+          reference: block)
+        try pass.run(on: &block, in: context)
+      }
+    }
+    return answers
   }
 
   private static func ask<A: Analysis>(

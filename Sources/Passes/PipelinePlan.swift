@@ -4,8 +4,12 @@ internal import Tensors
 extension Pipeline {
   /// What every linear of the model will become, from headers alone.
   ///
-  /// - Throws: `PipelineError` holding an `InvalidOption` for a pattern that matches nothing, or a shape an option does not fit.
+  /// - Throws: `PipelineError` holding an `InvalidOption` for a pattern that matches nothing, a shape an option does not fit, or passes
+  ///   that cannot follow each other.
   public func plan(for model: Model) throws -> [PlannedLinear] {
+    try checkOrder()
+    let hasOwnHead = model.description.head != nil
+    let model = prepared(model)
     var linears: [PlannedLinear] = []
     for kind in model.kinds {
       let block = try model.outline(kind)
@@ -15,7 +19,7 @@ extension Pipeline {
           PlannedLinear(
             name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, isEnd: block.description == nil,
             scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
-            storageType: block[name].storageType))
+            storageType: block[name].storageType, isAdded: kind == .head && !hasOwnHead))
       }
     }
     for pass in passes {
@@ -30,5 +34,21 @@ extension Pipeline {
       }
     }
     return linears
+  }
+
+  /// The model as the passes see it: with a head of its own where the hidden states change coordinates, because the head then takes up the
+  /// final norm and the embedding does not.
+  package func prepared(_ model: Model) -> Model { passes.contains { $0.changesHiddenBasis } ? model.untied() : model }
+
+  /// - Throws: `PipelineError` for a pass that would be calibrated in coordinates its block does not have yet.
+  func checkOrder() throws(PipelineError) {
+    guard let changing = passes.lastIndex(where: { $0.changesHiddenBasis }),
+      let calibrated = passes[..<changing].first(where: { $0.usesCalibration })
+    else { return }
+    let (name, earlier) = (type(of: passes[changing]).name, type(of: calibrated).name)
+    throw PipelineError(
+      pass: name, block: "the recipe",
+      cause: InvalidOption(
+        "passes", "\(earlier) would see hidden states in coordinates that \(name) has not given its block yet; put \(name) before it"))
   }
 }

@@ -88,4 +88,42 @@ package enum BLAS {
     dpotrf_("U", &n, a, &lead, &info)
     return info == 0
   }
+
+  /// c ← op(a) · b in double, with op(a) [rows × inner] and b [inner × columns].
+  package static func product(
+    _ a: UnsafePointer<Double>, stride aStride: Int, leftTransposed: Bool = false, _ b: UnsafePointer<Double>, stride bStride: Int,
+    rows: Int, columns: Int, inner: Int, into c: UnsafeMutablePointer<Double>, stride cStride: Int
+  ) {
+    _ = singleThreaded
+    cblas_dgemm(
+      CblasRowMajor, leftTransposed ? CblasTrans : CblasNoTrans, CblasNoTrans, blasint(rows), blasint(columns), blasint(inner), 1, a,
+      blasint(aStride), b, blasint(bStride), 0, c, blasint(cStride))
+  }
+
+  /// Replaces a [size × size] by the orthogonal factor of its QR decomposition with a positive diagonal in R, read column-major.
+  /// Returns false where LAPACK refused, which it does only for sizes it cannot address.
+  package static func orthogonalize(_ a: UnsafeMutablePointer<Double>, size: Int) -> Bool {
+    _ = singleThreaded
+    guard size > 0 else { return true }
+    var (n, info) = (blasint(size), blasint(0))
+    var tau = [Double](repeating: 0, count: size)
+    // With a negative length LAPACK only says how much workspace it wants.
+    var (query, length) = ([Double](repeating: 0, count: 1), blasint(-1))
+    dgeqrf_(&n, &n, a, &n, &tau, &query, &length, &info)
+    guard info == 0 else { return false }
+    length = blasint(query[0])
+    var work = [Double](repeating: 0, count: Int(length))
+    dgeqrf_(&n, &n, a, &n, &tau, &work, &length, &info)
+    guard info == 0 else { return false }
+    let isNegative = (0..<size).map { a[$0 * (size + 1)] < 0 }
+    length = -1
+    dorgqr_(&n, &n, &n, a, &n, tau, &query, &length, &info)
+    guard info == 0 else { return false }
+    length = blasint(query[0])
+    work = [Double](repeating: 0, count: Int(length))
+    dorgqr_(&n, &n, &n, a, &n, tau, &work, &length, &info)
+    guard info == 0 else { return false }
+    for column in 0..<size where isNegative[column] { for row in 0..<size { a[column * size + row].negate() } }
+    return true
+  }
 }

@@ -75,6 +75,11 @@ package enum Reference {
     zip(a, b).reduce(0) { $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1)) }
   }
 
+  /// x · H with H[i][j] = −1 to the number of ones in i & j.
+  package static func walshHadamard(_ x: [Double]) -> [Double] {
+    x.indices.map { j in x.indices.reduce(0) { $0 + ((($1 & j).nonzeroBitCount & 1 == 0) ? x[$1] : -x[$1]) } }
+  }
+
   /// Bit k of code i is bit i · bits + k of the string.
   package static func packBits(_ codes: [UInt8], bits: Int) -> [UInt32] {
     var words = [UInt32](repeating: 0, count: (codes.count * bits + 31) / 32)

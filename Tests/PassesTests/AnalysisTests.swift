@@ -59,6 +59,24 @@ private struct Drawing: Pass {
     #expect(report.layers.allSatisfy { $0.metrics == ["count": 22528, "seed": 9] })
   }
 
+  @Test func nothingIsAnAnswerToo() async throws {
+    struct Nothing: Analysis {
+      func answer(for model: Model, in context: AnalysisContext) async throws -> Int? { nil }
+    }
+    struct Something: Analysis {
+      func answer(for model: Model, in context: AnalysisContext) async throws -> Int? { 7 }
+    }
+    struct Asking: Pass {
+      static let name = "asking"
+      var usesCalibration: Bool { false }
+      var analyses: [any Analysis] { [Nothing(), Something()] }
+      func run(on block: inout Block, in context: PassContext) throws {
+        #expect(context.answer(to: Nothing()) == nil && context.answer(to: Something()) == 7)
+      }
+    }
+    _ = try await Pipeline([Asking()]).run(on: TinyModel.model(), into: Shelf())
+  }
+
   @Test func drawsDependOnSeedAndPlaceAlone() async throws {
     func draws(seed: UInt64, _ include: String...) async throws -> [String: Double] {
       var drawing = Drawing()

@@ -91,4 +91,9 @@ float compress_hqq_step(
 void compress_pack_bits(const uint8_t *codes, size_t count, unsigned bits, uint32_t *words);
 void compress_unpack_bits(const uint32_t *words, size_t count, unsigned bits, uint8_t *codes);
 
+/// x · H in place, with H the Hadamard matrix of Sylvester: H[i][j] is −1 to the number of ones in i & j. (hadamard.c)
+///
+/// `count` is a power of two; nothing is normalised.
+void compress_walsh_hadamard(double *x, size_t count);
+
 #endif
