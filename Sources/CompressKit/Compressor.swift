@@ -62,8 +62,9 @@ public struct Compressor: Sendable {
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
     let model = try Model(checkpoint, architectures: architectures, formats: formats)
     let pipeline = Pipeline(recipe.passes)
-    let linears = try pipeline.plan(for: model)
-    var remarks = model.remarks
+    let linears: [PlannedLinear]
+    do { linears = try pipeline.plan(for: model) } catch { throw recipe.placed(error) }
+    var remarks = recipe.remarks + model.remarks
     var calibration: [[Int32]] = []
     var file: String?
     if pipeline.usesCalibration {
@@ -108,7 +109,9 @@ public struct Compressor: Sendable {
       recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
     }
     let kinds: [Block.Kind] = [.embedding, .decoder(index: 0)] + (head == true ? [.head] : [])
-    _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink)
+    do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
+      throw recipe.placed(error)
+    }
     _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
   }
 

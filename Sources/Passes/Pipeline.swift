@@ -12,6 +12,8 @@ public struct PipelineError: Error, CustomStringConvertible {
   public let pass: String
   public let block: String
   public let cause: any Error
+  /// Place of the pass in the pipeline.
+  public let index: Int
   public var description: String { "\(pass) failed in \(block): \(cause)" }
 }
 
@@ -81,10 +83,10 @@ public struct Pipeline: Sendable {
       var block = original
       observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
       var reference: Block?
-      for pass in passes {
+      for (place, pass) in passes.enumerated() {
         if !pass.isExact, reference == nil { reference = block }
         let (layers, remarks) = try run(
-          pass, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
+          place, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
         report.layers += layers
         report.remarks += remarks.filter { !report.remarks.contains($0) }
       }
@@ -108,10 +110,11 @@ public struct Pipeline: Sendable {
   }
 
   private func run(
-    _ pass: any Pass, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
+    _ index: Int, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
     _ observer: any PipelineObserver
   ) throws -> (layers: [Report.LayerRecord], remarks: [String]) {
     try Task.checkCancellation()
+    let pass = passes[index]
     let name = type(of: pass).name
     let records = PassContext.Records()
     let context = PassContext(
@@ -120,7 +123,7 @@ public struct Pipeline: Sendable {
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
-      throw PipelineError(pass: name, block: block.name, cause: error)
+      throw PipelineError(pass: name, block: block.name, cause: error, index: index)
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
     return (records.take(), records.remarks)
