@@ -59,9 +59,9 @@ public struct Pipeline: Sendable {
     into sink: any BlockSink
   ) async throws -> Report {
     var answers = Answers()
-    for pass in passes {
+    for (index, pass) in passes.enumerated() {
       for analysis in pass.analyses {
-        try await Self.ask(analysis, for: pass, of: model, options: options, observer, into: &answers)
+        try await Self.ask(analysis, for: pass, index, of: model, options: options, observer, into: &answers)
       }
     }
     let stream =
@@ -130,7 +130,7 @@ public struct Pipeline: Sendable {
   }
 
   private static func ask<A: Analysis>(
-    _ analysis: A, for pass: any Pass, of model: Model, options: SweepOptions, _ observer: any PipelineObserver,
+    _ analysis: A, for pass: any Pass, _ index: Int, of model: Model, options: SweepOptions, _ observer: any PipelineObserver,
     into answers: inout Answers
   ) async throws {
     guard answers[analysis] == nil else { return }
@@ -143,7 +143,7 @@ public struct Pipeline: Sendable {
       })
     do { answers[analysis] = try await analysis.answer(for: model, in: context) } catch let error as CancellationError { throw error } catch
     {
-      throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error)
+      throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error, index: index)
     }
   }
 

@@ -29,7 +29,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("*", false), ("lm_head", true), ("lm_hea?", false), ("lm_*", false), ("re:lm_head", true), ("re:.*lm_head$", true), ("re:.*", false), ("re:lm_.*", false), ("down_proj", false),
+    ("*", false), ("lm_head", true), ("lm_hea?", false), ("lm_*", false), ("re:lm_head", true), ("re:.*lm_head$", true), ("re:.*", false),
+    ("re:lm_.*", false), ("down_proj", false),
   ])
   func theEndsAreSelectedOnlyByName(pattern: String, matches: Bool) {
     #expect(LayerSelector(include: [pattern]).contains("lm_head", isEnd: true) == matches)

@@ -60,17 +60,10 @@ struct StandInRotate: Pass {
   func run(on block: inout Block, in context: PassContext) {}
 }
 
-struct StandInCache: Pass {
-  static let name = "kv_cache"
-  enum Scheme: String, Codable { case fp8, int8 }
-  var scheme = Scheme.fp8
-  func run(on block: inout Block, in context: PassContext) {}
-}
-
 /// Recipes of llm-compressor in tests.
 enum Dialect {
   static let catalog = PassCatalog([
-    RoundToNearest.self, GPTQ.self, StandInAWQ.self, StandInSmoothQuant.self, StandInRotate.self, StandInCache.self,
+    RoundToNearest.self, GPTQ.self, StandInAWQ.self, StandInSmoothQuant.self, StandInRotate.self, KVCacheScales.self,
   ])
 
   static func read(_ yaml: String, _ settings: String..., file: String = "r.yaml") throws -> Recipe {

@@ -166,6 +166,7 @@ extension LLMCompressor {
       return [
         .init("order", .string(orders.contains { $0 != nil } ? "activation" : "natural"), at: place),
         .init("static_groups", .bool(true), at: place), .init("refit", .bool(false), at: arguments.mark),
+        .init("drift_correction", .integer(0), at: arguments.mark),
         .init(key: "damping", mark: arguments.place(of: "dampening_frac"), node: value("dampening_frac", .double(0.01))),
         .init(key: "block_size", mark: arguments.place(of: "block_size"), node: value("block_size", .integer(128))),
       ]
