@@ -56,7 +56,7 @@ let package = Package(
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
-    module("Recipes", ["Passes", "StrictJSON", .product(name: "Yams", package: "Yams")]),
+    module("Recipes", ["Passes", "Models", "StrictJSON", .product(name: "Yams", package: "Yams")]),
     module(
       "CompressKit",
       [

@@ -7,7 +7,9 @@ struct RunCommand: AsyncParsableCommand {
     commandName: "run", abstract: "Run a recipe on a model (the default command).",
     discussion: "Results go to standard output, progress to standard error. Ctrl-C leaves no half output under the final name.")
 
-  @Option(name: .long, help: ArgumentHelp("The recipe, a YAML file.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))
+  @Option(
+    name: .long, help: ArgumentHelp("The recipe, a YAML file of this program or of llm-compressor.", valueName: "file"),
+    completion: .file(extensions: ["yaml", "yml", "json", "md"]))
   var recipe: String
 
   @Option(
@@ -48,6 +50,10 @@ struct RunCommand: AsyncParsableCommand {
     guard let text = try? String(contentsOf: file, encoding: .utf8) else { throw CheckpointError.missingFile(path: recipe) }
     var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.passes)
     if let seed { parsed.seed = seed }
+    let progress = Progress(machine.progress)
+    defer { progress.end() }
+    // A run says them itself.
+    if printRecipe || dryRun { for remark in parsed.remarks { progress.observe(.remark(remark)) } }
     if printRecipe { return printResult(parsed.yaml) }
     guard let model = model ?? parsed.model else {
       throw ValidationError("--model is needed: neither the command nor the recipe names one")
@@ -69,8 +75,6 @@ struct RunCommand: AsyncParsableCommand {
     guard let output = output ?? parsed.output.directory else {
       throw ValidationError("--output is needed: neither the command nor the recipe names one")
     }
-    let progress = Progress(machine.progress)
-    defer { progress.end() }
     let destination = URL(userPath: output)
     let report = try await machine.run {
       try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)

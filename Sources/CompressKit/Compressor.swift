@@ -62,9 +62,10 @@ public struct Compressor: Sendable {
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
     let original = try Model(checkpoint, architectures: architectures, formats: formats)
     let pipeline = Pipeline(recipe.passes)
-    let linears = try pipeline.plan(for: original)
+    let linears: [PlannedLinear]
+    do { linears = try pipeline.plan(for: original) } catch { throw recipe.placed(error) }
     let model = pipeline.prepared(original)
-    var (remarks, config) = (model.remarks, checkpoint.config)
+    var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
     if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
@@ -114,7 +115,9 @@ public struct Compressor: Sendable {
       recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
     }
     let kinds: [Block.Kind] = [.embedding, .decoder(index: 0)] + (head == true ? [.head] : [])
-    _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink)
+    do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
+      throw recipe.placed(error)
+    }
     _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
   }
 

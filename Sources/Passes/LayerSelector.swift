@@ -4,7 +4,8 @@ public import Models
 ///
 /// A pattern is a glob (`*` any run of characters, `?` any one) that matches a full name or its end after a dot, so `down_proj` and
 /// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding and
-/// the head are selected only by a pattern that names them without a wildcard. A pattern that matches nothing in the model is an error.
+/// the head are selected only by a pattern that names them: a glob without a wildcard, an expression with their last word in it. A pattern
+/// that matches nothing in the model is an error, except that a model whose head is its embedding may be told to leave the head out.
 public struct LayerSelector: Sendable, Hashable {
   public var include: [String]
   public var exclude: [String]
@@ -23,7 +24,8 @@ public struct LayerSelector: Sendable, Hashable {
 
   static func matches(_ pattern: String, _ name: String, isEnd: Bool) -> Bool {
     if pattern.hasPrefix("re:") {
-      guard !isEnd, let expression = try? Regex(String(pattern.dropFirst(3))) else { return false }
+      if isEnd, !pattern.contains(name.split(separator: ".").last ?? "") { return false }
+      guard let expression = try? Regex(String(pattern.dropFirst(3))) else { return false }
       return (try? expression.prefixMatch(in: name)) ?? nil != nil
     }
     if isEnd, pattern.contains(where: { "*?".contains($0) }) { return false }
@@ -50,15 +52,21 @@ public struct LayerSelector: Sendable, Hashable {
       for pattern in patterns {
         if pattern.hasPrefix("re:") {
           do { _ = try Regex(String(pattern.dropFirst(3))) } catch {
-            throw InvalidOption(option, "\"\(pattern)\" is not a regular expression")
+            throw InvalidOption(option, "\"\(pattern)\" is not a regular expression", word: pattern)
           }
         }
-        // The two ends may be named although a tied model has no separate head.
-        if ["lm_head", "embed_tokens", "model.embed_tokens"].contains(pattern), option == "exclude" { continue }
         guard linears.contains(where: { Self.matches(pattern, $0.name, isEnd: option == "include" && $0.isEnd) }) else {
+          let fitsHead = Self.matches(pattern, "lm_head", isEnd: option == "include")
+          // Where there is no separate head, nothing has to be done to leave it out.
+          if option == "exclude", fitsHead || Self.matches(pattern, "model.embed_tokens", isEnd: false) { continue }
+          if fitsHead {
+            throw InvalidOption(
+              option, "\"\(pattern)\" selects the head, and this model has none of its own: it is tied to the embedding", word: pattern)
+          }
           let ends = linears.flatMap { [$0.name, String($0.name.split(separator: ".").last ?? "")] }
           let nearest = NearestName.of(pattern, among: ends)
-          throw InvalidOption(option, "\"\(pattern)\" matches no linear of the model\(nearest.map { "; did you mean \"\($0)\"?" } ?? "")")
+          throw InvalidOption(
+            option, "\"\(pattern)\" matches no linear of the model\(nearest.map { "; did you mean \"\($0)\"?" } ?? "")", word: pattern)
         }
       }
     }

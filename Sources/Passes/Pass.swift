@@ -48,10 +48,13 @@ public struct InvalidOption: Error, Equatable, Sendable, CustomStringConvertible
   /// Path of the option inside the pass, such as `layers.include`.
   public let option: String
   public let reason: String
+  /// The word that is wrong, where the option has several.
+  public let word: String?
 
-  public init(_ option: String, _ reason: String) {
+  public init(_ option: String, _ reason: String, word: String? = nil) {
     self.option = option
     self.reason = reason
+    self.word = word
   }
 
   public var description: String { "\(option): \(reason)" }

@@ -12,6 +12,8 @@ public struct PipelineError: Error, CustomStringConvertible {
   public let pass: String
   public let block: String
   public let cause: any Error
+  /// Place of the pass in the pipeline.
+  public let index: Int
   public var description: String { "\(pass) failed in \(block): \(cause)" }
 }
 
@@ -82,7 +84,7 @@ public struct Pipeline: Sendable {
       for (place, pass) in passes.enumerated() {
         if place > lastExact, !pass.isExact, reference == nil { reference = block }
         let (layers, remarks) = try run(
-          pass, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
+          place, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
         report.layers += layers
         report.remarks += remarks.filter { !report.remarks.contains($0) }
       }
@@ -106,10 +108,11 @@ public struct Pipeline: Sendable {
   }
 
   private func run(
-    _ pass: any Pass, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
+    _ index: Int, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
     _ observer: any PipelineObserver
   ) throws -> (layers: [Report.LayerRecord], remarks: [String]) {
     try Task.checkCancellation()
+    let pass = passes[index]
     let name = type(of: pass).name
     let records = PassContext.Records()
     let context = PassContext(
@@ -118,7 +121,7 @@ public struct Pipeline: Sendable {
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
-      throw PipelineError(pass: name, block: block.name, cause: error)
+      throw PipelineError(pass: name, block: block.name, cause: error, index: index)
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
     return (records.take(), records.remarks)
@@ -128,9 +131,9 @@ public struct Pipeline: Sendable {
   /// will be compressed; exact passes that need calibration data themselves cannot be run ahead and are left out.
   private func answers(of model: Model, options: SweepOptions, _ observer: any PipelineObserver) async throws -> Answers {
     var (answers, model) = (Answers(), model)
-    for pass in passes {
+    for (index, pass) in passes.enumerated() {
       for analysis in pass.analyses {
-        try await Self.ask(analysis, for: pass, of: model, options: options, observer, into: &answers)
+        try await Self.ask(analysis, for: pass, index, of: model, options: options, observer, into: &answers)
       }
       guard pass.isExact, !pass.usesCalibration else { continue }
       model = model.changing { [answers] block in
@@ -144,7 +147,7 @@ public struct Pipeline: Sendable {
   }
 
   private static func ask<A: Analysis>(
-    _ analysis: A, for pass: any Pass, of model: Model, options: SweepOptions, _ observer: any PipelineObserver,
+    _ analysis: A, for pass: any Pass, _ index: Int, of model: Model, options: SweepOptions, _ observer: any PipelineObserver,
     into answers: inout Answers
   ) async throws {
     guard answers[analysis] == nil else { return }
@@ -157,7 +160,7 @@ public struct Pipeline: Sendable {
       })
     do { answers[analysis] = try await analysis.answer(for: model, in: context) } catch let error as CancellationError { throw error } catch
     {
-      throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error)
+      throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error, index: index)
     }
   }
 

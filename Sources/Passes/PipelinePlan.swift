@@ -22,14 +22,14 @@ extension Pipeline {
             storageType: block[name].storageType, isAdded: kind == .head && !hasOwnHead))
       }
     }
-    for pass in passes {
+    for (place, pass) in passes.enumerated() {
       let name = type(of: pass).name
       do {
         for selector in pass.selectors { try selector.check(against: linears) }
-      } catch { throw PipelineError(pass: name, block: "the model", cause: error) }
+      } catch { throw PipelineError(pass: name, block: "the model", cause: error, index: place) }
       for index in linears.indices {
         do { linears[index] = try pass.plan(linears[index]) } catch {
-          throw PipelineError(pass: name, block: linears[index].name, cause: error)
+          throw PipelineError(pass: name, block: linears[index].name, cause: error, index: place)
         }
       }
     }

@@ -55,19 +55,27 @@ public struct OutputOptions: Sendable, Codable, Equatable {
 public struct Recipe: Sendable {
   public var model: String?
   public var calibration: CalibrationSource?
-  public var passes: [any Pass]
+  /// Changing them forgets where in the file they came from.
+  public var passes: [any Pass] { didSet { options = [] } }
   public var output = OutputOptions()
   public var evaluation: EvaluationSource?
   public var seed: UInt64 = 0
+  /// What the file said that has no meaning here.
+  public private(set) var remarks: [String] = []
+  /// The options of each pass as the file has them.
+  private(set) var options: [RecipeNode] = []
 
   public init(passes: [any Pass]) { self.passes = passes }
 
   /// - Parameters:
-  ///   - file: the name of the recipe in messages.
+  ///   - yaml: a recipe of ours or of llm-compressor.
+  ///   - file: the name of the recipe in messages; of Markdown (`.md`), the front matter is read.
   ///   - settings: changes on top of the file, each `path.to.key=value`.
   /// - Throws: `RecipeError` for the first mistake.
   public init(yaml: String, file: String, settings: [String] = [], passes catalog: PassCatalog) throws(RecipeError) {
-    var root = try RecipeNode(yaml: yaml, file: file)
+    var root = try RecipeNode(yaml: file.hasSuffix(".md") ? try FrontMatter.of(yaml, file: file) : yaml, file: file)
+    var remarks: [String] = []
+    if LLMCompressor.wrote(root) { (root, remarks) = try LLMCompressor.translate(root, catalog) }
     for setting in settings {
       guard let equals = setting.firstIndex(of: "=") else {
         throw RecipeError(
@@ -78,6 +86,7 @@ public struct Recipe: Sendable {
       root = try root.setting(path, to: try RecipeNode(yaml: value.isEmpty ? "null" : value, file: "--set \(setting)"))
     }
     try self.init(root, catalog)
+    self.remarks = remarks
   }
 
   private init(_ root: RecipeNode, _ catalog: PassCatalog) throws(RecipeError) {
@@ -94,8 +103,14 @@ public struct Recipe: Sendable {
       throw whole.error(["passes"], .invalid("passes", reason: "a list of at least one pass is needed"))
     }
     var passes: [any Pass] = []
-    for entry in entries { passes.append(try Self.pass(entry, catalog)) }
+    var options: [RecipeNode] = []
+    for entry in entries {
+      let (pass, node) = try Self.pass(entry, catalog)
+      passes.append(pass)
+      options.append(node)
+    }
     self.init(passes: passes)
+    self.options = options
     if let node = root["model"], !node.json.isNull {
       guard let path = node.json.string else { throw whole.error(["model"], .invalid("model", reason: "a directory is needed")) }
       model = path
@@ -143,7 +158,7 @@ public struct Recipe: Sendable {
   }
 
   /// A pass is its name, or its name over its options.
-  private static func pass(_ entry: RecipeNode, _ catalog: PassCatalog) throws(RecipeError) -> any Pass {
+  private static func pass(_ entry: RecipeNode, _ catalog: PassCatalog) throws(RecipeError) -> (pass: any Pass, options: RecipeNode) {
     let whole = StrictDecoder(node: entry, name: "passes")
     var name = ""
     var options = entry
@@ -157,7 +172,7 @@ public struct Recipe: Sendable {
     guard let type = catalog[name] else {
       throw whole.error([name], .unknownPass(name, known: catalog.names), suggestion: NearestName.of(name, among: catalog.names))
     }
-    return try decode(type, StrictDecoder(node: options, name: name))
+    return (try decode(type, StrictDecoder(node: options, name: name)), options)
   }
 
   private static func decode<P: Pass>(_: P.Type, _ decoder: StrictDecoder) throws(RecipeError) -> any Pass {

@@ -2,16 +2,22 @@ import StrictJSON
 import Yams
 
 /// A YAML node that knows where it stands.
-struct RecipeNode {
-  enum Value {
+struct RecipeNode: Sendable {
+  enum Value: Sendable {
     case scalar(JSON)
     case list([RecipeNode])
-    case mapping([(key: String, mark: Position, node: RecipeNode)])
+    case mapping([Member])
   }
-  struct Position: Equatable {
+  struct Position: Equatable, Sendable {
     var file: String
     var line: Int
     var column: Int
+  }
+  struct Member: Sendable {
+    var key: String
+    /// Where the key stands.
+    var mark: Position
+    var node: RecipeNode
   }
 
   var value: Value
@@ -46,18 +52,21 @@ struct RecipeNode {
     position = Position(file: file, line: node.mark?.line ?? 0, column: node.mark?.column ?? 0)
     switch node {
     case .scalar(let scalar): value = .scalar(Self.resolve(node, scalar))
+    // How Python dumps a word of an enumeration; its safe reader would not read it again.
+    case .sequence(let sequence) where sequence.count == 1 && sequence.tag.rawValue.hasPrefix("tag:yaml.org,2002:python/object/apply:"):
+      value = RecipeNode(sequence[0], file: file).value
     case .sequence(let sequence): value = .list(sequence.map { RecipeNode($0, file: file) })
     case .mapping(let mapping):
       value = .mapping(
         mapping.map { key, node in
           let mark = Position(file: file, line: key.mark?.line ?? 0, column: key.mark?.column ?? 0)
-          return (key.string ?? "", mark, RecipeNode(node, file: file))
+          return Member(key: key.string ?? "", mark: mark, node: RecipeNode(node, file: file))
         })
     case .alias: value = .scalar(.null)
     }
   }
 
-  private init(value: Value, position: Position) {
+  init(value: Value, position: Position) {
     self.value = value
     self.position = position
   }
@@ -81,10 +90,10 @@ struct RecipeNode {
     }
   }
 
-  subscript(key: String) -> RecipeNode? {
-    guard case .mapping(let members) = value else { return nil }
-    return members.first { $0.key == key }?.node
-  }
+  /// Of a mapping; none of anything else.
+  var members: [Member] { if case .mapping(let members) = value { members } else { [] } }
+
+  subscript(key: String) -> RecipeNode? { members.first { $0.key == key }?.node }
 
   /// The place of the deepest node on a path of keys and indices.
   func position(of path: [String]) -> Position {
@@ -101,6 +110,15 @@ struct RecipeNode {
     }
   }
 
+  /// Keys and indices to all places where a word stands.
+  func paths(to word: String) -> [[String]] {
+    switch value {
+    case .scalar(let json): json.string == word ? [[]] : []
+    case .list(let nodes): nodes.enumerated().flatMap { index, node in node.paths(to: word).map { ["\(index)"] + $0 } }
+    case .mapping(let members): members.flatMap { member in member.node.paths(to: word).map { [member.key] + $0 } }
+    }
+  }
+
   /// A copy with one value replaced or added.
   ///
   /// In a list, a path goes by index, or by name to the entry whose only key it is.
@@ -113,7 +131,7 @@ struct RecipeNode {
         members[index].node = try members[index].node.setting(rest, to: new)
       } else {
         let empty = RecipeNode(value: .mapping([]), position: new.position)
-        members.append((first, new.position, rest.isEmpty ? new : try empty.setting(rest, to: new)))
+        members.append(Member(key: first, mark: new.position, node: rest.isEmpty ? new : try empty.setting(rest, to: new)))
       }
       return RecipeNode(value: .mapping(members), position: position)
     case .list(var nodes):
@@ -121,7 +139,7 @@ struct RecipeNode {
       for index in nodes.indices {
         if case .scalar(.string(first)) = nodes[index].value {
           let empty = RecipeNode(value: .scalar(.null), position: nodes[index].position)
-          if !rest.isEmpty { nodes[index].value = .mapping([(first, nodes[index].position, empty)]) }
+          if !rest.isEmpty { nodes[index].value = .mapping([Member(key: first, mark: nodes[index].position, node: empty)]) }
         }
       }
       let named = nodes.indices.filter { nodes[$0][first] != nil }
@@ -138,7 +156,7 @@ struct RecipeNode {
       return RecipeNode(value: .list(nodes), position: position)
     case .scalar(.string(first)) where !rest.isEmpty:
       let empty = RecipeNode(value: .scalar(.null), position: position)
-      return try RecipeNode(value: .mapping([(first, position, empty)]), position: position).setting(path, to: new)
+      return try RecipeNode(value: .mapping([Member(key: first, mark: position, node: empty)]), position: position).setting(path, to: new)
     case .scalar(.null): return try RecipeNode(value: .mapping([]), position: position).setting(path, to: new)
     case .scalar:
       throw RecipeError(
@@ -168,5 +186,11 @@ struct RecipeNode {
     return text.isEmpty || plain.int != nil || plain.float != nil || plain.bool != nil || plain.null != nil
       || text.contains { ":#{}[],&*!|>'\"%@`\n".contains($0) } || text.first == " " || text.last == " " || text.first == "-"
       || text.first == "?"
+  }
+}
+
+extension RecipeNode.Member {
+  init(_ key: String, _ json: JSON, at place: RecipeNode.Position) {
+    self.init(key: key, mark: place, node: RecipeNode(value: .scalar(json), position: place))
   }
 }

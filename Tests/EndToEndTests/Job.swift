@@ -97,7 +97,8 @@ func checkResult(of job: Job, named name: String, tokens: [String], window: Int,
   let quantized = planned.list("linears").filter { !["F32", "F16", "BF16"].contains($0["scheme"] as? String ?? "") }
   let report = try job.json(name, "report.json")
   for key in [
-    "architecture", "blocks", "carried_tensors", "evaluation", "fallback_count", "instruction_set", "kinds", "layers", "remarks", "seed", "sizes",
+    "architecture", "blocks", "carried_tensors", "evaluation", "fallback_count", "instruction_set", "kinds", "layers", "remarks", "seed",
+    "sizes",
     "sweep_seconds", "toolkit_version",
   ] { #expect(report[key] != nil, "report.json lacks \(key)") }
   let reported = Set(report.list("layers").compactMap { $0["layer"] as? String })

@@ -29,7 +29,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("*", false), ("lm_head", true), ("lm_hea?", false), ("lm_*", false), ("re:lm_head", false), ("re:.*", false), ("down_proj", false),
+    ("*", false), ("lm_head", true), ("lm_hea?", false), ("lm_*", false), ("re:lm_head", true), ("re:.*lm_head$", true), ("re:.*", false),
+    ("re:lm_.*", false), ("down_proj", false),
   ])
   func theEndsAreSelectedOnlyByName(pattern: String, matches: Bool) {
     #expect(LayerSelector(include: [pattern]).contains("lm_head", isEnd: true) == matches)
@@ -94,7 +95,13 @@ import Testing
     let linears = try Pipeline([]).plan(for: TinyModel.model(tied))
     #expect(!linears.contains { $0.name == "lm_head" })
     try LayerSelector(exclude: ["lm_head"]).check(against: linears)
-    #expect(throws: InvalidOption.self) { try LayerSelector(include: ["lm_head"]).check(against: linears) }
+    for pattern in ["re:.*lm_head", "lm_hea?", "embed_tokens", "re:.*embed_tokens$"] {
+      try LayerSelector(exclude: [pattern]).check(against: linears)
+    }
+    for pattern in ["lm_head", "re:.*lm_head"] {
+      let error = #expect(throws: InvalidOption.self) { try LayerSelector(include: [pattern]).check(against: linears) }
+      #expect(error?.word == pattern && error?.reason.contains("tied to the embedding") == true)
+    }
   }
 
   // MARK: Spelling
