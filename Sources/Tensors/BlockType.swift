@@ -1,5 +1,5 @@
 internal import CKernels
-public import Foundation
+internal import Foundation
 
 /// The types of ggml's tensors: runs of weights that share their scales, or plain floats. Raw values are the ids in GGUF files.
 public enum BlockType: UInt32, Sendable, Hashable, CaseIterable {
@@ -130,9 +130,9 @@ extension BlockType {
     }
     var bytes = Data(count: rows * rowBytes)
     bytes.withUnsafeMutableBytes { out in
-      guard let base = out.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
-      weight.withUnsafeElements { elements in
-        nonisolated(unsafe) let (base, elements) = (base, elements)
+      guard let target = out.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
+      weight.withUnsafeElements { first in
+        nonisolated(unsafe) let (base, elements) = (target, first)
         // Strips of about 2¹⁶ weights: worth a thread's attention, small enough to balance.
         let strip = max(1, (1 << 16) / max(columns, 1))
         Parallel.forEach((rows + strip - 1) / strip) { index in
@@ -163,8 +163,8 @@ extension BlockType {
       return
     }
     blocks.bytes.withUnsafeBytes { raw in
-      guard let base = raw.baseAddress?.assumingMemoryBound(to: UInt8.self), let out = out.baseAddress else { return }
-      nonisolated(unsafe) let (base, out) = (base, out)
+      guard let first = raw.baseAddress?.assumingMemoryBound(to: UInt8.self), let target = out.baseAddress else { return }
+      nonisolated(unsafe) let (base, out) = (first, target)
       let strip = max(1, (1 << 16) / max(columns, 1))
       Parallel.forEach((rows.count + strip - 1) / strip) { index in
         for row in index * strip..<min((index + 1) * strip, rows.count) {
