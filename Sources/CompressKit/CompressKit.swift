@@ -11,7 +11,7 @@
 
 extension PassCatalog {
   /// The passes this package ships.
-  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self])
+  public static let standard = PassCatalog([RoundToNearest.self, GPTQ.self, BlockQuantization.self])
 }
 
 /// What reports and `--version` say.
