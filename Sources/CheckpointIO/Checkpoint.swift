@@ -51,7 +51,8 @@ public struct Checkpoint: Sendable {
     guard !found.isEmpty, !files.contains(where: { $0.lastPathComponent.contains(".safetensors") }) else { return nil }
     guard found.count == 1 else {
       throw .unreadable(
-        path: directory.path, reason: "\(found.count) GGUF files; name one of them: \(found.map(\.lastPathComponent).joined(separator: ", "))")
+        path: directory.path,
+        reason: "\(found.count) GGUF files; name one of them: \(found.map(\.lastPathComponent).joined(separator: ", "))")
     }
     return found[0]
   }

@@ -76,7 +76,9 @@ struct GGUFKeys: Sendable {
   private func value(_ key: String) -> GGUFValue? { metadata["\(architecture).\(key)"] }
 
   private func size(_ key: String) throws(CheckpointError) -> Int {
-    guard let value = try optionalSize(key) else { throw .malformedConfiguration(path: path, reason: "\"\(architecture).\(key)\" is missing") }
+    guard let value = try optionalSize(key) else {
+      throw .malformedConfiguration(path: path, reason: "\"\(architecture).\(key)\" is missing")
+    }
     return value
   }
 

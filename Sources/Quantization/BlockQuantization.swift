@@ -96,7 +96,8 @@ public struct BlockQuantization: Pass {
         let type = wanted.fitting(columns: weight.columns)
         if type != wanted {
           try context.recordFallback(
-            name, in: block, "rows of \(weight.columns) are no whole number of \(wanted.name) blocks of \(wanted.blockLength): \(type.name)")
+            name, in: block, "rows of \(weight.columns) are no whole number of \(wanted.name) blocks of \(wanted.blockLength): \(type.name)"
+          )
         }
         let usable = importance.map { Self.usable($0, blockLength: type.blockLength) }
         let quantized = BlockQuantizedMatrix(weight, as: type, importance: usable)
