@@ -59,6 +59,12 @@ struct Job: Sendable {
   /// Names in the directory of results.
   func left() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: results.path).sorted() }
 
+  /// The file of the weights.
+  func weights(_ name: String = "out") -> String {
+    let isGGUF = FileManager.default.fileExists(atPath: output(name).appending(path: GGUFWriter.fileName).path)
+    return isGGUF ? GGUFWriter.fileName : "model.safetensors"
+  }
+
   func bytes(_ name: String, _ file: String) throws -> Data { try Data(contentsOf: output(name).appending(path: file)) }
 
   func json(_ name: String, _ file: String) throws -> [String: Any] {
@@ -94,7 +100,11 @@ extension [String: Any] {
 func checkResult(of job: Job, named name: String, tokens: [String], window: Int) async throws {
   let plan = try await job.run(to: "unused", "--dry-run", "--json")
   let planned = try #require(try JSONSerialization.jsonObject(with: Data(plan.output.utf8)) as? [String: Any])
-  let quantized = planned.list("linears").filter { ($0["scheme"] as? String)?.hasPrefix("int") == true }
+  let blockTypes = Set(BlockType.allCases.filter { $0.dtype == nil }.map(\.name))
+  let quantized = planned.list("linears").filter {
+    let scheme = $0["scheme"] as? String ?? ""
+    return scheme.hasPrefix("int") || blockTypes.contains(scheme)
+  }
   let report = try job.json(name, "report.json")
   for key in [
     "architecture", "blocks", "carried_tensors", "evaluation", "fallback_count", "instruction_set", "layers", "remarks", "seed", "sizes",
@@ -111,14 +121,16 @@ func checkResult(of job: Job, named name: String, tokens: [String], window: Int)
   #expect(abs(sizes.number("bytes_after") / planned.number("bytes_after") - 1) < 0.02)
 
   let configuration = try job.json(name, "config.json").object("quantization_config")
-  #expect(configuration["quant_method"] as? String == "compressed-tensors")
+  let isGGUF = job.weights(name) == GGUFWriter.fileName
+  #expect(configuration["quant_method"] as? String == (isGGUF ? nil : "compressed-tensors"))
   let opened = try Checkpoint(job.output(name))
   #expect(Double(opened.byteCount) == sizes.number("bytes_after"))
   let model = try Model(opened)
   for linear in quantized {
     let full = linear["name"] as? String ?? ""
     let unit = try model.kinds.map { try model.block($0) }.first { block in block.linears.keys.contains { block.fullName(of: $0) == full } }
-    #expect(unit?.linears.first { unit!.fullName(of: $0.key) == full }?.value.weight is QuantizedMatrix, "\(full)")
+    let weight = unit?.linears.first { unit!.fullName(of: $0.key) == full }?.value.weight
+    #expect(isGGUF ? (weight as? BlockQuantizedMatrix)?.type.name == linear["scheme"] as? String : weight is QuantizedMatrix, "\(full)")
   }
 
   let (before, after) = (figures.number("perplexity_before"), figures.number("perplexity_after"))
