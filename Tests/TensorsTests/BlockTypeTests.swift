@@ -19,6 +19,10 @@ private let blocks = BlockType.allCases.filter { $0.dtype == nil }
 
 private func hex(_ bytes: some Sequence<UInt8>) -> String { bytes.map { String(UInt32($0) + 256, radix: 16).dropFirst() }.joined() }
 
+private func bytes(_ hex: String) -> [UInt8] {
+  stride(from: 0, to: hex.count, by: 2).map { UInt8(hex.dropFirst($0).prefix(2), radix: 16)! }
+}
+
 private func dequantized(_ blocks: Tensor, _ type: BlockType) -> [Float] {
   let count = blocks.bytes.count / type.bytesPerBlock * type.blockLength
   return [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
@@ -44,6 +48,30 @@ struct BlockTypeTests {
     #expect(hex(found.bytes) == golden.bytes)
   }
 
+  /// The rows tools/golden/gguf_blocks.py describes.
+  @Test(arguments: numpyBlocks.indices)
+  func bytesAreThoseOfTheNumpyQuantizers(_ index: Int) throws {
+    let type = try #require(BlockType(name: numpyBlocks[index].type))
+    var rows = Matrix(rows: 3, columns: 96, elements: generated(288, from: 2024) { (Float($0 >> 8) - 8_388_608) / 8_388_608 })
+    for column in 0..<96 {
+      rows[1, column] /= 1024
+      if column < 95 { rows[2, column] = 0 }
+    }
+    #expect(hex(type.quantize(rows).bytes) == numpyBlocks[index].bytes)
+  }
+
+  @Test(arguments: numpyValues.indices)
+  func valuesAreThoseOfTheNumpyDequantizers(_ index: Int) throws {
+    let golden = numpyValues[index]
+    let type = try #require(BlockType(name: golden.type))
+    let found = dequantized(Tensor(dtype: .uint8, shape: [1, type.bytesPerBlock], bytes: Data(bytes(golden.block))), type)
+    let picked = stride(from: 0, to: found.count, by: 32).map { found[$0] } + [found[found.count - 1]]
+    for (value, expected) in zip(picked, golden.values.map { Float(bitPattern: $0) }) {
+      // Scale and code may be multiplied in another order, which is one rounding.
+      #expect(abs(value - expected) <= 1e-6 * max(1, abs(expected)), "\(type)")
+    }
+  }
+
   @Test func theFixtureCoversEveryType() {
     #expect(Set(goldenBlocks.map(\.name)) == Set(blocks.map(\.name)))
     let searched = Set(blocks).subtracting([.q8_0, .mxfp4, .nvfp4])
@@ -54,13 +82,11 @@ struct BlockTypeTests {
   @Test(arguments: BlockType.allCases)
   func dequantizationFollowsTheFormula(_ type: BlockType) {
     for golden in goldenBlocks where golden.name == type.name || type.dtype != nil {
-      let bytes = stride(from: 0, to: golden.bytes.count, by: 2).map { at in
-        UInt8(golden.bytes.dropFirst(at).prefix(2), radix: 16)!
-      }
-      let count = bytes.count / type.bytesPerBlock
+      let original = bytes(golden.bytes)
+      let count = original.count / type.bytesPerBlock
       var random = KeyedRandomness(seed: 1, key: golden.name)
       for trial in 0..<20 {
-        var stored = Array(bytes.prefix(count * type.bytesPerBlock))
+        var stored = Array(original.prefix(count * type.bytesPerBlock))
         // Later trials change bytes anywhere; infinities and NaN are skipped below.
         if trial > 0 {
           for _ in 0..<trial { stored[Int.random(in: stored.indices, using: &random)] = UInt8.random(in: 0...255, using: &random) }
