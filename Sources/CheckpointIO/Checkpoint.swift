@@ -12,7 +12,7 @@ public struct Checkpoint: Sendable {
     self.tensors = tensors
   }
 
-  /// Opens a Hugging Face directory of safetensors, in one file or sharded.
+  /// Opens a Hugging Face directory of safetensors, in one file or sharded; a directory that holds one GGUF file instead; or such a file.
   ///
   /// - Throws: `CheckpointError` for whatever is missing or malformed.
   public init(_ directory: URL) throws(CheckpointError) {
@@ -20,13 +20,41 @@ public struct Checkpoint: Sendable {
     guard FileManager.default.fileExists(atPath: directory.path, isDirectory: &isDirectory) else {
       throw .missingFile(path: directory.path)
     }
-    guard isDirectory.boolValue else { throw .unreadable(path: directory.path, reason: "a model directory is needed, this is a file") }
+    guard isDirectory.boolValue else {
+      guard directory.pathExtension == "gguf" else {
+        throw .unreadable(path: directory.path, reason: "a model directory or a .gguf file is needed")
+      }
+      try self.init(gguf: directory)
+      return
+    }
+    if let file = try Self.ggufFile(in: directory) {
+      try self.init(gguf: file)
+      return
+    }
     let config = try ModelConfig(contentsOf: directory.appending(path: "config.json"))
     let index = directory.appending(path: "model.safetensors.index.json")
     let tensors: any TensorSource =
       FileManager.default.fileExists(atPath: index.path)
       ? try ShardedSafetensors(index: index) : try SafetensorsFile(directory.appending(path: "model.safetensors"))
     self.init(directory: directory, config: config, tensors: tensors)
+  }
+
+  private init(gguf file: URL) throws(CheckpointError) {
+    let tensors = try GGUFCheckpoint(try GGUFFile(file))
+    self.init(directory: file.deletingLastPathComponent(), config: try tensors.config(), tensors: tensors)
+  }
+
+  /// The GGUF file of a directory without safetensors.
+  private static func ggufFile(in directory: URL) throws(CheckpointError) -> URL? {
+    let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: nil)) ?? []
+    let found = files.filter { $0.pathExtension == "gguf" }.sorted { $0.lastPathComponent < $1.lastPathComponent }
+    guard !found.isEmpty, !files.contains(where: { $0.lastPathComponent.contains(".safetensors") }) else { return nil }
+    guard found.count == 1 else {
+      throw .unreadable(
+        path: directory.path,
+        reason: "\(found.count) GGUF files; name one of them: \(found.map(\.lastPathComponent).joined(separator: ", "))")
+    }
+    return found[0]
   }
 
   /// Files that travel with the weights unchanged: tokenizer, generation settings, licences, model cards.

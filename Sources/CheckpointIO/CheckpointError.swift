@@ -23,7 +23,7 @@ extension CheckpointError: CustomStringConvertible {
     switch self {
     case .missingFile(let path): "\(path): no such file"
     case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
-    case .malformedHeader(let path, let offset, let reason): "\(path): malformed safetensors header at byte \(offset): \(reason)"
+    case .malformedHeader(let path, let offset, let reason): "\(path): malformed header at byte \(offset): \(reason)"
     case .malformedTensor(let path, let tensor, let offset, let reason):
       "\(path): tensor \"\(tensor)\" (header entry at byte \(offset)): \(reason)"
     case .wrongLength(let path, let needed, let found):

@@ -4,14 +4,27 @@ public import Tensors
 public struct TensorInfo: Sendable, Equatable {
   public var dtype: DType
   public var shape: [Int]
+  /// What the bytes are where ggml's blocks take the place of elements; `dtype` is then U8, and `shape` still counts weights.
+  public private(set) var blocks: BlockType?
 
   public init(dtype: DType, shape: [Int]) {
     self.dtype = dtype
     self.shape = shape
   }
 
+  /// - Precondition: blocks divide the last dimension.
+  public init(type: BlockType, shape: [Int]) {
+    self.init(dtype: type.dtype ?? .uint8, shape: shape)
+    if type.dtype == nil {
+      precondition((shape.last ?? 0) % type.blockLength == 0, "blocks of \(type.blockLength) do not divide the rows of \(shape)")
+      blocks = type
+    }
+  }
+
   public var elementCount: Int { shape.reduce(1, *) }
-  public var byteCount: Int { elementCount * dtype.bitCount / 8 }
+  public var byteCount: Int { blocks.map { elementCount / $0.blockLength * $0.bytesPerBlock } ?? (elementCount * dtype.bitCount / 8) }
+  /// The spelling of the type, such as `BF16` or `Q4_K`.
+  public var typeName: String { blocks?.name ?? dtype.rawValue }
 }
 
 /// Named tensors that cost nothing until they are asked for.
@@ -27,27 +40,35 @@ public protocol TensorSource: Sendable {
 public struct NamedTensor: Sendable {
   public let name: String
   public let tensor: Tensor
+  /// What the bytes of `tensor`, [rows × bytes of a row], are; `nil` for elements of its own type.
+  public let blocks: BlockType?
 
-  public init(name: String, tensor: Tensor) {
+  public init(name: String, tensor: Tensor, blocks: BlockType? = nil) {
     self.name = name
     self.tensor = tensor
+    self.blocks = blocks
+  }
+
+  public var info: TensorInfo {
+    guard let blocks else { return TensorInfo(dtype: tensor.dtype, shape: tensor.shape) }
+    return TensorInfo(type: blocks, shape: [tensor.shape[0], tensor.shape[1] / blocks.bytesPerBlock * blocks.blockLength])
   }
 }
 
 /// Tensors held in memory: what tests and converters use.
 public struct MemoryTensorSource: TensorSource {
   public let names: [String]
-  private let tensors: [String: Tensor]
+  private let tensors: [String: NamedTensor]
 
   public init(_ tensors: [NamedTensor]) {
     names = tensors.map(\.name)
-    self.tensors = Dictionary(tensors.map { ($0.name, $0.tensor) }) { _, last in last }
+    self.tensors = Dictionary(tensors.map { ($0.name, $0) }) { _, last in last }
   }
 
-  public func info(_ name: String) -> TensorInfo? { tensors[name].map { TensorInfo(dtype: $0.dtype, shape: $0.shape) } }
+  public func info(_ name: String) -> TensorInfo? { tensors[name]?.info }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
-    guard let tensor = tensors[name] else { throw .missingTensor(name: name) }
-    return tensor
+    guard let named = tensors[name] else { throw .missingTensor(name: name) }
+    return named.tensor
   }
 }

@@ -52,7 +52,7 @@ struct InspectCommand: ParsableCommand {
       var list = TextTable("tensor", "type", "shape", "bytes")
       for name in checkpoint.tensors.names.sorted() {
         let info = checkpoint.tensors.info(name)!
-        list.rows.append([name, info.dtype.rawValue, info.shape.map(String.init).joined(separator: "×"), "\(info.byteCount)"])
+        list.rows.append([name, info.typeName, info.shape.map(String.init).joined(separator: "×"), "\(info.byteCount)"])
       }
       lines += ["", list.text]
     }

@@ -174,7 +174,8 @@ public struct Compressor: Sendable {
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
         bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters))), calibration: calibration, evaluation: nil, layers: swept.layers,
-      kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count, carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
+      kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
+      carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
   }
 

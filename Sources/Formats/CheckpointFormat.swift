@@ -129,7 +129,7 @@ public struct FormatCatalog: Sendable {
   public init(_ formats: [any CheckpointFormat]) { self.formats = formats }
 
   /// The formats this package ships.
-  public static let standard = FormatCatalog([CompressedTensorsFormat(), PlainFormat()])
+  public static let standard = FormatCatalog([CompressedTensorsFormat(), GGUFFormat(), PlainFormat()])
 
   public func adding(_ more: any CheckpointFormat...) -> FormatCatalog { FormatCatalog(more + formats) }
 

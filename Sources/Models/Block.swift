@@ -60,7 +60,10 @@ public struct Block: Sendable {
 
   /// Gives back the pages of weights that are still in their files; they come back when they are needed.
   package func releasePages() {
-    for linear in linears.values { (linear.weight as? StoredWeight)?.tensor.releasePages() }
+    for linear in linears.values {
+      (linear.weight as? StoredWeight)?.tensor.releasePages()
+      (linear.weight as? BlockQuantizedMatrix)?.blocks.releasePages()
+    }
   }
 
   /// A linear's name in the whole model, such as `model.layers.0.mlp.down_proj`.

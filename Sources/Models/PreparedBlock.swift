@@ -169,6 +169,8 @@ package struct PreparedEmbedding: Sendable {
     if let stored = weight as? StoredWeight {
       // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
       lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
+    } else if let blocks = weight as? BlockQuantizedMatrix {
+      lookup = { blocks.dense(rows: $0..<$0 + 1).elements }
     } else {
       let table = weight.dense()
       lookup = { Array(table.elements[$0 * table.columns..<($0 + 1) * table.columns]) }

@@ -28,6 +28,8 @@ public protocol Pass: Sendable, Codable {
   func validate() throws(InvalidOption)
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
+  /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
+  func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear
   func run(on block: inout Block, in context: PassContext) throws
 }
 
@@ -41,6 +43,7 @@ extension Pass {
   public var changesHiddenBasis: Bool { false }
   public func validate() throws(InvalidOption) {}
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
+  public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear { try plan(linear) }
 }
 
 /// An option that cannot be what it is set to.

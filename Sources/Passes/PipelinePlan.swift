@@ -28,7 +28,7 @@ extension Pipeline {
         for selector in pass.selectors { try selector.check(against: linears) }
       } catch { throw PipelineError(pass: name, block: "the model", cause: error, index: place) }
       for index in linears.indices {
-        do { linears[index] = try pass.plan(linears[index]) } catch {
+        do { linears[index] = try pass.plan(linears[index], in: model.description) } catch {
           throw PipelineError(pass: name, block: linears[index].name, cause: error, index: place)
         }
       }

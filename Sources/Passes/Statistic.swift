@@ -35,20 +35,29 @@ public struct Hessian: Statistic, Equatable {
 /// ‖x‖₂ of every input feature, the activation half of Wanda's score.
 public struct InputNorm: Statistic, Equatable {
   private var squares: [Double]
+  /// Tokens summed.
+  public private(set) var tokens = 0
 
   public init(features: Int) { squares = Array(repeating: 0, count: features) }
 
   public var values: [Float] { squares.map { Float($0.squareRoot()) } }
+
+  /// The mean of x² over the tokens: what llama.cpp calls an importance matrix.
+  public var meanSquares: [Float] { squares.map { Float($0 / Double(max(1, tokens))) } }
 
   /// Σ x² of every feature.
   public var squaredValues: [Double] { squares }
 
   public mutating func update(_ input: Matrix) {
     let input = input.withoutNonfiniteRows()
+    tokens += input.rows
     for row in 0..<input.rows { for i in squares.indices { squares[i] += Double(input[row, i]) * Double(input[row, i]) } }
   }
 
-  public mutating func merge(_ other: InputNorm) { for i in squares.indices { squares[i] += other.squares[i] } }
+  public mutating func merge(_ other: InputNorm) {
+    tokens += other.tokens
+    for i in squares.indices { squares[i] += other.squares[i] }
+  }
 }
 
 /// |x| of every input feature, at its largest: what SmoothQuant scales by, and what static input scales come from.

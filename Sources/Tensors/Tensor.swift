@@ -33,6 +33,18 @@ public struct Tensor: Sendable {
   }
 
   public var elementCount: Int { shape.reduce(1, *) }
+
+  /// The tensor with its first dimension in another order: row i of the result is row `order[i]` of this.
+  package func rows(inOrder order: [Int]) -> Tensor {
+    precondition(order.count == shape.first, "an order of all rows is needed")
+    let size = order.isEmpty ? 0 : bytes.count / order.count
+    var moved = Data(capacity: bytes.count)
+    for row in order {
+      let start = bytes.startIndex + row * size
+      moved += bytes[start..<start + size]
+    }
+    return Tensor(dtype: dtype, shape: shape, bytes: moved)
+  }
 }
 
 extension Tensor {

@@ -59,6 +59,12 @@ struct Job: Sendable {
   /// Names in the directory of results.
   func left() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: results.path).sorted() }
 
+  /// The file of the weights.
+  func weights(_ name: String = "out") -> String {
+    let isGGUF = FileManager.default.fileExists(atPath: output(name).appending(path: GGUFWriter.fileName).path)
+    return isGGUF ? GGUFWriter.fileName : "model.safetensors"
+  }
+
   func bytes(_ name: String, _ file: String) throws -> Data { try Data(contentsOf: output(name).appending(path: file)) }
 
   func json(_ name: String, _ file: String) throws -> [String: Any] {
@@ -111,6 +117,7 @@ func checkResult(of job: Job, named name: String, tokens: [String], window: Int,
   // Beside codes and scales, a format stores a few bytes per linear that the plan leaves out.
   #expect(abs(sizes.number("bytes_after") / planned.number("bytes_after") - 1) < 0.02)
 
+  let isGGUF = job.weights(name) == GGUFWriter.fileName
   if format == "compressed-tensors" {
     let configuration = try job.json(name, "config.json").object("quantization_config")
     #expect(configuration["quant_method"] as? String == "compressed-tensors")
@@ -121,7 +128,9 @@ func checkResult(of job: Job, named name: String, tokens: [String], window: Int,
   for linear in quantized {
     let full = linear["name"] as? String ?? ""
     let unit = try model.kinds.map { try model.block($0) }.first { block in block.linears.keys.contains { block.fullName(of: $0) == full } }
-    #expect(unit?.linears.first { unit!.fullName(of: $0.key) == full }?.value.weight is StoredWeight == false, "\(full)")
+    let weight = unit?.linears.first { unit!.fullName(of: $0.key) == full }?.value.weight
+    #expect(
+      isGGUF ? (weight as? BlockQuantizedMatrix)?.type.name == linear["scheme"] as? String : weight is StoredWeight == false, "\(full)")
   }
 
   let (before, after) = (figures.number("perplexity_before"), figures.number("perplexity_after"))

@@ -28,7 +28,7 @@ struct PocketLlamaTests {
       let stored = job.output("one").appending(path: "recipe.yaml")
       #expect(try await job.run(to: "again", recipe: stored, settings: []).status == 0)
       #expect(try job.left() == ["again", "one", "two"])
-      for file in ["model.safetensors", "config.json", "recipe.yaml"] {
+      for file in [job.weights("one"), "config.json", "recipe.yaml"] {
         #expect(try job.bytes("one", file) == job.bytes("two", file), "\(file) with another number of threads")
         #expect(try job.bytes("one", file) == job.bytes("again", file), "\(file) from the stored recipe")
       }

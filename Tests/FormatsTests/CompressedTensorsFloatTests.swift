@@ -100,7 +100,8 @@ struct CompressedTensorsFloatTests {
     let format = CompressedTensorsFormat()
     for (name, preset) in QuantizationPreset.all.sorted(by: { $0.key < $1.key }) {
       let json = try format.configuration(
-        of: [StoredModule(name: "m", scheme: preset.weights, input: preset.input)], in: try ModelConfig(text: "{\"model_type\":\"llama\"}".utf8))
+        of: [StoredModule(name: "m", scheme: preset.weights, input: preset.input)],
+        in: try ModelConfig(text: "{\"model_type\":\"llama\"}".utf8))
       let group = try #require(json["quantization_config"]?["config_groups"]?["group_0"])
       #expect(group["format"]?.string == json["quantization_config"]?["format"]?.string, "\(name)")
       let short = "{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"\(name)\":[\"Linear\"]}}"

@@ -68,7 +68,9 @@ struct InputQuantizationTests {
 
   @Test func zerosStayZeros() {
     let zeros = Matrix(rows: 2, columns: 32)
-    for quantization in [InputQuantization.int(8), .fp8, .fp8Group, .mx(bits: 4), .nvfp4.calibrated(amax: 0), .fp8Tensor.calibrated(amax: 0)] {
+    for quantization in [
+      InputQuantization.int(8), .fp8, .fp8Group, .mx(bits: 4), .nvfp4.calibrated(amax: 0), .fp8Tensor.calibrated(amax: 0),
+    ] {
       #expect(quantization.rounded(zeros) == zeros)
     }
   }

@@ -9,7 +9,8 @@ struct NumberFormatTests {
     .nvfp4, .mx(bits: 4), .mx(bits: 8), QuantizationScheme(bits: 8, grid: .float, granularity: .channel, scaleType: .float32),
     QuantizationScheme(bits: 8, grid: .float, granularity: .tensor), QuantizationScheme(bits: 4, granularity: .tensor, symmetric: false),
     QuantizationScheme(bits: 8, grid: .float, granularity: .block(rows: 16, columns: 32)),
-    QuantizationScheme(bits: 4, granularity: .group(32), zeroPoint: .real), QuantizationScheme(bits: 3, granularity: .channel, zeroPoint: .real),
+    QuantizationScheme(bits: 4, granularity: .group(32), zeroPoint: .real),
+    QuantizationScheme(bits: 3, granularity: .channel, zeroPoint: .real),
     QuantizationScheme(bits: 4, granularity: .block(rows: 24, columns: 16), zeroPoint: .integer),
   ]
 

@@ -65,7 +65,9 @@ struct MiniFloatTests {
       let scale: Float = 0.37
       let codes = format.encode(x, scale: scale)
       var decoded = [Float](repeating: 0, count: count)
-      decoded.withUnsafeMutableBufferPointer { out in codes.withUnsafeBufferPointer { format.decode($0, scale: scale, into: out.baseAddress!) } }
+      decoded.withUnsafeMutableBufferPointer { out in
+        codes.withUnsafeBufferPointer { format.decode($0, scale: scale, into: out.baseAddress!) }
+      }
       var rounded = x
       rounded.withUnsafeMutableBufferPointer { format.round($0, scale: scale) }
       for index in 0..<count {
@@ -73,7 +75,9 @@ struct MiniFloatTests {
         #expect(rounded[index] == decoded[index])
       }
       let expected = (0..<count).reduce(0.0) { $0 + Double(importance[$1]) * pow(Double(x[$1] - decoded[$1]), 2) }
-      let found = x.withUnsafeBufferPointer { x in importance.withUnsafeBufferPointer { format.error(x, importance: $0.baseAddress, scale: scale) } }
+      let found = x.withUnsafeBufferPointer { x in
+        importance.withUnsafeBufferPointer { format.error(x, importance: $0.baseAddress, scale: scale) }
+      }
       #expect(abs(Double(found) - expected) <= 1e-5 * expected + 1e-12)
     }
   }

@@ -96,4 +96,41 @@ void compress_unpack_bits(const uint32_t *words, size_t count, unsigned bits, ui
 /// `count` is a power of two; nothing is normalised.
 void compress_walsh_hadamard(double *x, size_t count);
 
+/// One row of `columns` weights, a whole number of blocks, into ggml's block types; importance is null or a factor per column for its
+/// squared error (types that have no use for it ignore it). Byte for byte what ggml writes where no multiply-adds are fused.
+// (ggml_simple.c)
+void compress_quantize_q4_0(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q4_1(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q5_0(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q5_1(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q8_0(const float *x, const float *importance, size_t columns, uint8_t *out);
+// (ggml_kquants16.c)
+void compress_quantize_q2_k(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q3_k(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q6_k(const float *x, const float *importance, size_t columns, uint8_t *out);
+// (ggml_kquants.c)
+void compress_quantize_q4_k(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_q5_k(const float *x, const float *importance, size_t columns, uint8_t *out);
+// (ggml_iq4.c)
+void compress_quantize_iq4_nl(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_iq4_xs(const float *x, const float *importance, size_t columns, uint8_t *out);
+// (ggml_fp4.c)
+void compress_quantize_mxfp4(const float *x, const float *importance, size_t columns, uint8_t *out);
+void compress_quantize_nvfp4(const float *x, const float *importance, size_t columns, uint8_t *out);
+/// The numbers that a row of blocks stands for. (ggml_dequantize.c)
+void compress_dequantize_q4_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q4_1(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q5_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q5_1(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q8_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q2_k(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q3_k(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q4_k(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q5_k(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q6_k(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq4_nl(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq4_xs(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_mxfp4(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_nvfp4(const uint8_t *in, float *out, size_t columns);
+
 #endif

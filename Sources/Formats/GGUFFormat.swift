@@ -1,0 +1,96 @@
+public import CheckpointIO
+public import Foundation
+public import Models
+public import StrictJSON
+import Tensors
+
+/// One GGUF file, for llama.cpp and what is built on it.
+///
+/// Weights of the pass `ggml` are stored as they are; integer codes whose groups and scales a block type can hold exactly become that
+/// type; dense weights stay in their floats. Norms and biases are F32, as llama.cpp wants them. Files of Llama, Mistral, Qwen2 and Qwen3
+/// models are also read. Sliding windows, which llama.cpp ignores in these families, are not written.
+public struct GGUFFormat: CheckpointFormat {
+  public static let name = "gguf"
+  public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
+  public init() {}
+
+  public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
+    try refuseRuntimeQuantization(of: linear, module: module)
+    let blocks: BlockQuantizedMatrix
+    switch linear.weight {
+    case let weight as BlockQuantizedMatrix: blocks = weight
+    case let weight as QuantizedMatrix:
+      switch weight.asBlocks() {
+      case .success(let weight): blocks = weight
+      case .failure(let misfit): throw .cannotStore(module: module, format: Self.name, reason: misfit.reason)
+      }
+    case is StoredWeight, is Matrix: return [asFloats(plain(linear, module: module))]
+    default: throw .cannotStore(module: module, format: Self.name, reason: "there is no spelling for a \(type(of: linear.weight))")
+    }
+    let name = module + ".weight"
+    guard let dtype = blocks.type.dtype else { return [NamedTensor(name: name, tensor: blocks.blocks, blocks: blocks.type)] }
+    return [NamedTensor(name: name, tensor: Tensor(dtype: dtype, shape: [blocks.rows, blocks.columns], bytes: blocks.blocks.bytes))]
+  }
+
+  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
+    if block.cache != nil {
+      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
+    }
+    let vectors = norms(of: block).map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }
+    return try encodeLinears(of: block).map { $0.tensor.shape.count == 1 ? NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) : $0 }
+      + vectors
+  }
+
+  /// Types that ggml does not compute with become F32.
+  private func asFloats(_ named: NamedTensor) -> NamedTensor {
+    BlockType(named.tensor.dtype) == nil ? NamedTensor(name: named.name, tensor: named.tensor.asFloat32()) : named
+  }
+
+  public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
+    guard config.json["quantization_config"]?["quant_method"]?.string == Self.name else { return nil }
+    return WeightReader(
+      components: ["weight"], holds: { module, source in source.info(module + ".weight")?.blocks != nil },
+      weight: { module, source throws(CheckpointError) in
+        let name = module + ".weight"
+        guard let type = source.info(name)?.blocks else { throw .missingTensor(name: name) }
+        return BlockQuantizedMatrix(type, blocks: try source.tensor(name))
+      })
+  }
+
+  /// Also checks that all of the file's metadata can be made.
+  public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
+    let directory = URL(filePath: config.path).deletingLastPathComponent()
+    _ = try GGUFDescription(config, name: "") { try? Data(contentsOf: directory.appending(path: $0)) }
+    var json = config.json
+    json["quantization_config"] = nil
+    return json
+  }
+
+  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
+    try GGUFWriter(to: directory, overwrite: overwrite) { tensors, files throws(CheckpointError) in
+      func data(_ name: String) -> Data? {
+        switch files.first(where: { $0.name == name })?.content {
+        case .text(let text): Data(text.utf8)
+        case .copy(let source): try? Data(contentsOf: source)
+        case nil: nil
+        }
+      }
+      guard let text = data("config.json") else { throw .missingFile(path: "config.json") }
+      let config = try ModelConfig(text: text)
+      do {
+        let name = config.json["_name_or_path"]?.string?.split(separator: "/").last.map(String.init)
+        return try GGUFDescription(config, name: name ?? config.modelType, file: data).layOut(tensors)
+      } catch let error as CheckpointError { throw error } catch {
+        throw .unsupportedOption(option: "output.format", value: Self.name, reason: "\(error)")
+      }
+    }
+  }
+}
+
+extension Tensor {
+  fileprivate func asFloat32() -> Tensor { dtype == .float32 ? self : Tensor(floats(), shape: shape, dtype: .float32) }
+}
+
+extension CheckpointFormat where Self == GGUFFormat {
+  public static var gguf: GGUFFormat { GGUFFormat() }
+}
