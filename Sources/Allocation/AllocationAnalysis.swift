@@ -40,6 +40,7 @@ struct AllocationAnalysis: Analysis {
 
   func answer(for model: Model, in context: AnalysisContext) async throws -> Allocation {
     guard !context.calibration.isEmpty else { throw MissingCalibration() }
+    if context.isRehearsal { return try rehearsal(of: model) }
     let (units, fixedBits, weights) = try await measure(model, context)
     let budget =
       switch options.target {
@@ -63,6 +64,16 @@ struct AllocationAnalysis: Analysis {
     var summary = "allocated \(rounded(spent)) bits per weight for a target of \(options.target)"
     if options.sensitivity == .divergence { summary += "; predicted KL divergence \(rounded(solution.loss, places: 5))" }
     allocation.remarks.append(summary)
+    return allocation
+  }
+
+  /// The first candidate for all.
+  private func rehearsal(of model: Model) throws -> Allocation {
+    var allocation = Allocation(units: [], choices: [:], lossName: "", remarks: [])
+    for index in model.description.blocks.indices {
+      let block = try model.outline(.decoder(index: index))
+      for name in block.linears.keys { allocation.choices[block.fullName(of: name)] = 0 }
+    }
     return allocation
   }
 

@@ -26,8 +26,14 @@ actor CheckpointSink: BlockSink {
     if case .decoder = block.kind {
       for linear in block.linears.values {
         // A dense result does not know what it will be stored as; its layer does.
-        linearBits +=
-          linear.weight is Matrix ? linear.weight.rows * linear.weight.columns * linear.storageType.bitCount : linear.weight.storedBits
+        switch linear.weight {
+        case let dense as Matrix: linearBits += dense.rows * dense.columns * linear.storageType.bitCount
+        case let quantized as QuantizedMatrix:
+          linearBits +=
+            quantized.storedBits - quantized.scheme.storedBits(rows: quantized.rows, columns: quantized.columns)
+            + format.storedBits(quantized.scheme, input: linear.inputQuantization, rows: quantized.rows, columns: quantized.columns)
+        case let other: linearBits += other.storedBits
+        }
         linearWeights += linear.weight.rows * linear.weight.columns
       }
     }

@@ -62,8 +62,14 @@ public struct Compressor: Sendable {
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
     let original = try Model(checkpoint, architectures: architectures, formats: formats)
     let pipeline = Pipeline(recipe.passes)
-    let linears: [PlannedLinear]
+    var linears: [PlannedLinear]
     do { linears = try pipeline.plan(for: original) } catch { throw recipe.placed(error) }
+    for (index, linear) in linears.enumerated() {
+      guard let weights = linear.weights else { continue }
+      linears[index].storedBits +=
+        format.storedBits(weights, input: linear.input, rows: linear.rows, columns: linear.columns)
+        - weights.storedBits(rows: linear.rows, columns: linear.columns)
+    }
     let model = pipeline.prepared(original)
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
     if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
@@ -108,7 +114,8 @@ public struct Compressor: Sendable {
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
   public func preflight(_ plan: Plan) async throws {
-    let options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
+    var options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
+    options.isRehearsal = true
     let sink = CheckpointSink(format: plan.format, writer: nil)
     // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
     let head = plan.model.description.head.map { name in

@@ -16,6 +16,9 @@ public protocol CheckpointFormat: Sendable {
   /// - Throws: `FormatError.cannotStore` for a weight, or a quantized input, that this format has no spelling for.
   func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor]
 
+  /// Bits that quantized weights of a shape take in this format; by default those they have.
+  func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int
+
   /// All tensors of a block; by default its linears one by one, biases and norms as they came.
   func encode(_ block: Block) throws(FormatError) -> [NamedTensor]
 
@@ -29,6 +32,10 @@ public protocol CheckpointFormat: Sendable {
 }
 
 extension CheckpointFormat {
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    weights.storedBits(rows: rows, columns: columns)
+  }
+
   public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
     try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite)
   }

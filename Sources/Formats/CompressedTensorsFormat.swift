@@ -65,6 +65,12 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     return tensors + norms(of: block)
   }
 
+  /// Weights of fewer bits beside quantized inputs lie in whole bytes.
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    let spare = CompressedTensorsLayout(weights: weights, input: input) == .integers ? (8 - weights.bits) * rows * columns : 0
+    return weights.storedBits(rows: rows, columns: columns) + spare
+  }
+
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard let json = config.json["quantization_config"], json["quant_method"]?.string == "compressed-tensors" else { return nil }
     let configuration = try CompressedTensorsConfiguration(json)

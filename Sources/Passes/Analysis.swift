@@ -16,6 +16,8 @@ public struct AnalysisContext: Sendable {
   /// Bytes that activations may take in memory, and where a scratch file may be put beyond that.
   public let activationMemory: Int
   public let scratch: URL
+  /// Whether any answer of the right shape will do.
+  public let isRehearsal: Bool
   /// To be called now and then with what has been done, of how much.
   public let progress: @Sendable (_ done: Int, _ total: Int) -> Void
 }

@@ -24,6 +24,8 @@ public protocol Pass: Sendable, Codable {
   /// Whether the pass changes the coordinates of the hidden states between blocks. The sweep then gives a tied model a head of its own,
   /// and passes that use calibration data must come after this one: on a block still to be changed they would see changed inputs.
   var changesHiddenBasis: Bool { get }
+  /// The pass with every option spelt out that depends on others where it is left out; what a printed recipe says.
+  var effective: Self { get }
   /// Checks the options against each other.
   func validate() throws(InvalidOption)
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
@@ -41,6 +43,7 @@ extension Pass {
   public var analyses: [any Analysis] { [] }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
   public var changesHiddenBasis: Bool { false }
+  public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear { try plan(linear) }
@@ -77,6 +80,9 @@ public struct PlannedLinear: Sendable, Equatable {
   /// In words, such as `int4 g128`.
   public var scheme: String
   public var storedBits: Int
+  /// The numbers its weight and its input become, where a pass says so; a format may need other bits for them than they have.
+  public var weights: QuantizationScheme?
+  public var input: InputQuantization?
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 

@@ -28,6 +28,8 @@ public struct SweepOptions: Sendable {
   public var scratch: URL
   /// Whether a fallback ends the run.
   public var strict: Bool
+  /// Whether this is a rehearsal, of which nothing is kept: analyses need not measure anything.
+  public var isRehearsal = false
 
   public init(
     calibration: [[Int32]] = [], seed: UInt64 = 0, activationMemory: Int = .max, scratch: URL = URL(filePath: NSTemporaryDirectory()),
@@ -155,6 +157,7 @@ public struct Pipeline: Sendable {
     let start = ContinuousClock.now
     let context = AnalysisContext(
       seed: options.seed, calibration: options.calibration, activationMemory: options.activationMemory, scratch: options.scratch,
+      isRehearsal: options.isRehearsal,
       progress: { done, total in
         observer.observe(.blockEnded(name: name, index: done - 1, count: total, took: start.duration(to: .now)))
       })

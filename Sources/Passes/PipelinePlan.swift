@@ -49,6 +49,7 @@ extension Pipeline {
     throw PipelineError(
       pass: name, block: "the recipe",
       cause: InvalidOption(
-        "passes", "\(earlier) would see hidden states in coordinates that \(name) has not given its block yet; put \(name) before it"))
+        "passes", "\(earlier) would see hidden states in coordinates that \(name) has not given its block yet; put \(name) before it"),
+      index: changing)
   }
 }

@@ -113,7 +113,7 @@ public struct BlockQuantization: Pass {
   }
 
   /// Importances that say something about every block: where no input of a block was ever active, all its columns count alike.
-  static func usable(_ importance: [Float], blockLength: Int) -> [Float] {
+  package static func usable(_ importance: [Float], blockLength: Int) -> [Float] {
     var result = importance
     for start in stride(from: 0, to: result.count, by: blockLength) {
       let range = start..<min(start + blockLength, result.count)

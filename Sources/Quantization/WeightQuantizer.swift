@@ -6,9 +6,9 @@ import Tensors
 package protocol WeightQuantizer: Pass {
   var numbers: NumberFormat { get }
   /// Of an integer code; 4 where nothing is said.
-  var bits: Int? { get }
+  var bits: Int? { get set }
   /// By default 128 for integers, `channel` for fp8, and what the format prescribes for the others.
-  var groupSize: GroupSize? { get }
+  var groupSize: GroupSize? { get set }
   var symmetric: Bool { get }
   var zeroPoint: ZeroPointKind { get }
   var activations: InputFormat { get }
@@ -17,6 +17,13 @@ package protocol WeightQuantizer: Pass {
 }
 
 extension WeightQuantizer {
+  public var effective: Self {
+    var copy = self
+    copy.bits = bits ?? numbers.bits ?? 4
+    copy.groupSize = groupSize ?? numbers.groupSize ?? (numbers == .fp8 ? .channel : 128)
+    return copy
+  }
+
   public var selectors: [LayerSelector] { [layers] + overrides.map(\.layers) }
 
   var calibratesInputs: Bool {
@@ -126,6 +133,9 @@ extension WeightQuantizer {
     var planned = linear
     planned.storedBits = scheme.storedBits(rows: linear.rows, columns: linear.columns)
     planned.scheme = scheme.description
+    planned.weights = scheme
+    planned.input =
+      linear.isEnd && linear.name.hasSuffix("embed_tokens") ? nil : inputFormat(of: linear.name, isEnd: linear.isEnd).quantization
     return planned
   }
 }

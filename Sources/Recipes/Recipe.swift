@@ -186,12 +186,14 @@ public struct Recipe: Sendable {
 
   // MARK: Printing
 
+  private static func options(of pass: some Pass) -> JSON { StrictDecoder.encode(pass.effective) }
+
   /// The effective recipe, all defaults included; reading it back gives the same passes.
   public var yaml: String {
     var members: [JSON.Member] = []
     if let model { members.append(.init("model", .string(model))) }
     if let calibration { members.append(.init("calibration", StrictDecoder.encode(calibration))) }
-    let entries = passes.map { pass in JSON.object([.init(type(of: pass).name, StrictDecoder.encode(pass))]) }
+    let entries = passes.map { pass in JSON.object([.init(type(of: pass).name, Self.options(of: pass))]) }
     members.append(.init("passes", .array(entries)))
     members.append(.init("output", StrictDecoder.encode(output)))
     if let evaluation { members.append(.init("evaluation", StrictDecoder.encode(evaluation))) }

@@ -18,7 +18,15 @@ struct StrictDecoder {
     let merged = Self.overlay(given, on: base)
     let value: Value
     do { value = try JSONDecoder().decode(Value.self, from: Data(merged.text().utf8)) } catch let failure as DecodingError {
-      throw Self.translate(failure, self, fraction: Self.fraction(given, base))
+      // A fraction for an optional whole number fails without saying where: the member that fails alone is the one.
+      let fraction =
+        Self.fraction(given, base)
+        ?? given.members?.first { member in
+          guard member.value.double != nil, member.value.integer == nil else { return false }
+          let alone = Self.overlay(.object([member]), on: base)
+          return (try? JSONDecoder().decode(Value.self, from: Data(alone.text().utf8))) == nil
+        }.map { [$0.key] }
+      throw Self.translate(failure, self, fraction: fraction)
     } catch { throw self.error([], .invalid(name, reason: "\(error)")) }
     let known = KeyRecorder.paths(of: value)
     if let stray = Self.stray(given, among: known) {

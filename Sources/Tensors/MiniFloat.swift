@@ -28,8 +28,8 @@ public struct MiniFloat: Sendable, Hashable {
 
   private func computeValues() -> [Float] {
     (0..<1 << bits).map { code in
-      let magnitude = code & (1 << (bits - 1)) - 1
-      let (exponent, mantissa) = (magnitude >> mantissaBits, magnitude & (1 << mantissaBits) - 1)
+      let magnitude = code & (1 << (bits - 1) - 1)
+      let (exponent, mantissa) = (magnitude >> mantissaBits, magnitude & (1 << mantissaBits - 1))
       let unit = Float(sign: .plus, exponent: minExponent - mantissaBits, significand: 1)
       let value =
         exponent == 0

@@ -43,7 +43,7 @@ import Testing
         64, saying: "gptq", "\"down_porj\" matches no linear", "did you mean \"down_proj\"?",
         settings: ["passes.gptq.layers.exclude=[down_porj]"])
       try await job.expectFailure(64, saying: "96 does not divide the 128 columns", settings: ["passes.gptq.group_size=96"])
-      try await job.expectFailure(64, saying: "gptq.bits", settings: ["passes.gptq.bits=5"])
+      try await job.expectFailure(64, saying: "gptq.bits", settings: ["passes.gptq.bits=7"])
       try await job.expectFailure(64, saying: "key=value is needed", settings: ["nonsense"])
       try await job.expectFailure(64, saying: "output.format", "compressed-tensors", settings: ["output.format=gguff"])
       try await job.expectFailure(64, saying: "output.max_shard_size", settings: ["output.max_shard_size=many"])

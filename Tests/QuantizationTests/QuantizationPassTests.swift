@@ -64,15 +64,15 @@ struct QuantizationPassTests {
       return nil
     }
     #expect(option { _ in } == nil)
-    for bits in [2, 3, 4, 8] { #expect(option { $0.bits = bits } == nil) }
-    for bits in [-1, 0, 1, 5, 6, 7, 9, 16] { #expect(option { $0.bits = bits } == "bits") }
+    for bits in [2, 3, 4, 5, 6, 8] { #expect(option { $0.bits = bits } == nil) }
+    for bits in [-1, 0, 1, 7, 9, 16] { #expect(option { $0.bits = bits } == "bits") }
     #expect(option { $0.groupSize = 0 } == "group_size")
     #expect(option { $0.groupSize = .columns(-8) } == "group_size")
     #expect(option { $0.groupSize = .channel } == nil)
     for damping in [-0.01, 10, .nan] { #expect(option { $0.damping = damping } == "damping") }
     #expect(option { $0.damping = 0 } == nil)
     #expect(option { $0.blockSize = 0 } == "block_size")
-    #expect(option { $0.overrides = [.init(layers: LayerSelector()), .init(layers: LayerSelector(), bits: 5)] } == "overrides[1].bits")
+    #expect(option { $0.overrides = [.init(layers: LayerSelector()), .init(layers: LayerSelector(), bits: 7)] } == "overrides[1].bits")
     #expect(option { $0.overrides = [.init(layers: LayerSelector(), groupSize: 0)] } == "overrides[0].group_size")
     var rounding = RoundToNearest()
     rounding.bits = 7
