@@ -80,8 +80,8 @@ struct AllocateTests {
     #expect("\(error.map { "\($0)" } ?? "")".contains("raise the target"))
   }
 
-  @Test func endsAreNotAllocated() async throws {
-    await #expect(throws: PipelineError.self) {
+  @Test func endsAreNotAllocated() {
+    #expect(throws: PipelineError.self) {
       var pass = Allocate()
       pass.layers = LayerSelector(include: ["*", "lm_head"])
       _ = try Pipeline([pass]).plan(for: try TinyModel.model())

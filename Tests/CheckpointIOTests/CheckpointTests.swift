@@ -89,10 +89,9 @@ struct ModelConfigTests {
     func decode(_ text: String) throws -> Keys { try ModelConfig(text: text.utf8, path: "place").decode(Keys.self) }
     #expect(try decode("{\"model_type\":\"x\",\"hidden_size\":8}").hidden_size == 8)
     func reason(_ text: String) -> String? {
-      do { _ = try decode(text) } catch CheckpointError.malformedConfiguration("place", let reason) { return reason } catch {
-        return "\(error)"
-      }
-      return nil
+      guard case .failure(let error) = Result(catching: { try decode(text) }) else { return nil }
+      if case CheckpointError.malformedConfiguration("place", let reason) = error { return reason }
+      return "\(error)"
     }
     #expect(reason("{\"model_type\":\"x\"}") == "\"hidden_size\" is missing")
     #expect(reason("{\"model_type\":\"x\",\"hidden_size\":\"8\"}") == "\"hidden_size\" should be Int")
