@@ -18,7 +18,7 @@ private func sweep(_ yaml: String, _ model: Model) async throws -> (blocks: [Blo
 
 struct HQQTests {
   /// The published iteration, in double precision, keeping the best zero point.
-  private func zeroPoint(_ w: [Double], bits: Int) -> (scale: Double, zero: Double) {
+  private func zeroPoint(_ w: [Double], bits: Int) -> (scale: Double, zero: Double, distance: Double) {
     let top = Double(1 << bits - 1)
     let (low, high) = (w.min()!, w.max()!)
     let scale = Double(DType.float32.rounded(Float((high - low) / top)))
@@ -35,7 +35,7 @@ struct HQQTests {
       zero = (0..<w.count).reduce(0) { $0 + q[$1] - (w[$1] - sparse[$1]) / scale } / Double(w.count)
       beta *= 1.01
     }
-    return (scale, best.0)
+    return (scale, best.0, best.1)
   }
 
   @Test(arguments: [2, 3, 4]) func followsThePublishedIteration(_ bits: Int) {
@@ -44,10 +44,15 @@ struct HQQTests {
     let quantized = HQQ().quantize(weight, scheme: scheme)
     for row in 0..<12 {
       for group in 0..<2 {
-        let expected = zeroPoint((0..<32).map { Double(weight[row, group * 32 + $0]) }, bits: bits)
+        let values = (0..<32).map { Double(weight[row, group * 32 + $0]) }
+        let expected = zeroPoint(values, bits: bits)
         #expect(abs(Double(quantized.scales[row, group]) - expected.scale) < 1e-6)
         let zero = -Double(quantized.zeroPoints![row, group]) / expected.scale
-        #expect(abs(zero - expected.zero) < 2e-3, "\(zero) \(expected.zero)")
+        #expect(abs(zero - expected.zero) < 0.05, "\(zero) \(expected.zero)")
+        // Where the last steps win next to nothing, rounding decides which of them is taken; what they win is the same.
+        let dense = (0..<32).map { Double(quantized.dense()[row, group * 32 + $0]) }
+        let distance = zip(values, dense).reduce(0) { $0 + abs($1.0 - $1.1) }
+        #expect(abs(distance / expected.distance - 1) < 2e-3)
       }
     }
   }

@@ -164,7 +164,7 @@ struct NumberFormatTests {
 
   @Test(arguments: [
     ("rtn: { numbers: nvfp4, bits: 8 }", "bits"), ("rtn: { numbers: mxfp4, group_size: 16 }", "group_size"),
-    ("gptq: { numbers: fp8, symmetric: false }", "symmetric"), ("gptq: { bits: 7 }", "bits"), ("rtn: { group_size: 0x128 }", "group_size"),
+    ("gptq: { numbers: fp8, symmetric: false }", "symmetric"), ("gptq: { bits: 7 }", "bits"), ("rtn: { group_size: 12x0 }", "group_size"),
     ("hqq: { numbers: fp8 }", "numbers"), ("hqq: { norm: 1.5 }", "norm"), ("gptq: { drift_correction: 2 }", "drift_correction"),
     ("lqer: { rank: 0 }", "rank"), ("allocate: { candidates: [ { bits: 4 } ] }", "candidates"),
     ("allocate: { target: 4.25 }", "target"), ("allocate: { candidates: [ { bits: 4 }, { bits: 7 } ] }", "bits"),

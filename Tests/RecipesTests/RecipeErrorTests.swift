@@ -71,7 +71,7 @@ import Testing
   }
 
   @Test func impossibleValues() throws {
-    try expect("passes:\n  - gptq:\n      order: natural\n      bits: 5\n", at: 4, 7, key: "gptq.bits")
+    try expect("passes:\n  - gptq:\n      order: natural\n      bits: 7\n", at: 4, 7, key: "gptq.bits")
     try expect("passes: [{ rtn: { group_size: 0 } }]", at: 1, 19, key: "rtn.group_size")
     try expect("passes: [{ gptq: { damping: -0.1 } }]", at: 1, 20, key: "gptq.damping")
     try expect("passes: [{ gptq: { block_size: 0 } }]", at: 1, 20, key: "gptq.block_size")

@@ -32,7 +32,7 @@ import Testing
     #expect(recipe.passes.map { type(of: $0).name } == ["rtn", "gptq", "gptq"])
     let (first, second) = (try #require(recipe.passes[1] as? GPTQ), try #require(recipe.passes[2] as? GPTQ))
     #expect(first.bits == 3 && first.groupSize == 64 && first.damping == 0.05 && first.order == .natural)
-    #expect(second.bits == 8 && second.groupSize == 128 && second.order == .activation)
+    #expect(second.bits == 8 && second.groupSize == nil && second.effective.groupSize == 128 && second.order == .activation)
   }
 
   @Test func whatIsNotSaidKeepsItsDefault() throws {
@@ -81,7 +81,7 @@ import Testing
       """)
     #expect(recipe.model == nil && recipe.output.directory == nil)
     #expect(recipe.evaluation == EvaluationSource(text: "a"))
-    #expect((recipe.passes[0] as? GPTQ)?.bits == 4 && (recipe.passes[0] as? GPTQ)?.damping == 0.01)
+    #expect((recipe.passes[0] as? GPTQ)?.effective.bits == 4 && (recipe.passes[0] as? GPTQ)?.damping == 0.01)
     #expect(try self.recipe("passes: [rtn]\ncalibration: null\nevaluation:\noutput:\n").calibration == nil)
   }
 

@@ -17,7 +17,7 @@ import Testing
   }
 
   private func bits(_ recipe: Recipe) -> [Int] {
-    recipe.passes.map { ($0 as? GPTQ)?.bits ?? ($0 as? RoundToNearest)?.bits ?? 0 }
+    recipe.passes.map { ($0 as? GPTQ)?.effective.bits ?? ($0 as? RoundToNearest)?.effective.bits ?? 0 }
   }
 
   @Test func byIndex() throws {
@@ -74,8 +74,8 @@ import Testing
   @Test func mistakesInAValueNameTheSetting() throws {
     let misspelt = #expect(throws: RecipeError.self) { _ = try recipe("passes.gptq.bitz=3") }
     #expect(misspelt?.file == "--set passes.gptq.bitz=3" && misspelt?.suggestion == "bits")
-    let impossible = #expect(throws: RecipeError.self) { _ = try recipe("passes.gptq.bits=5") }
-    #expect(impossible?.problem == .invalid("gptq.bits", reason: "5: 2, 3, 4 or 8 are possible"))
+    let impossible = #expect(throws: RecipeError.self) { _ = try recipe("passes.gptq.bits=7") }
+    #expect(impossible?.problem == .invalid("gptq.bits", reason: "7: 2, 3, 4, 5, 6, 8 are possible for int"))
     let broken = #expect(throws: RecipeError.self) { _ = try recipe("passes.gptq.bits=[") }
     #expect(broken?.file == "--set passes.gptq.bits=[")
     if case .syntax = broken?.problem {} else { Issue.record("\(String(describing: broken))") }
