@@ -5,9 +5,9 @@ import Tensors
 /// AWQ: moves a scale per channel from each linear's producer into its weights, so that the inputs that matter most are quantized most
 /// finely (Lin et al. 2023, algorithm 1); a transform, to be followed by a pass that quantizes.
 ///
-/// A scale is a power of the inputs' mean magnitude; the power is the one that loses least at the output of attention or of the feed-forward
-/// layer once the weights are rounded with the scheme and the scale search of the pass that follows. Deviations from the reference
-/// implementation: the loss is measured on a sample of tokens; value projections are scaled under grouped queries too; what loses more than
+/// A scale is a power of the inputs' mean magnitude; the power is the one that loses least behind attention or the feed-forward layer once the weights are rounded with the scheme and the scale search of the pass that follows. Deviations from the reference
+/// implementation: the loss is measured on a sample of tokens, each relative to the
+/// size of its residual stream; value projections are scaled under grouped queries too; what loses more than
 /// no scaling is reverted; and because the quantizing pass comes next on the same block, later blocks see the inputs that the compressed
 /// model will give them instead of the original's.
 public struct AWQ: Pass {
@@ -40,6 +40,8 @@ public struct AWQ: Pass {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description else { return }
+    let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.selects(layers, $0) } }
+    for scaling in scalings { try scaling.checkUnquantized(in: block) }
     let sample = BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
     let search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
     var scaled = block
@@ -49,7 +51,7 @@ public struct AWQ: Pass {
     var factors: [Int: [Float]] = [:]
     var changed = Set<LinearName>()
     var records: [(name: LinearName, metrics: [String: Double])] = []
-    for scaling in description.scalings where scaling.consumers.allSatisfy({ block.selects(layers, $0) }) {
+    for scaling in scalings {
       let stage = search.stage(of: scaling, in: block)
       let candidates = candidates(for: scaling, in: scaled, magnitude: sample.magnitudes[stage], search.preview)
       guard var choice = try search.choose(scaling, among: candidates, for: scaled) else { continue }

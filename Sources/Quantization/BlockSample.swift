@@ -6,12 +6,17 @@ import Tensors
 ///
 /// Attention needs whole contexts, so its inputs are the beginnings of some sequences, which under causality come out as they would in the
 /// whole. Everything after it works token by token, so there tokens are taken from all sequences alike.
+///
+/// Losses are squared errors of the residual stream relative to its own size, averaged over tokens: what the next norm will make of them. A
+/// few tokens with enormous states would decide a plain mean, and the norm takes just that from them.
 struct BlockSample {
   /// Of the inputs of every group, over all tokens of all sequences given.
   let magnitudes: [InputMagnitude]
   private let description: BlockDescription
   /// By group, in pieces that may be computed at the same time: [tokens × inputs].
   private let inputs: [[Matrix]]
+  /// The residual stream beside them, [tokens × hidden size].
+  private let residuals: [[Matrix]]
   /// The residual stream before the block, of the same sequences that attention sees.
   private let beginnings: [Matrix]
   private static let contextLength = 256
@@ -28,11 +33,11 @@ struct BlockSample {
     let share = max(1, tokens / sequences.count)
     let runs = Parallel.map(sequences.count) { index in
       var state = prepared.start(sequences[index])
-      var run: [(magnitude: InputMagnitude, kept: Matrix)] = []
+      var run: [(magnitude: InputMagnitude, input: Matrix, residual: Matrix)] = []
       while let input = state.input {
         var magnitude = InputMagnitude(features: input.columns)
         magnitude.update(input)
-        run.append((magnitude, input.spread(share)))
+        run.append((magnitude, input.spread(share), state.residual.spread(share)))
         guard state.stage < stages - 1 else { break }
         prepared.advance(&state)
       }
@@ -46,9 +51,11 @@ struct BlockSample {
       let sequence = sequences[index * sequences.count / contexts]
       return sequence.rows(0..<min(sequence.rows, tokens, Self.contextLength))
     }
-    inputs =
-      [beginnings.map { prepared.start($0).input! }]
-      + (1..<stages).map { stage in Matrix(stacking: runs.map { $0[stage].kept }).pieces(of: Self.pieceLength) }
+    func pieces(_ kept: (Int, Int) -> Matrix) -> [[Matrix]] {
+      (1..<stages).map { stage in Matrix(stacking: runs.indices.map { kept($0, stage) }).pieces(of: Self.pieceLength) }
+    }
+    inputs = [beginnings.map { prepared.start($0).input! }] + pieces { runs[$0][$1].input }
+    residuals = [beginnings] + pieces { runs[$0][$1].residual }
   }
 
   /// What the part of the block from group `stage` on adds to the residual stream, for each piece of the group's inputs.
@@ -74,9 +81,38 @@ struct BlockSample {
     return Parallel.map(beginnings.count) { prepared.forward(beginnings[$0]) }
   }
 
-  /// ‖`outputs` − `reference`‖² / ‖`reference` − the block's input‖², what of a block's work is lost.
-  func relativeLoss(ofOutputs outputs: [Matrix], against reference: [Matrix]) -> Double {
-    Self.distance(outputs, reference) / max(Self.distance(reference, beginnings), .leastNonzeroMagnitude)
+  /// The loss of the residual stream behind group `stage`'s part of the block.
+  ///
+  /// - Parameters:
+  ///   - contributions: what that part adds to it, and `reference`, what it should.
+  func loss(_ contributions: [Matrix], against reference: [Matrix], from stage: Int) -> Double {
+    Self.loss(contributions, against: reference, besides: residuals[stage])
+  }
+
+  /// The loss of the whole block's outputs.
+  func loss(ofOutputs outputs: [Matrix], against reference: [Matrix]) -> Double { Self.loss(outputs, against: reference) }
+
+  /// Mean over tokens of ‖a − b‖² / ‖b + residual‖².
+  private static func loss(_ a: [Matrix], against b: [Matrix], besides residuals: [Matrix]? = nil) -> Double {
+    var (sum, tokens) = (0.0, 0)
+    for index in a.indices {
+      var whole = b[index]
+      if let residuals { whole.add(residuals[index]) }
+      let (rows, width) = (whole.rows, whole.columns)
+      tokens += whole.rows
+      a[index].withUnsafeElements { a in
+        b[index].withUnsafeElements { b in
+          whole.withUnsafeElements { whole in
+            for row in 0..<rows {
+              let start = row * width
+              let size = Kernel.squaredDistance(whole + start, nil, count: width)
+              sum += Kernel.squaredDistance(a + start, b + start, count: width) / max(size, .leastNonzeroMagnitude)
+            }
+          }
+        }
+      }
+    }
+    return sum / Double(max(1, tokens))
   }
 
   /// The tokens kept of a group's inputs, divided by `scale`: [tokens × inputs].
@@ -84,18 +120,6 @@ struct BlockSample {
     var kept = Matrix(stacking: inputs[stage])
     kept.scaleColumns(by: scale.map { 1 / $0 })
     return kept
-  }
-
-  /// ‖a − b‖², or ‖a‖² without b.
-  static func distance(_ a: [Matrix], _ b: [Matrix]? = nil) -> Double {
-    a.indices.reduce(0) { sum, index in
-      let count = a[index].elements.count
-      return sum
-        + a[index].withUnsafeElements { left in
-          b.map { $0[index].withUnsafeElements { Kernel.squaredDistance(left, $0, count: count) } }
-            ?? Kernel.squaredDistance(left, nil, count: count)
-        }
-    }
   }
 }
 

@@ -18,7 +18,7 @@ struct ScalingSearch {
     var candidate: Candidate?
     /// What the consumers' inputs are divided by, by column.
     var factors: [Float]
-    /// Relative squared error of the output, without scaling and with what was chosen.
+    /// Of the residual stream, without scaling and with what was chosen.
     var unscaledLoss: Double
     var loss: Double
   }
@@ -44,17 +44,17 @@ struct ScalingSearch {
     return best
   }
 
-  /// The relative loss once the consumers are rounded.
+  /// The loss once the consumers are rounded.
   func loss(of block: Block, _ scaling: Scaling, factors: [Float], against reference: [Matrix]? = nil) throws -> Double {
     let stage = stage(of: scaling, in: block)
     var rounded = block
     try preview.round(scaling.consumers, of: &rounded, input: sample.magnitudes[stage].divided(by: factors))
     let reference = reference ?? sample.contributions(of: block, from: stage, dividedBy: factors)
     let outputs = sample.contributions(of: rounded, from: stage, dividedBy: factors)
-    return BlockSample.distance(outputs, reference) / max(BlockSample.distance(reference), .leastNonzeroMagnitude)
+    return sample.loss(outputs, against: reference, from: stage)
   }
 
-  /// The relative loss of the whole block once everything is rounded.
+  /// The loss of the whole block once everything is rounded.
   ///
   /// - Parameters:
   ///   - factors: what the inputs of groups are divided by; none for those that are not.
@@ -65,10 +65,25 @@ struct ScalingSearch {
       let input = sample.magnitudes[stage]
       try preview.round(group.linears, of: &rounded, input: factors[stage].map(input.divided(by:)) ?? input)
     }
-    return sample.relativeLoss(ofOutputs: sample.outputs(of: rounded), against: reference)
+    return sample.loss(ofOutputs: sample.outputs(of: rounded), against: reference)
   }
 
   func stage(of scaling: Scaling, in block: Block) -> Int {
     block.inputGroups.firstIndex { $0.linears.contains(scaling.consumers[0]) }!
+  }
+}
+
+/// A scale was to be moved into or out of a linear that is quantized already.
+public struct AlreadyQuantized: Error, Equatable, Sendable, CustomStringConvertible {
+  public let layer: String
+  public var description: String { "\(layer) is quantized already; scales have to be moved before that" }
+}
+
+extension Scaling {
+  /// - Throws: `AlreadyQuantized` where a linear that would change holds codes.
+  func checkUnquantized(in block: Block) throws(AlreadyQuantized) {
+    var names = consumers
+    if case .linear(let name) = producer { names.append(name) }
+    for name in names where block[name].weight is QuantizedMatrix { throw AlreadyQuantized(layer: block.fullName(of: name)) }
   }
 }

@@ -51,6 +51,7 @@ public struct SmoothQuant: Pass {
       return scaling.consumers.allSatisfy { block.selects(layers, $0) }
     }
     guard !scalings.isEmpty else { return }
+    for scaling in scalings { try scaling.checkUnquantized(in: block) }
     // All before any weight changes: what is scaled later sees the same inputs as before.
     let maxima = try scalings.map { scaling in
       scaling.channelMaxima(try context.statistic(InputMaximum.self, of: InputGroup(scaling.consumers), in: block).values)
