@@ -28,6 +28,9 @@ public struct AWQ: Pass {
 
   public init() {}
 
+  /// Limited weights are other weights.
+  public var isExact: Bool { !clip }
+
   public func validate() throws(InvalidOption) {
     guard grid >= 1 else { throw InvalidOption("grid", "\(grid): at least one step is needed") }
     guard sequences >= 1 else { throw InvalidOption("sequences", "\(sequences): at least one is needed") }

@@ -34,6 +34,8 @@ public struct SmoothQuant: Pass {
   /// Strengths that `auto` chooses from, besides no scaling at all.
   static let strengths: [Float] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
 
+  public var isExact: Bool { true }
+
   public func validate() throws(InvalidOption) {
     if case .fixed(let value) = strength, !(0...1 ~= value) { throw InvalidOption("strength", "\(value): between 0 and 1, or auto") }
     guard sequences >= 1 else { throw InvalidOption("sequences", "\(sequences): at least one is needed") }

@@ -29,8 +29,8 @@ extension WeightQuantizer {
 
   public var selectors: [LayerSelector] { [layers] + overrides.map(\.layers) }
 
-  var scales: ScaleChoice { .clip }
-  var weighsInputs: Bool { false }
+  package var scales: ScaleChoice { .clip }
+  package var weighsInputs: Bool { false }
 
   var calibratesInputs: Bool {
     ([activations] + overrides.compactMap(\.activations)).contains { $0.quantization?.needsCalibration == true }
