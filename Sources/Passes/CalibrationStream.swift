@@ -1,7 +1,7 @@
 package import Foundation
 package import Models
 internal import Synchronization
-internal import Tensors
+package import Tensors
 
 /// The calibration sequences on their way through the model, stopped before whichever input group was asked about last.
 ///
@@ -151,6 +151,12 @@ package final class CalibrationStream: Sendable {
           $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
         }
       })
+  }
+
+  /// What flows into the current block, of at most `limit` sequences spread evenly over all: [tokens × hidden size] each.
+  package func blockInputs(limit: Int) throws -> [Matrix] {
+    let count = min(limit, sequences.count)
+    return try Parallel.map(count) { [self] in try hidden.read($0 * sequences.count / count) }
   }
 
   /// Carries all sequences through the block as it is now, to the input of the next.

@@ -28,6 +28,8 @@ public protocol Pass: Sendable, Codable {
   var effective: Self { get }
   /// Checks the options against each other.
   func validate() throws(InvalidOption)
+  /// Checks that the passes after this one are such as it needs.
+  func validate(before following: [any Pass]) throws(InvalidOption)
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
@@ -45,6 +47,7 @@ extension Pass {
   public var changesHiddenBasis: Bool { false }
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
+  public func validate(before following: [any Pass]) throws(InvalidOption) {}
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear { try plan(linear) }
 }

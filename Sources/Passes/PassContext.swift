@@ -1,6 +1,6 @@
 public import Models
 internal import Synchronization
-internal import Tensors
+public import Tensors
 
 /// Everything a pass may know besides the block in its hands.
 public struct PassContext: Sendable {
@@ -12,6 +12,8 @@ public struct PassContext: Sendable {
   private let records: Records
   /// The block as it was after the last exact pass, before the first other one that follows it: what quantized weights are measured against.
   public let reference: Block
+  /// The passes that will run on the block after this one, in their order.
+  public let following: [any Pass]
 
   /// What passes report, gathered while they run.
   package final class Records: Sendable {
@@ -39,7 +41,10 @@ public struct PassContext: Sendable {
     }
   }
 
-  package init(stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: Block) {
+  package init(
+    stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: Block,
+    following: [any Pass] = []
+  ) {
     self.stream = stream
     self.answers = answers
     self.seed = seed
@@ -47,6 +52,7 @@ public struct PassContext: Sendable {
     self.strict = strict
     self.records = records
     self.reference = reference
+    self.following = following
   }
 
   /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`.
@@ -78,6 +84,14 @@ public struct PassContext: Sendable {
       record.metrics.merge(metrics) { _, new in new }
       if let scheme { record.scheme = scheme }
     }
+  }
+
+  /// What flows into a decoder block, of at most `limit` calibration sequences spread evenly over all of them: [tokens × hidden size] each.
+  ///
+  /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the two ends.
+  public func inputs(of block: Block, limit: Int) throws -> [Matrix] {
+    guard let stream, block.description != nil else { throw MissingCalibration() }
+    return try stream.blockInputs(limit: limit)
   }
 
   /// - Precondition: `analysis` is among the pass's `analyses`.

@@ -119,7 +119,7 @@ public struct Pipeline: Sendable {
     let records = PassContext.Records()
     let context = PassContext(
       stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
-      reference: reference)
+      reference: reference, following: Array(passes[(index + 1)...]))
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {

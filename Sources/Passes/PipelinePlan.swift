@@ -40,8 +40,14 @@ extension Pipeline {
   /// final norm and the embedding does not.
   package func prepared(_ model: Model) -> Model { passes.contains { $0.changesHiddenBasis } ? model.untied() : model }
 
-  /// - Throws: `PipelineError` for a pass that would be calibrated in coordinates its block does not have yet.
+  /// - Throws: `PipelineError` for a pass that would be calibrated in coordinates its block does not have yet, or that is not followed by what
+  ///   it needs.
   func checkOrder() throws(PipelineError) {
+    for (index, pass) in passes.enumerated() {
+      do { try pass.validate(before: Array(passes[(index + 1)...])) } catch {
+        throw PipelineError(pass: type(of: pass).name, block: "the recipe", cause: error, index: index)
+      }
+    }
     guard let changing = passes.lastIndex(where: { $0.changesHiddenBasis }),
       let calibrated = passes[..<changing].first(where: { $0.usesCalibration })
     else { return }

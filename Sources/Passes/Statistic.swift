@@ -123,7 +123,7 @@ public struct InputDrift: Sendable {
 }
 
 extension Matrix {
-  fileprivate func withoutNonfiniteRows() -> Matrix {
+  func withoutNonfiniteRows() -> Matrix {
     guard elements.withUnsafeBufferPointer(Kernel.hasNonfinite) else { return self }
     let kept = (0..<rows).filter { row in elements[row * columns..<(row + 1) * columns].allSatisfy(\.isFinite) }
     return Matrix(rows: kept.count, columns: columns, elements: kept.flatMap { elements[$0 * columns..<($0 + 1) * columns] })

@@ -52,6 +52,7 @@ public struct GPTQ: WeightQuantizer {
   }
 
   public var comparesInputs: Bool { driftCorrection > 0 }
+  package var weighsInputs: Bool { true }
 
   public func validate() throws(InvalidOption) {
     try validateGrid()

@@ -29,6 +29,7 @@ public struct RoundToNearest: WeightQuantizer {
     case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, importance, activations, layers, overrides
   }
 
+  package var weighsInputs: Bool { importance == .activations }
   public var usesCalibration: Bool { importance == .activations || calibratesInputs }
 
   public func validate() throws(InvalidOption) { try validateGrid() }

@@ -11,6 +11,9 @@ package protocol WeightQuantizer: Pass {
   var groupSize: GroupSize? { get set }
   var symmetric: Bool { get }
   var zeroPoint: ZeroPointKind { get }
+  var scales: ScaleChoice { get }
+  /// Whether the scale search weighs the error of each input by its mean square.
+  var weighsInputs: Bool { get }
   var activations: InputFormat { get }
   var layers: LayerSelector { get }
   var overrides: [QuantizationOverride] { get }
@@ -25,6 +28,9 @@ extension WeightQuantizer {
   }
 
   public var selectors: [LayerSelector] { [layers] + overrides.map(\.layers) }
+
+  package var scales: ScaleChoice { .clip }
+  package var weighsInputs: Bool { false }
 
   var calibratesInputs: Bool {
     ([activations] + overrides.compactMap(\.activations)).contains { $0.quantization?.needsCalibration == true }
