@@ -28,8 +28,8 @@ public struct AWQ: Pass {
 
   public init() {}
 
-  /// Limited weights are other weights.
-  public var isExact: Bool { !clip }
+  /// Limited weights are other weights, but it is in the scaled block that whatever comes next has its inputs.
+  public var isExact: Bool { true }
 
   public func validate() throws(InvalidOption) {
     guard grid >= 1 else { throw InvalidOption("grid", "\(grid): at least one step is needed") }
