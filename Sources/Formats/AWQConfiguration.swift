@@ -41,12 +41,34 @@ struct AWQConfiguration: Sendable {
       guard size ?? own == own else { throw refusal("all linears need the same group size, and this one has \(own), others \(size!)") }
       size = own
     }
-    let stay = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map { JSON.string($0.name) }
+    let stay = try Self.unconverted(modules).map { JSON.string($0) }
     return .object([
       .init("quant_method", .string("awq")), .init("bits", .integer(4)), .init("group_size", .integer(size ?? -1)),
       // Zero points are always stored, the middle of the grid where the scheme is symmetric.
       .init("zero_point", .bool(true)), .init("version", .string("gemm")),
       .init("modules_to_not_convert", stay.isEmpty ? .null : .array(stay)),
     ])
+  }
+
+  /// What `modules_to_not_convert` says: parts of the names of dense linears. AutoAWQ looks for them in names inside a block, the others
+  /// in whole names, so the name inside the block is said where it speaks for all blocks.
+  private static func unconverted(_ modules: [StoredModule]) throws(FormatError) -> [String] {
+    let linears = modules.filter { !$0.isEmbedding }
+    func insideBlock(_ name: String) -> String {
+      let parts = name.split(separator: ".")
+      guard let index = parts.lastIndex(where: { Int($0) != nil }) else { return name }
+      return parts[(index + 1)...].joined(separator: ".")
+    }
+    let quantized = linears.filter { $0.scheme != nil }.map(\.name)
+    var words: [String] = []
+    for module in linears where module.scheme == nil {
+      let short = insideBlock(module.name)
+      guard let word = [short, module.name].first(where: { word in !quantized.contains { $0.contains(word) } }) else {
+        throw .cannotStore(
+          module: module.name, format: AWQFormat.name, reason: "it stays dense, and its name is part of that of a quantized linear")
+      }
+      if !words.contains(word) { words.append(word) }
+    }
+    return words
   }
 }
