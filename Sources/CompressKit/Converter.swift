@@ -84,38 +84,43 @@ public struct Converter: Sendable {
     _ block: Block, with written: MemoryTensorSource, _ reader: WeightReader?, _ report: inout ConversionReport
   ) throws {
     for name in block.inputGroups.flatMap(\.linears) {
-      let module = block.fullName(of: name)
-      guard let original = block[name].weight as? QuantizedMatrix else {
+      let (original, module) = (block[name].weight, block.fullName(of: name))
+      guard !(original is StoredWeight || original is Matrix) else {
         report.dense += 1
         continue
       }
+      let again: any Weight
       if let reader, reader.holds(module, written) {
-        let again = try reader.weight(module, written)
-        if again as? QuantizedMatrix == original {
-          report.sameCodes += 1
-        } else {
-          let changed = differences(of: original, again)
-          guard changed == 0 else { throw ConversionMismatch(module: module, weights: changed) }
-          report.sameNumbers += 1
-        }
+        again = try reader.weight(module, written)
       } else {
         let tensor = try written.tensor(module + ".weight")
-        guard tensor.dtype.isReadableAsFloat else {
-          throw CheckpointError.unusableType(tensor: module + ".weight", dtype: tensor.dtype.rawValue, use: "a matrix of floats")
+        if let blocks = written.info(module + ".weight")?.blocks {
+          again = BlockQuantizedMatrix(blocks, blocks: tensor)
+        } else {
+          guard tensor.dtype.isReadableAsFloat else {
+            throw CheckpointError.unusableType(tensor: module + ".weight", dtype: tensor.dtype.rawValue, use: "a matrix of floats")
+          }
+          report.dequantized += 1
+          report.roundedWeights += differences(of: original, StoredWeight(tensor))
+          continue
         }
-        report.dequantized += 1
-        report.roundedWeights += differences(of: original, StoredWeight(tensor))
+      }
+      if let codes = again as? QuantizedMatrix, codes == original as? QuantizedMatrix {
+        report.sameCodes += 1
+      } else {
+        let changed = differences(of: original, again)
+        guard changed == 0 else { throw ConversionMismatch(module: module, weights: changed) }
+        report.sameNumbers += 1
       }
     }
   }
 
   /// How many elements differ.
-  private static func differences(of original: QuantizedMatrix, _ other: any Weight) -> Int {
+  private static func differences(of original: any Weight, _ other: any Weight) -> Int {
     guard original.rows == other.rows, original.columns == other.columns else { return original.rows * original.columns }
-    let dense = other.dense()
+    let (expected, found, width) = (original.dense(), other.dense(), original.columns)
     return Parallel.map(original.rows) { row in
-      let (expected, start) = (original.dense(row: row), row * dense.columns)
-      return expected.indices.reduce(0) { $0 + (expected[$1] == dense.elements[start + $1] ? 0 : 1) }
+      (row * width..<(row + 1) * width).reduce(0) { $0 + (expected.elements[$1] == found.elements[$1] ? 0 : 1) }
     }.reduce(0, +)
   }
 }

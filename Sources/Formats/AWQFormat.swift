@@ -13,13 +13,20 @@ public struct AWQFormat: CheckpointFormat {
 
   public var scaleType: DType? { .float16 }
 
+  /// Zero points are stored for symmetric weights too.
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    let shape = weights.scaleShape(rows: rows, columns: columns)
+    return (rows * columns + shape.rows * shape.columns) * weights.bits + shape.rows * shape.columns * 16
+  }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     func refusal(_ reason: String) -> FormatError { .cannotStore(module: module, format: Self.name, reason: reason) }
     try refuseRuntimeQuantization(of: linear, module: module)
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
     if let reason = AWQLayout.refusal(of: weight) { throw refusal(reason) }
     guard let scales = StoredTensors.exactHalves(weight.scales.transposed()) else {
-      throw refusal("its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
+      throw refusal(
+        "its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
     }
     return AWQLayout.encode(weight, scales: scales, module: module)
   }

@@ -30,6 +30,12 @@ public struct GPTQFormat: CheckpointFormat {
     GPTQFormat(version: modules.contains { $0.scheme?.symmetric == false } ? .v2 : .v1)
   }
 
+  /// Zero points are stored for symmetric weights too, and the group of every input.
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    let shape = weights.scaleShape(rows: rows, columns: columns)
+    return (rows * columns + shape.rows * shape.columns) * weights.bits + shape.rows * shape.columns * 16 + columns * 32
+  }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     func refusal(_ reason: String) -> FormatError { .cannotStore(module: module, format: Self.name, reason: reason) }
     try refuseRuntimeQuantization(of: linear, module: module)
@@ -40,7 +46,8 @@ public struct GPTQFormat: CheckpointFormat {
       throw refusal("a zero point of 0 needs version 2 of the format, and this file was begun in version 1")
     }
     guard let scales = StoredTensors.exactHalves(weight.scales.transposed()) else {
-      throw refusal("its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
+      throw refusal(
+        "its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
     }
     return GPTQLayout.encode(weight, zeros: zeros, scales: scales, version, module: module)
   }

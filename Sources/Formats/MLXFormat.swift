@@ -12,6 +12,13 @@ public struct MLXFormat: CheckpointFormat {
   public static let summary = "integers with biases, and MX floats, as mlx-lm and mlx-swift load them"
   public init() {}
 
+  /// Integers always have biases; there is no scale of the whole matrix.
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    let shape = weights.scaleShape(rows: rows, columns: columns)
+    let perGroup = weights.scaleType.bitCount * (weights.grid == .integer ? 2 : 1)
+    return rows * columns * weights.bits + shape.rows * shape.columns * perGroup
+  }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }

@@ -37,7 +37,8 @@ struct AWQFormatTests {
 
   @Test(arguments: [(8, 32), (32, 96), (40, 160), (24, 7)])
   func whatIsWrittenReadsBackTheSame(_ rows: Int, _ columns: Int) throws {
-    for granularity in [QuantizationScheme.Granularity.channel, .group(32), .group(1)] where columns % 32 == 0 || granularity != .group(32) {
+    for granularity in [QuantizationScheme.Granularity.channel, .group(32), .group(1)] where columns % 32 == 0 || granularity != .group(32)
+    {
       for symmetric in [true, false] {
         let scheme = QuantizationScheme(bits: 4, granularity: granularity, symmetric: symmetric, scaleType: .float16)
         let matrix = QuantizedMatrix.sample(scheme, rows: rows, columns: columns)
@@ -74,7 +75,8 @@ struct AWQFormatTests {
     #expect(try reader.weight("m", source) as? QuantizedMatrix == matrix)
   }
 
-  @Test(arguments: ["\"bits\":4,\"group_size\":8,\"version\":\"GEMM\"", "\"w_bit\":4,\"q_group_size\":8", "\"bits\":4,\"group_size\":8,\"format\":\"gemm\"",
+  @Test(arguments: [
+    "\"bits\":4,\"group_size\":8,\"version\":\"GEMM\"", "\"w_bit\":4,\"q_group_size\":8", "\"bits\":4,\"group_size\":8,\"format\":\"gemm\"",
     "\"bits\":4,\"group_size\":8,\"checkpoint_format\":\"gemm\",\"sym\":false,\"pack_dtype\":\"int32\"",
   ])
   func synonymsAreKnown(_ keys: String) throws {
@@ -84,8 +86,10 @@ struct AWQFormatTests {
   }
 
   @Test(arguments: [
-    ("\"bits\":4,\"group_size\":128,\"version\":\"gemv_fast\"", "version"), ("\"bits\":4,\"group_size\":128,\"version\":\"marlin\"", "version"),
-    ("\"bits\":3,\"group_size\":128", "bits"), ("\"group_size\":128", "bits"), ("\"bits\":4", "group_size"), ("\"bits\":4,\"group_size\":0", "group_size"),
+    ("\"bits\":4,\"group_size\":128,\"version\":\"gemv_fast\"", "version"),
+    ("\"bits\":4,\"group_size\":128,\"version\":\"marlin\"", "version"),
+    ("\"bits\":3,\"group_size\":128", "bits"), ("\"group_size\":128", "bits"), ("\"bits\":4", "group_size"),
+    ("\"bits\":4,\"group_size\":0", "group_size"),
   ])
   func layoutsThatAreNotReadAreRefused(_ keys: String, _ key: String) {
     let error = checkpointError { _ = try AWQFormat().read("{\"quant_method\":\"awq\",\(keys)}") }
@@ -136,7 +140,9 @@ struct AWQFormatTests {
     func reason(_ scheme: QuantizationScheme, _ rows: Int = 32, groups: [Int32]? = nil) -> String? {
       refusal { _ = try AWQFormat().tensors(QuantizedMatrix.sample(scheme, rows: rows, columns: 64, columnGroups: groups)) }
     }
-    func int4(_ granularity: QuantizationScheme.Granularity, _ zero: QuantizationScheme.ZeroPoint = .none, _ type: DType = .float16) -> QuantizationScheme {
+    func int4(_ granularity: QuantizationScheme.Granularity, _ zero: QuantizationScheme.ZeroPoint = .none, _ type: DType = .float16)
+      -> QuantizationScheme
+    {
       QuantizationScheme(bits: 4, granularity: granularity, zeroPoint: zero, scaleType: type)
     }
     #expect(reason(int4(.group(32))) == nil)
@@ -160,7 +166,8 @@ struct AWQFormatTests {
     #expect(json["torch_dtype"]?.string == "float16")
     #expect(
       json["quantization_config"]?.text()
-        == #"{"quant_method":"awq","bits":4,"group_size":32,"zero_point":true,"version":"gemm","modules_to_not_convert":["a.o","lm_head"]}"#)
+        == #"{"quant_method":"awq","bits":4,"group_size":32,"zero_point":true,"version":"gemm","modules_to_not_convert":["a.o","lm_head"]}"#
+    )
     // A linear that stays dense in some blocks only has to be named in full.
     let blocks = [(0, true), (1, false)].flatMap { index, dense in
       [

@@ -174,7 +174,8 @@ struct ConverterTests {
       var codes = matrix.codes
       codes[5] ^= 1
       let other = QuantizedMatrix(
-        scheme: matrix.scheme, rows: matrix.rows, columns: matrix.columns, codes: codes, scales: matrix.scales, zeroPoints: matrix.zeroPoints)
+        scheme: matrix.scheme, rows: matrix.rows, columns: matrix.columns, codes: codes, scales: matrix.scales,
+        zeroPoints: matrix.zeroPoints)
       return try CompressedTensorsFormat().encode(Linear(weight: other), module: module)
     }
     func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { try CompressedTensorsFormat().reader(for: config) }

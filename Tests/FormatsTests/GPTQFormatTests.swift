@@ -67,7 +67,8 @@ struct GPTQGoldenTests {
   func planesAreRead(_ bits: Int, _ version: String, _ hex: String) throws {
     let words = Tensor(dtype: .uint32, shape: [bits], bytes: Data(bytes(hex))).integers(UInt32.self)
     let source = MemoryTensorSource([
-      NamedTensor(name: "m.qweight", tensor: Tensor(dtype: .int32, shape: [bits, 32], integers: words.flatMap { [UInt32](repeating: $0, count: 32) })),
+      NamedTensor(
+        name: "m.qweight", tensor: Tensor(dtype: .int32, shape: [bits, 32], integers: words.flatMap { [UInt32](repeating: $0, count: 32) })),
       NamedTensor(name: "m.qzeros", tensor: Tensor(dtype: .int32, shape: [1, bits], integers: words)),
       NamedTensor(name: "m.scales", tensor: Tensor([Float](repeating: 0.5, count: 32), shape: [1, 32], dtype: .float16)),
     ])
@@ -136,7 +137,8 @@ struct GPTQFormatTests {
   }
 
   @Test(arguments: [
-    "\"bits\":4,\"group_size\":32,\"sym\":true", "\"w_bit\":4,\"q_group_size\":32", "\"wbits\":4,\"group_size\":32,\"checkpoint_format\":null",
+    "\"bits\":4,\"group_size\":32,\"sym\":true", "\"w_bit\":4,\"q_group_size\":32",
+    "\"wbits\":4,\"group_size\":32,\"checkpoint_format\":null",
     "\"bits\":4,\"group_size\":32,\"checkpoint_format\":\"gptq\",\"desc_act\":true,\"pack_dtype\":\"int32\"",
     "\"bits\":8,\"group_size\":128,\"dynamic\":{\"-:.*gate\":{},\"+:^m$\":{\"bits\":4,\"group_size\":32}}",
     "\"bits\":8,\"group_size\":128,\"dynamic\":{\"m\":{\"bits\":4,\"group_size\":32},\".*\":{\"bits\":2}}",
@@ -152,8 +154,10 @@ struct GPTQFormatTests {
 
   @Test(arguments: [
     ("\"bits\":4,\"group_size\":128,\"checkpoint_format\":\"marlin\"", "checkpoint_format"),
-    ("\"bits\":4,\"group_size\":128,\"format\":\"bitblas\"", "format"), ("\"bits\":4,\"group_size\":128,\"is_marlin_format\":true", "is_marlin_format"),
-    ("\"bits\":4,\"group_size\":128,\"pack_dtype\":\"int16\"", "pack_dtype"), ("\"bits\":16,\"group_size\":128", "bits"), ("\"group_size\":128", "bits"),
+    ("\"bits\":4,\"group_size\":128,\"format\":\"bitblas\"", "format"),
+    ("\"bits\":4,\"group_size\":128,\"is_marlin_format\":true", "is_marlin_format"),
+    ("\"bits\":4,\"group_size\":128,\"pack_dtype\":\"int16\"", "pack_dtype"), ("\"bits\":16,\"group_size\":128", "bits"),
+    ("\"group_size\":128", "bits"),
     ("\"bits\":4", "group_size"), ("\"bits\":4,\"group_size\":0", "group_size"), ("\"bits\":4,\"group_size\":-2", "group_size"),
   ])
   func layoutsThatAreNotReadAreRefused(_ keys: String, _ key: String) {
@@ -194,7 +198,8 @@ struct GPTQFormatTests {
     }
     for stranger in [Int32(2), -1, .max, .min] {
       let groups = [stranger] + [Int32](repeating: 0, count: 63)
-      guard case .unsupportedOption("m.g_idx", "\(stranger)", _) = error("m.g_idx", Tensor(dtype: .int32, shape: [64], integers: groups)) else {
+      guard case .unsupportedOption("m.g_idx", "\(stranger)", _) = error("m.g_idx", Tensor(dtype: .int32, shape: [64], integers: groups))
+      else {
         Issue.record("group \(stranger)")
         continue
       }
@@ -215,7 +220,9 @@ struct GPTQFormatTests {
     let good = QuantizationScheme(bits: 4, granularity: .group(32), symmetric: true, scaleType: .float16)
     #expect(reason(good) == nil)
     #expect(reason(good, 40)?.contains("multiples of 32") == true)
-    #expect(reason(QuantizationScheme(bits: 4, granularity: .group(8), symmetric: true, scaleType: .float16), 32, 40)?.contains("multiples of 32") == true)
+    #expect(
+      reason(QuantizationScheme(bits: 4, granularity: .group(8), symmetric: true, scaleType: .float16), 32, 40)?.contains("multiples of 32")
+        == true)
     #expect(reason(QuantizationScheme(bits: 5, granularity: .group(32), symmetric: true, scaleType: .float16))?.contains("not 5") == true)
     #expect(reason(.mx(bits: 4))?.contains("not integers") == true)
     #expect(reason(QuantizationScheme(bits: 4, granularity: .tensor, symmetric: true, scaleType: .float16))?.contains("every row") == true)
@@ -261,7 +268,8 @@ struct GPTQFormatTests {
     }
     #expect(try JSON(parsing: text.utf8) == own)
     for (key, value): (String, JSON) in [
-      ("quant_method", .string("gptq")), ("bits", .integer(4)), ("group_size", .integer(128)), ("sym", .bool(true)), ("desc_act", .bool(false)),
+      ("quant_method", .string("gptq")), ("bits", .integer(4)), ("group_size", .integer(128)), ("sym", .bool(true)),
+      ("desc_act", .bool(false)),
       ("lm_head", .bool(false)), ("checkpoint_format", .string("gptq_v2")), ("pack_dtype", .string("int32")),
     ] { #expect(own[key] == value, "\(key)") }
     #expect(

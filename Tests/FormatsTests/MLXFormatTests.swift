@@ -48,7 +48,8 @@ struct MLXGoldenTests {
     let groups = [affine(Self.values[..<32], bits: bits), affine(Self.values[32...], bits: bits)]
     let scheme = QuantizationScheme(bits: bits, granularity: .group(32), zeroPoint: .real, scaleType: .float32)
     let matrix = QuantizedMatrix(
-      scheme: scheme, rows: 1, columns: 64, codes: groups.flatMap(\.codes), scales: Matrix(rows: 1, columns: 2, elements: groups.map(\.scale)),
+      scheme: scheme, rows: 1, columns: 64, codes: groups.flatMap(\.codes),
+      scales: Matrix(rows: 1, columns: 2, elements: groups.map(\.scale)),
       zeroPoints: Matrix(rows: 1, columns: 2, elements: groups.map(\.bias)))
     let tensors = try MLXFormat().tensors(matrix)
     #expect(tensors.map(\.name) == ["m.weight", "m.scales", "m.biases"])
@@ -118,7 +119,8 @@ struct MLXFormatTests {
     func matrix(_ scale: Float, _ zeros: [Float]) -> QuantizedMatrix {
       let sample = QuantizedMatrix.sample(scheme, rows: zeros.count, columns: 32)
       return QuantizedMatrix(
-        scheme: scheme, rows: zeros.count, columns: 32, codes: sample.codes, scales: Matrix(rows: zeros.count, columns: 1, repeating: scale),
+        scheme: scheme, rows: zeros.count, columns: 32, codes: sample.codes,
+        scales: Matrix(rows: zeros.count, columns: 1, repeating: scale),
         zeroPoints: Matrix(rows: zeros.count, columns: 1, elements: zeros))
     }
     let exact = matrix(0.125, (0..<16).map { Float($0) })
@@ -135,7 +137,9 @@ struct MLXFormatTests {
 
   @Test func whatHasNoSpellingIsRefusedWithTheReason() {
     func reason(_ scheme: QuantizationScheme, columns: Int = 128, global: Float = 1, groups: [Int32]? = nil) -> String? {
-      refusal { _ = try MLXFormat().tensors(QuantizedMatrix.sample(scheme, rows: 4, columns: columns, globalScale: global, columnGroups: groups)) }
+      refusal {
+        _ = try MLXFormat().tensors(QuantizedMatrix.sample(scheme, rows: 4, columns: columns, globalScale: global, columnGroups: groups))
+      }
     }
     func int(_ bits: Int, _ granularity: QuantizationScheme.Granularity) -> QuantizationScheme {
       QuantizationScheme(bits: bits, granularity: granularity, symmetric: true)
@@ -182,7 +186,8 @@ struct MLXFormatTests {
     ("{\"mode\":\"mxfp4\",\"group_size\":64}", "group_size"), ("{\"mode\":\"nvfp4\",\"bits\":8}", "bits"),
   ])
   func numbersThatAreNoneAreRefused(_ json: String, _ key: String) {
-    guard case .unsupportedOption("quantization.\(key)", _, _) = checkpointError({ _ = try MLXFormat().read(json, under: "quantization") }) else {
+    guard case .unsupportedOption("quantization.\(key)", _, _) = checkpointError({ _ = try MLXFormat().read(json, under: "quantization") })
+    else {
       Issue.record("\(json) was read")
       return
     }
