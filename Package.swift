@@ -73,7 +73,7 @@ let package = Package(
     tests(of: "Tokenizers", ["StrictJSON"]),
     tests(of: "CheckpointIO", ["Tensors"]),
     tests(of: "Models", ["CompressKit"], resources: [.copy("Fixtures")]),
-    tests(of: "Formats", ["CompressKit"]),
+    tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),

@@ -35,7 +35,7 @@ public struct Checkpoint: Sendable {
     let index = directory.appending(path: "model.safetensors.index.json")
     let tensors: any TensorSource =
       FileManager.default.fileExists(atPath: index.path)
-      ? try ShardedSafetensors(index: index) : try SafetensorsFile(directory.appending(path: "model.safetensors"))
+      ? try ShardedSafetensors(index: index) : try SafetensorsFile(Self.weights(in: directory))
     self.init(directory: directory, config: config, tensors: tensors)
   }
 
@@ -57,12 +57,22 @@ public struct Checkpoint: Sendable {
     return found[0]
   }
 
+  /// `model.safetensors`, or the only file of its kind where an older tool gave it another name.
+  private static func weights(in directory: URL) -> URL {
+    let usual = directory.appending(path: "model.safetensors")
+    guard !FileManager.default.fileExists(atPath: usual.path),
+      let files = try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: nil)
+    else { return usual }
+    let others = files.filter { $0.pathExtension == "safetensors" }
+    return others.count == 1 ? others[0] : usual
+  }
+
   /// Files that travel with the weights unchanged: tokenizer, generation settings, licences, model cards.
   ///
-  /// Weights, their index, config.json and what an earlier run of this program wrote (recipe and report) stay behind.
+  /// Weights, their index, what describes them, and what an earlier run of this program wrote (recipe and report) stay behind.
   public func companionFiles() -> [URL] {
     let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: [.isRegularFileKey])) ?? []
-    let own: Set = ["config.json", "recipe.yaml", "report.json"]
+    let own: Set = ["config.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json"]
     let weights: Set = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial"]
     return files.filter { file in
       let name = file.lastPathComponent

@@ -9,17 +9,29 @@ internal import Tensors
 public actor SafetensorsWriter: CheckpointWriter {
   private let stage: StagedDirectory
   private let shardLimit: Int
+  private let library: Library
   private var spool: FileHandle
   private var open: [(name: String, info: TensorInfo, offset: Int)] = []
   private var openBytes = 0
   private var shards: [[String]] = []
   private var totalBytes = 0
 
+  /// Whose conventions the files follow.
+  public enum Library: String, Sendable {
+    case pytorch = "pt"
+    /// Always has an index, whose text is indented by four.
+    case mlx
+  }
+
   /// - Parameters:
   ///   - destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
   ///   - shardLimit: bytes of tensors in a shard; a larger tensor gets a shard of its own.
-  public init(to destination: URL, shardLimit: Int = 5_000_000_000, overwrite: Bool = false) throws(CheckpointError) {
+  ///   - library: named in the metadata of every shard.
+  public init(
+    to destination: URL, shardLimit: Int = 5_000_000_000, overwrite: Bool = false, library: Library = .pytorch
+  ) throws(CheckpointError) {
     self.shardLimit = shardLimit
+    self.library = library
     stage = try StagedDirectory(for: destination, overwrite: overwrite)
     do { spool = try stage.create("spool") } catch { throw stage.failure(stage.partial.path, error) }
   }
@@ -36,7 +48,7 @@ public actor SafetensorsWriter: CheckpointWriter {
   }
 
   private func closeShard() throws(CheckpointError) {
-    let header = SafetensorsHeader(layingOut: open.map { ($0.name, $0.info) }, metadata: [.init("format", .string("pt"))])
+    let header = SafetensorsHeader(layingOut: open.map { ($0.name, $0.info) }, metadata: [.init("format", .string(library.rawValue))])
     guard let text = header.serialized() else { throw .cannotWrite(path: stage.partial.path, reason: "the shard's header is too large") }
     let file = "shard-\(shards.count)"
     do {
@@ -77,12 +89,13 @@ public actor SafetensorsWriter: CheckpointWriter {
       for shard in shards.indices {
         try FileManager.default.moveItem(at: stage.url("shard-\(shard)"), to: stage.url(name(shard)))
       }
-      if shards.count > 1 {
+      if shards.count > 1 || library == .mlx {
         let map = shards.enumerated().flatMap { shard, names in names.map { JSON.Member($0, .string(name(shard))) } }
         let index = JSON.object([
           .init("metadata", .object([.init("total_size", .integer(totalBytes))])), .init("weight_map", .object(map)),
         ])
-        try stage.write(CheckpointFile("model.safetensors.index.json", .text(index.sorted().text(indent: 2) + "\n")))
+        let text = index.sorted().text(indent: library == .mlx ? 4 : 2) + "\n"
+        try stage.write(CheckpointFile("model.safetensors.index.json", .text(text)))
       }
       for file in files { try stage.write(file) }
       try stage.publish()

@@ -60,7 +60,8 @@ public struct Compressor: Sendable {
       throw OptionError(option: "output.format", value: recipe.output.format, known: formats.names)
     }
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
-    let original = try Model(checkpoint, architectures: architectures, formats: formats)
+    var original = try Model(checkpoint, architectures: architectures, formats: formats)
+    original.scaleType = format.scaleType
     let pipeline = Pipeline(recipe.passes)
     var linears: [PlannedLinear]
     do { linears = try pipeline.plan(for: original) } catch { throw recipe.placed(error) }
@@ -78,6 +79,12 @@ public struct Compressor: Sendable {
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
           + "\(ByteCount.text(linear.storedBits / 8)) more to store; tie_word_embeddings becomes false")
     }
+    let modules = linears.map {
+      StoredModule(
+        name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.isEnd && $0.name != model.description.head)
+    }
+    // What cannot be described together is found before anything is done.
+    _ = try format.configuration(of: modules, in: config)
     var calibration: [[Int32]] = []
     var file: String?
     if pipeline.usesCalibration {
@@ -108,8 +115,8 @@ public struct Compressor: Sendable {
       throw NotEnoughMemory(needed: estimate.fixedMemory, physical: Machine.physicalMemory)
     }
     return Plan(
-      model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount, format: format,
-      config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
+      format: format.settled(for: modules), config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
@@ -187,14 +194,13 @@ public struct Compressor: Sendable {
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let config = try plan.format.configuration(of: await sink.modules, in: plan.config)
+    let described = try plan.format.files(describing: await sink.modules, in: plan.config)
     let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
     let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
     try Task.checkCancellation()
     try await sink.finish(
-      files: [
-        CheckpointFile("config.json", .text(config.text(indent: 2) + "\n")), CheckpointFile("recipe.yaml", .text(recipe.yaml)),
-        CheckpointFile("report.json", .text(report.json)),
+      files: described + [
+        CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
       ] + companions.map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) })
   }
 

@@ -2,7 +2,7 @@ public import CheckpointIO
 public import Foundation
 public import Models
 public import StrictJSON
-import Tensors
+public import Tensors
 
 /// How weights are spelled in a checkpoint: the names, the packing, and what `config.json` says of them.
 public protocol CheckpointFormat: Sendable {
@@ -10,6 +10,14 @@ public protocol CheckpointFormat: Sendable {
   /// One line for `compress list formats`.
   static var summary: String { get }
   init()
+
+  /// What its runtimes want integer scales rounded to; `nil` for the type each weight is stored in.
+  var scaleType: DType? { get }
+
+  /// This format with everything settled that depends on all weights at once; by default nothing does.
+  ///
+  /// - Parameter modules: as far as they are known before the first weight is written.
+  func settled(for modules: [StoredModule]) -> any CheckpointFormat
 
   /// The tensors that store a linear under the name of its module; its bias excepted.
   ///
@@ -28,12 +36,23 @@ public protocol CheckpointFormat: Sendable {
   /// `config.json` for the given weights.
   func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON
 
+  /// `config.json` as text, and what else describes the weights; by default nothing else.
+  func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile]
+
   func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter
 }
 
 extension CheckpointFormat {
   public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
     weights.storedBits(rows: rows, columns: columns)
+  }
+
+  public var scaleType: DType? { nil }
+
+  public func settled(for modules: [StoredModule]) -> any CheckpointFormat { self }
+
+  public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
+    [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]
   }
 
   public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
@@ -49,16 +68,20 @@ public struct StoredModule: Sendable, Equatable {
   /// How its input is quantized.
   public var input: InputQuantization?
   public var isEmbedding: Bool
+  /// Whether its groups are scattered over the columns.
+  public var hasColumnGroups: Bool
   /// For one linear of every decoder block: how the block's keys and values are cached.
   public var cache: CacheQuantization?
 
   public init(
-    name: String, scheme: QuantizationScheme?, input: InputQuantization? = nil, isEmbedding: Bool = false, cache: CacheQuantization? = nil
+    name: String, scheme: QuantizationScheme?, input: InputQuantization? = nil, isEmbedding: Bool = false, hasColumnGroups: Bool = false,
+    cache: CacheQuantization? = nil
   ) {
     self.name = name
     self.scheme = scheme
     self.input = input
     self.isEmbedding = isEmbedding
+    self.hasColumnGroups = hasColumnGroups
     self.cache = cache
   }
 }
@@ -78,9 +101,7 @@ extension FormatError: CustomStringConvertible {
 
 extension CheckpointFormat {
   public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    if block.cache != nil {
-      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
-    }
+    try refuseCache(of: block)
     return try encodeLinears(of: block) + norms(of: block)
   }
 
@@ -111,13 +132,28 @@ extension CheckpointFormat {
     }
   }
 
+  func refuseCache(of block: Block) throws(FormatError) {
+    guard block.cache == nil else {
+      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
+    }
+  }
+
   /// What `encode(_:)` will be asked to describe later.
   public func modules(of block: Block) -> [StoredModule] {
     block.inputGroups.flatMap(\.linears).enumerated().map { index, name in
-      StoredModule(
-        name: block.fullName(of: name), scheme: (block[name].weight as? QuantizedMatrix)?.scheme, input: block[name].inputQuantization,
-        isEmbedding: block.kind == .embedding, cache: index == 0 ? block.cache : nil)
+      let quantized = block[name].weight as? QuantizedMatrix
+      return StoredModule(
+        name: block.fullName(of: name), scheme: quantized?.scheme, input: block[name].inputQuantization,
+        isEmbedding: block.kind == .embedding, hasColumnGroups: quantized?.columnGroups != nil, cache: index == 0 ? block.cache : nil)
     }
+  }
+
+  /// The tensor of a weight that is not quantized, in a format that has a spelling for those.
+  func dense(_ linear: Linear, module: String) throws(FormatError) -> NamedTensor {
+    guard linear.weight is StoredWeight || linear.weight is Matrix else {
+      throw .cannotStore(module: module, format: Self.name, reason: "there is no spelling for a \(type(of: linear.weight))")
+    }
+    return plain(linear, module: module)
   }
 
   /// The tensor of a dense weight, under its plain name.
@@ -136,13 +172,26 @@ public struct FormatCatalog: Sendable {
   public init(_ formats: [any CheckpointFormat]) { self.formats = formats }
 
   /// The formats this package ships.
-  public static let standard = FormatCatalog([CompressedTensorsFormat(), GGUFFormat(), PlainFormat()])
+  public static let standard = FormatCatalog([
+    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), MLXFormat(), GGUFFormat(), PlainFormat(),
+  ])
 
   public func adding(_ more: any CheckpointFormat...) -> FormatCatalog { FormatCatalog(more + formats) }
 
   public var names: [String] { formats.map { type(of: $0).name } }
 
   public subscript(name: String) -> (any CheckpointFormat)? { formats.first { type(of: $0).name == name } }
+}
+
+extension ModelConfig {
+  /// What is left when no weight is quantized.
+  var withoutQuantization: JSON {
+    var json = json
+    json["quantization_config"] = nil
+    // MLX's name for it.
+    json["quantization"] = nil
+    return json
+  }
 }
 
 extension Model {

@@ -16,11 +16,11 @@ public struct CompressedTensorsFormat: CheckpointFormat {
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
-      try refuse(linear.weight, module)
+      let tensor = try dense(linear, module: module)
       if linear.inputQuantization != nil {
         throw .cannotStore(module: module, format: Self.name, reason: "its input is quantized but its weight is not")
       }
-      return [plain(linear, module: module)]
+      return [tensor]
     }
     guard let layout = CompressedTensorsLayout(weights: quantized.scheme, input: linear.inputQuantization) else {
       throw .cannotStore(module: module, format: Self.name, reason: "no runtime knows \(quantized.scheme) weights")
@@ -44,13 +44,6 @@ public struct CompressedTensorsFormat: CheckpointFormat {
           tensor: Tensor([scale], shape: [1], dtype: isGlobal ? .float32 : linear.storageType)))
     }
     return tensors
-  }
-
-  /// Sums and products of several matrices have no spelling here.
-  private func refuse(_ weight: any Weight, _ module: String) throws(FormatError) {
-    guard weight is StoredWeight || weight is Matrix else {
-      throw .cannotStore(module: module, format: Self.name, reason: "there is no spelling for a \(type(of: weight))")
-    }
   }
 
   public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
@@ -108,8 +101,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
-    var json = config.json
-    json["quantization_config"] = nil
+    var json = config.withoutQuantization
     let caches = modules.compactMap(\.cache)
     guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else { return json }
     let tied = json["tie_word_embeddings"]?.bool == true && !modules.contains { $0.name == "lm_head" }

@@ -61,9 +61,7 @@ public struct GGUFFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     let directory = URL(filePath: config.path).deletingLastPathComponent()
     _ = try GGUFDescription(config, name: "") { try? Data(contentsOf: directory.appending(path: $0)) }
-    var json = config.json
-    json["quantization_config"] = nil
-    return json
+    return config.withoutQuantization
   }
 
   public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {

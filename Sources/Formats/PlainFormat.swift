@@ -17,8 +17,6 @@ public struct PlainFormat: CheckpointFormat {
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
-    var json = config.json
-    json["quantization_config"] = nil
-    return json
+    config.withoutQuantization
   }
 }

@@ -17,8 +17,10 @@ public struct Linear: Sendable {
   /// Changes whenever the layer does: how calibration knows which of its cached activations still hold.
   package private(set) var revision = Revision()
 
-  /// What the checkpoint stores its numbers as: dense results are written so, scales are rounded so.
+  /// What the checkpoint stores its dense numbers as: dense results are written so.
   public let storageType: DType
+  /// What scales are rounded to before anything is quantized with them: the storage type, unless the output's format prefers another.
+  public var scaleType: DType
 
   public init(
     weight: any Weight, bias: [Float]? = nil, storageType: DType = .bfloat16, inputQuantization: InputQuantization? = nil
@@ -27,6 +29,7 @@ public struct Linear: Sendable {
     self.bias = bias
     self.inputQuantization = inputQuantization
     self.storageType = storageType
+    scaleType = storageType
   }
 
   /// An identity and nothing else: two layers share one only if neither was changed since they were copies.

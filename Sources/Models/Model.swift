@@ -1,5 +1,5 @@
 public import CheckpointIO
-import Tensors
+public import Tensors
 
 /// A checkpoint that an architecture has made sense of. Blocks are made when asked for; their weights stay mapped.
 public struct Model: Sendable {
@@ -10,6 +10,8 @@ public struct Model: Sendable {
   public let carriedBytes: Int
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
+  /// What scales are to be rounded to where they are not powers of two or E4M3; `nil` for the type each weight is stored in.
+  public var scaleType: DType?
   private var load: @Sendable (Block.Kind) throws -> Block
   private let check: @Sendable (Block) throws -> Void
   private var change: (@Sendable (inout Block) throws -> Void)?
@@ -29,7 +31,7 @@ public struct Model: Sendable {
 
   /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
   public func block(_ kind: Block.Kind) throws -> Block {
-    var block = try load(kind)
+    var block = try outline(kind)
     try check(block)
     try change?(&block)
     return block
@@ -64,7 +66,11 @@ public struct Model: Sendable {
   }
 
   /// The block unchecked, for its names and shapes: no stored weight is read.
-  package func outline(_ kind: Block.Kind) throws -> Block { try load(kind) }
+  package func outline(_ kind: Block.Kind) throws -> Block {
+    var block = try load(kind)
+    if let scaleType { for name in block.linears.keys { block.linears[name]!.scaleType = scaleType } }
+    return block
+  }
 }
 
 extension Model {
@@ -185,8 +191,8 @@ private struct BlockLoader: Sendable {
       guard weight.rows == rows, weight.columns == columns else {
         throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
       }
-      let scaleType = (weight as? QuantizedMatrix)?.scheme.scaleType
-      let storageType = [.bfloat16, .float16, .float32].contains(scaleType) ? scaleType! : storageType(of: description.finalNorm)
+      // Scales may have a type of their own; biases and norms have the one that dense weights would have.
+      let storageType = source.info(module + ".bias")?.dtype ?? storageType(of: description.finalNorm)
       return Linear(weight: weight, bias: bias, storageType: storageType, inputQuantization: try reader.input(module, source))
     }
     let name = module + ".weight"

@@ -76,8 +76,10 @@ public struct PlannedLinear: Sendable, Equatable {
   public let rows: Int
   public let columns: Int
   public let isEnd: Bool
-  /// What the checkpoint stores its numbers, and so its scales, as.
+  /// What the checkpoint stores its dense numbers as.
   public let storageType: DType
+  /// What its scales are rounded to.
+  public let scaleType: DType
   /// Bits it takes in the checkpoint that is read; 0 for one that the run adds.
   public let sourceBits: Int
   /// In words, such as `int4 g128`.
@@ -92,13 +94,14 @@ public struct PlannedLinear: Sendable, Equatable {
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(
     name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int, storageType: DType = .bfloat16,
-    isAdded: Bool = false
+    scaleType: DType? = nil, isAdded: Bool = false
   ) {
     self.name = name
     self.rows = rows
     self.columns = columns
     self.isEnd = isEnd
     self.storageType = storageType
+    self.scaleType = scaleType ?? storageType
     sourceBits = isAdded ? 0 : storedBits
     self.scheme = scheme
     self.storedBits = storedBits

@@ -19,7 +19,8 @@ extension Pipeline {
           PlannedLinear(
             name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, isEnd: block.description == nil,
             scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
-            storageType: block[name].storageType, isAdded: kind == .head && !hasOwnHead))
+            storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
+        linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
       }
     }
     for (place, pass) in passes.enumerated() {

@@ -82,13 +82,13 @@ extension WeightQuantizer {
     }
   }
 
-  /// The scheme with scales of the type the checkpoint has.
+  /// The scheme with scales of the type the output will have.
   ///
   /// - Throws: `InvalidOption` where the groups do not divide the columns.
   package func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
     let full = block.fullName(of: name)
     var scheme = scheme(of: full, isEnd: block.description == nil)
-    if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].storageType }
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].scaleType }
     let columns = block[name].weight.columns
     guard scheme.fits(columns: columns) else {
       throw InvalidOption("group_size", "\(scheme.groupSize(columns: columns)) does not divide the \(columns) columns of \(full)")
@@ -129,7 +129,7 @@ extension WeightQuantizer {
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
     var scheme = scheme(of: linear.name, isEnd: linear.isEnd)
-    if scheme.scaleType == .bfloat16 { scheme.scaleType = linear.storageType }
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = linear.scaleType }
     guard scheme.fits(columns: linear.columns) else {
       throw InvalidOption(
         "group_size",

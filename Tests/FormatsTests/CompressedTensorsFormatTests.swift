@@ -3,11 +3,6 @@ import Foundation
 import TestSupport
 import Testing
 
-private func bytes(_ hex: String) -> [UInt8] {
-  let digits = Array(hex.filter { $0 != " " })
-  return stride(from: 0, to: digits.count, by: 2).map { UInt8(String(digits[$0..<$0 + 2]), radix: 16)! }
-}
-
 private func encoded(_ weight: any Weight) throws -> [String: Tensor] {
   let tensors = try CompressedTensorsFormat().encode(Linear(weight: weight, storageType: .float32), module: "m")
   return Dictionary(uniqueKeysWithValues: tensors.map { ($0.name, $0.tensor) })

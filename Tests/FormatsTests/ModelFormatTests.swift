@@ -86,7 +86,7 @@ struct ModelFormatTests {
     #expect(try PlainFormat().reader(for: config) == nil)
   }
 
-  @Test(arguments: ["\"gptq\"", "\"awq\"", "null"]) func anUnknownMethodIsRefused(_ method: String) throws {
+  @Test(arguments: ["\"quanto\"", "\"bitnet\"", "null"]) func anUnknownMethodIsRefused(_ method: String) throws {
     let json = TinyModel.config.replacing("\"bos_token_id\":1", with: "\"quantization_config\":{\"quant_method\":\(method)}")
     let checkpoint = try TinyModel.checkpoint(json)
     do throws(CheckpointError) {

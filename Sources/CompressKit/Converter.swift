@@ -1,0 +1,162 @@
+public import CheckpointIO
+public import Formats
+public import Foundation
+public import Models
+public import Passes
+internal import StrictJSON
+internal import Tensors
+
+/// Spells the weights of a checkpoint in another format: the same codes and scales wherever that format has room for them.
+///
+/// What was written is read back while it is converted and compared with what it came from, element by element.
+public struct Converter: Sendable {
+  public var format: any CheckpointFormat
+  public var architectures: ArchitectureCatalog
+  public var formats: FormatCatalog
+  /// Whether an existing output is replaced once the new one is complete.
+  public var overwrite: Bool
+  /// Bytes of tensors in a shard.
+  public var shardLimit: Int
+
+  public init(
+    to format: any CheckpointFormat, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard,
+    overwrite: Bool = false, shardLimit: Int = 5_000_000_000
+  ) {
+    self.format = format
+    self.architectures = architectures
+    self.formats = formats
+    self.overwrite = overwrite
+    self.shardLimit = shardLimit
+  }
+
+  /// Converts a checkpoint, compressed or not, into a new directory.
+  ///
+  /// - Throws: `FormatError` for the first weight that the format has no room for, `ConversionMismatch`, or whatever is wrong with the
+  ///   checkpoint; nothing exists under the name of `output` then. `CancellationError` when the task is cancelled.
+  public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> ConversionReport {
+    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let model = try Model(checkpoint, architectures: architectures, formats: formats)
+    for remark in model.remarks { observer.observe(.remark(remark)) }
+    observer.observe(.step("read"))
+    var modules: [StoredModule] = []
+    for kind in model.kinds {
+      try Task.checkCancellation()
+      modules += format.modules(of: try model.outline(kind))
+    }
+    let format = format.settled(for: modules)
+    let config = try format.configuration(of: modules, in: checkpoint.config)
+    let reader = try format.reader(for: try ModelConfig(text: config.text().utf8))
+    observer.observe(.step("convert"))
+    let writer = try format.makeWriter(at: output, shardLimit: shardLimit, overwrite: overwrite)
+    var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
+    do {
+      for (index, kind) in model.kinds.enumerated() {
+        try Task.checkCancellation()
+        let start = ContinuousClock.now
+        let block = try model.block(kind)
+        observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
+        let tensors = try format.encode(block)
+        try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
+        try await append(tensors, to: writer, &report)
+        block.releasePages()
+        observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
+      }
+      for name in model.carried {
+        try await append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))], to: writer, &report)
+      }
+      let companions = checkpoint.companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
+      try Task.checkCancellation()
+      try await writer.finish(files: try format.files(describing: modules, in: checkpoint.config) + companions)
+    } catch {
+      await writer.abandon()
+      throw error
+    }
+    return report
+  }
+
+  private func append(_ tensors: [NamedTensor], to writer: any CheckpointWriter, _ report: inout ConversionReport) async throws {
+    report.bytesAfter += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
+    try await writer.append(tensors)
+  }
+
+  /// Reads every weight of a block back as the output's readers will, and holds it against the original.
+  private static func compare(
+    _ block: Block, with written: MemoryTensorSource, _ reader: WeightReader?, _ report: inout ConversionReport
+  ) throws {
+    for name in block.inputGroups.flatMap(\.linears) {
+      let (original, module) = (block[name].weight, block.fullName(of: name))
+      guard !(original is StoredWeight || original is Matrix) else {
+        report.dense += 1
+        continue
+      }
+      let again: any Weight
+      if let reader, reader.holds(module, written) {
+        again = try reader.weight(module, written)
+      } else {
+        let tensor = try written.tensor(module + ".weight")
+        if let blocks = written.info(module + ".weight")?.blocks {
+          again = BlockQuantizedMatrix(blocks, blocks: tensor)
+        } else {
+          guard tensor.dtype.isReadableAsFloat else {
+            throw CheckpointError.unusableType(tensor: module + ".weight", dtype: tensor.dtype.rawValue, use: "a matrix of floats")
+          }
+          report.dequantized += 1
+          report.roundedWeights += differences(of: original, StoredWeight(tensor))
+          continue
+        }
+      }
+      if let codes = again as? QuantizedMatrix, codes == original as? QuantizedMatrix {
+        report.sameCodes += 1
+      } else {
+        let changed = differences(of: original, again)
+        guard changed == 0 else { throw ConversionMismatch(module: module, weights: changed) }
+        report.sameNumbers += 1
+      }
+    }
+  }
+
+  /// How many elements differ.
+  private static func differences(of original: any Weight, _ other: any Weight) -> Int {
+    guard original.rows == other.rows, original.columns == other.columns else { return original.rows * original.columns }
+    let (expected, found, width) = (original.dense(), other.dense(), original.columns)
+    return Parallel.map(original.rows) { row in
+      (row * width..<(row + 1) * width).reduce(0) { $0 + (expected.elements[$1] == found.elements[$1] ? 0 : 1) }
+    }.reduce(0, +)
+  }
+}
+
+/// What became of the weights of a converted checkpoint.
+public struct ConversionReport: Sendable, Codable, Equatable {
+  /// The format they are in now.
+  public var format: String
+  public var bytesBefore: Int
+  public var bytesAfter = 0
+  /// Linears and embeddings that were dense and are.
+  public var dense = 0
+  /// Those with the same codes, scales and zero points as before.
+  public var sameCodes = 0
+  /// Those that the format spells by other codes or zero points, for exactly the same numbers.
+  public var sameNumbers = 0
+  /// Those that are dense now.
+  public var dequantized = 0
+  /// Elements of these that the dense type had to round.
+  public var roundedWeights = 0
+  /// Tensors that belong to no linear that is known, copied unchanged.
+  public var carriedTensors: [String]
+
+  /// The report as JSON.
+  public var json: String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    guard let data = try? encoder.encode(self) else { return "{}" }
+    return String(decoding: data, as: UTF8.self)
+  }
+}
+
+/// A format read back other numbers than it was given: a mistake of its own, found before anything was left on the disk.
+public struct ConversionMismatch: Error, Equatable, Sendable, CustomStringConvertible {
+  public let module: String
+  public let weights: Int
+  public var description: String { "\(module): \(weights) weights read back differently; nothing was written" }
+}

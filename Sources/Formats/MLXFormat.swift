@@ -1,0 +1,58 @@
+public import CheckpointIO
+public import Foundation
+public import Models
+public import StrictJSON
+import Tensors
+
+/// The checkpoints of MLX (mlx-lm, mlx-swift): integers with a scale and a bias per group, MX floats, and quantized embeddings.
+///
+/// Facts from MLX 0.32 and mlx-lm 0.32.
+public struct MLXFormat: CheckpointFormat {
+  public static let name = "mlx"
+  public static let summary = "integers with biases, and MX floats, as mlx-lm and mlx-swift load them"
+  public init() {}
+
+  /// Integers always have biases; there is no scale of the whole matrix.
+  public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
+    let shape = weights.scaleShape(rows: rows, columns: columns)
+    let perGroup = weights.scaleType.bitCount * (weights.grid == .integer ? 2 : 1)
+    return rows * columns * weights.bits + shape.rows * shape.columns * perGroup
+  }
+
+  public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
+    try refuseRuntimeQuantization(of: linear, module: module)
+    guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
+    return try MLXLayout.encode(weight, module: module)
+  }
+
+  public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
+    guard let json = config.json["quantization"], json.members != nil else { return nil }
+    let configuration = try MLXConfiguration(json)
+    return WeightReader(
+      components: ["weight", "scales", "biases"], holds: { module, source in source.info(module + ".scales") != nil },
+      weight: { module, source throws(CheckpointError) in
+        try MLXLayout.decode(module, source, try configuration.numbers(of: module))
+      })
+  }
+
+  public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
+    var json = config.withoutQuantization
+    if let quantization = try MLXConfiguration.json(for: modules) {
+      json["quantization"] = quantization
+      json["quantization_config"] = quantization
+    }
+    return json
+  }
+
+  public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
+    [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).sorted().text(indent: 4) + "\n"))]
+  }
+
+  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
+    try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite, library: .mlx)
+  }
+}
+
+extension CheckpointFormat where Self == MLXFormat {
+  public static var mlx: MLXFormat { MLXFormat() }
+}

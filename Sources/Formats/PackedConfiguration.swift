@@ -1,0 +1,36 @@
+import CheckpointIO
+import Foundation
+import Models
+import StrictJSON
+
+/// What the configurations of GPTQ and AWQ have in common: where they stand, and the names that older tools gave the same keys.
+enum PackedConfiguration {
+  static let embeddingsStayDense = "its readers know no quantized embedding; leave it out of the pass's layers"
+
+  /// `quantization_config`, or the file that older tools wrote in its place.
+  ///
+  /// - Returns: `nil` where neither is there, or it is of another method.
+  static func find(in config: ModelConfig, methods: Set<String>, file: String) -> JSON? {
+    if let json = config.json["quantization_config"], !json.isNull {
+      guard let method = (json["quant_method"] ?? json["method"])?.string?.lowercased(), methods.contains(method) else { return nil }
+      return json
+    }
+    // Only for a configuration that was read from a directory: nothing may depend on where the process runs.
+    guard config.path.hasPrefix("/"), config.json["quantization"] == nil else { return nil }
+    let url = URL(filePath: config.path).deletingLastPathComponent().appending(path: file)
+    guard let data = try? Data(contentsOf: url), let json = try? JSON(parsing: data, allowsRepeatedKeys: true) else { return nil }
+    guard let method = (json["quant_method"] ?? json["method"])?.string?.lowercased() else { return json }
+    return methods.contains(method) ? json : nil
+  }
+
+  static func bits(_ json: JSON) -> JSON? { json["bits"] ?? json["w_bit"] ?? json["wbits"] }
+  static func groupSize(_ json: JSON) -> JSON? { json["group_size"] ?? json["q_group_size"] }
+}
+
+extension CheckpointFormat {
+  func refuseQuantizedEmbedding(_ block: Block) throws(FormatError) {
+    for (name, linear) in block.linears where linear.weight is QuantizedMatrix {
+      throw .cannotStore(module: block.fullName(of: name), format: Self.name, reason: PackedConfiguration.embeddingsStayDense)
+    }
+  }
+}
