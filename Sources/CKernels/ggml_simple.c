@@ -13,10 +13,9 @@ BODY void pack_fifth_bits(const uint8_t *codes, uint8_t *out) {
 }
 
 // With importance the weights of a row share its mean square.
-BODY void weigh_row(const float *x, const float *importance, size_t columns, float variance, size_t first, size_t blocks, lanes *v, lanes *w) {
+BODY void weigh_row(const float *x, const float *importance, float variance, size_t first, size_t blocks, lanes *v, lanes *w) {
   lanes q[32];
   const lanes spread = SPLAT(variance);
-  (void)columns;
   gather(x + first, 32, blocks, v);
   gather(importance + first, 32, blocks, q);
   weigh(v, q, &spread, 32, w);
@@ -38,7 +37,7 @@ BODY void quantize_symmetric(const float *x, const float *importance, size_t col
     lanes v[32], w[32];
     struct signed_grid grid;
     if (importance) {
-      weigh_row(x, importance, columns, variance, first, blocks, v, w);
+      weigh_row(x, importance, variance, first, blocks, v, w);
       fit_signed(v, w, 32, half, &grid);
     }
     for (size_t b = 0; b < blocks; b++, out += stride) {
@@ -100,7 +99,7 @@ BODY void quantize_affine(const float *x, const float *importance, size_t column
     lanes v[32], w[32];
     struct affine_grid grid;
     if (importance) {
-      weigh_row(x, importance, columns, variance, first, blocks, v, w);
+      weigh_row(x, importance, variance, first, blocks, v, w);
       fit_affine(v, w, 32, top, -0.9f, 0.05f, 36, 0, &grid);
     }
     for (size_t b = 0; b < blocks; b++, out += stride) {

@@ -115,10 +115,15 @@ struct GGUFKeys: Sendable {
     guard let epsilon = value("attention.layer_norm_rms_epsilon")?.double else {
       throw .malformedConfiguration(path: path, reason: "\"\(architecture).attention.layer_norm_rms_epsilon\" is missing")
     }
+    let layers = try size("block_count")
+    // A description of every layer is made before its tensors are looked for.
+    guard layers <= file.names.count else {
+      throw .malformedConfiguration(path: path, reason: "\(layers) blocks in a file of \(file.names.count) tensors")
+    }
     let vocabulary = file.info("token_embd.weight")?.shape.first ?? 0
     var members: [JSON.Member] = [
       .init("model_type", .string(modelType)), .init("vocab_size", .integer(vocabulary)), .init("hidden_size", .integer(hidden)),
-      .init("intermediate_size", .integer(try size("feed_forward_length"))), .init("num_hidden_layers", .integer(try size("block_count"))),
+      .init("intermediate_size", .integer(try size("feed_forward_length"))), .init("num_hidden_layers", .integer(layers)),
       .init("num_attention_heads", .integer(heads)),
       .init("num_key_value_heads", .integer(try optionalSize("attention.head_count_kv") ?? heads)),
       .init("head_dim", .integer(headSize)), .init("hidden_act", .string("silu")),

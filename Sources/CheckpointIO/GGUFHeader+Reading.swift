@@ -18,14 +18,13 @@ extension GGUFHeader {
     // A tensor takes 24 bytes at least, a key with its value 13.
     let tensors = try reader.count(atLeast: 24, of: "tensors")
     let keys = try reader.count(atLeast: 13, of: "keys")
-    self.init(layingOut: [], metadata: try reader.metadata(keys))
+    self.init(metadata: try reader.metadata(keys), entries: [], alignment: Self.defaultAlignment)
     if let value = metadata[Self.alignmentKey] {
       guard case .uint32(let size) = value, size > 0, size & (size - 1) == 0 else {
         throw .malformedHeader(path: path, offset: 0, reason: "\(Self.alignmentKey) is not a power of two stored with 32 bits")
       }
       alignment = Int(size)
     }
-    entries = []
     entries.reserveCapacity(tensors)
     var (names, end): (Set<[UInt8]>, Int) = ([], 0)
     for _ in 0..<tensors {

@@ -54,7 +54,7 @@ extension GGUFHeader {
     dataStart = serialized().count
   }
 
-  private init(metadata: GGUFMetadata, entries: [Entry], alignment: Int) {
+  init(metadata: GGUFMetadata, entries: [Entry], alignment: Int) {
     self.metadata = metadata
     self.entries = entries
     self.alignment = alignment

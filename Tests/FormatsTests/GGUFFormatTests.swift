@@ -205,6 +205,7 @@ struct GGUFFormatTests {
       #expect(try reason("llama.attention.head_count_kv", .integers([2, 1]))?.contains("layers that differ") == true)
       #expect(try reason("llama.attention.head_count_kv", .integers([2, 2])) == nil)
       #expect(try reason("llama.block_count", .uint32(3))?.contains("model.layers.2.") == true)
+      #expect(try reason("llama.block_count", .uint32(2_000_000_000))?.contains("2000000000 blocks") == true)
       #expect(try reason("llama.rope.dimension_count", .uint32(4))?.contains("whole heads") == true)
       #expect(try reason("llama.rope.scaling.type", .string("yarn"))?.contains("yarn") == true)
       #expect(try reason("llama.expert_count", .uint32(8))?.contains("experts") == true)
