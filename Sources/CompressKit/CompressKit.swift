@@ -13,7 +13,8 @@
 extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
-    Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self, KVCacheScales.self,
+    Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
+    KVCacheScales.self,
   ])
 }
 

@@ -3,11 +3,6 @@ import Foundation
 import TestSupport
 import Testing
 
-private func bytes(_ hex: String) -> [UInt8] {
-  let digits = Array(hex.filter { $0 != " " })
-  return stride(from: 0, to: digits.count, by: 2).map { UInt8(String(digits[$0..<$0 + 2]), radix: 16)! }
-}
-
 private let row: [Float] = [0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 1, 2, 3, 4, 5, 6, 7, 8]
 private let second: [Float] = [-0.01, 0.02, 0.03, 0.04, -0.05, 0.06, 0.07, 0.15, 0, 0, 0, 0, 0, 0, 0, 0]
 

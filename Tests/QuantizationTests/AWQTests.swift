@@ -26,7 +26,8 @@ func transformed(
   try stream.embed(try model.block(.embedding))
   let records = PassContext.Records()
   let context = PassContext(
-    stream: stream, answers: Answers(), seed: 0, pass: type(of: pass).name, strict: true, records: records, following: following)
+    stream: stream, answers: Answers(), seed: 0, pass: type(of: pass).name, strict: true, records: records,
+    reference: try model.block(.embedding), following: following)
   let blocks = try model.description.blocks.indices.map { index in
     var block = try model.block(.decoder(index: index))
     try pass.run(on: &block, in: context)
