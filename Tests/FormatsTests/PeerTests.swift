@@ -74,7 +74,8 @@ struct PeerTests {
         name: member.key, tensor: Tensor(dtype: dtype, shape: shape, bytes: Data(bytes(try #require(member.value["bytes"]?.string)))))
     }
     let source = MemoryTensorSource(tensors)
-    let reader = try #require(try CompressedTensorsFormat().read(try #require(fixture["quantization_config"]).text()))
+    let configuration = try #require(fixture["quantization_config"]).text()
+    let reader = try #require(try CompressedTensorsFormat().read(configuration))
     var ours: [String: any Weight] = [:]
     for module in Set(tensors.map { $0.name.split(separator: ".").dropLast().joined(separator: ".") }) {
       #expect(reader.holds(module, source))
