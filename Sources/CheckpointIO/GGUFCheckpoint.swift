@@ -187,23 +187,31 @@ public struct LlamaRopeScaling: Sendable, Equatable {
 
   /// Finds the published parameters that give these factors; `nil` where none do.
   init?(factors: [Float], base: Double) {
-    let largest = Double(factors.max() ?? 1)
+    guard let index = factors.indices.max(by: { factors[$0] < factors[$1] }) else { return nil }
+    let (low, high, largest) = (1.0, 4.0, Double(factors[index]))
+    let wavelength = Self.wavelength(index, headSize: 2 * factors.count, base: base)
     for originalPositions in [8192.0, 4096, 16384, 32768] {
-      for (low, high) in [(1.0, 4.0)] {
-        let candidate = LlamaRopeScaling(factor: largest.rounded(), low: low, high: high, originalPositions: originalPositions)
-        let found = candidate.factors(headSize: 2 * factors.count, base: base)
-        guard zip(found, factors).allSatisfy({ abs($0 - $1) <= 1e-4 * abs($1) }) else { continue }
-        self = candidate
-        return
-      }
+      // Short heads have no pair that is stretched all the way: the whole factor follows from how far the longest is.
+      let blend = max(0, (originalPositions / wavelength - low) / (high - low))
+      let factor = ((1 - blend) / (1 / largest - blend) * 1000).rounded() / 1000
+      guard factor.isFinite, factor >= 1 else { continue }
+      let candidate = LlamaRopeScaling(factor: factor, low: low, high: high, originalPositions: originalPositions)
+      let found = candidate.factors(headSize: 2 * factors.count, base: base)
+      guard zip(found, factors).allSatisfy({ abs($0 - $1) <= 1e-4 * abs($1) }) else { continue }
+      self = candidate
+      return
     }
     return nil
+  }
+
+  private static func wavelength(_ pair: Int, headSize: Int, base: Double) -> Double {
+    2 * Double.pi / pow(base, -2 * Double(pair) / Double(headSize))
   }
 
   /// What each pair's frequency is divided by.
   public func factors(headSize: Int, base: Double) -> [Float] {
     (0..<headSize / 2).map { i in
-      let wavelength = 2 * Double.pi / pow(base, -2 * Double(i) / Double(headSize))
+      let wavelength = Self.wavelength(i, headSize: headSize, base: base)
       if wavelength < originalPositions / high { return 1 }
       if wavelength > originalPositions / low { return Float(factor) }
       let blend = (originalPositions / wavelength - low) / (high - low)

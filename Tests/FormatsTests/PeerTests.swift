@@ -43,10 +43,11 @@ struct PeerTests {
       try await TinyModel.write(to: source, Self.config)
       try TinyModel.write(tokens: (0..<128).map { ($0 * 37 + 11) % 64 }, to: directory.appending(path: "tokens.npy"))
       let calibration = options.contains("static") || options.contains("activations: nvfp4")
+      let format = try #require(fixture["format"]?.string)
       let yaml = """
         \(calibration ? "calibration: { tokens: tokens.npy, sequences: 4, length: 32 }" : "")
         passes: [{ rtn: { scales: minmax, \(options) } }]
-        output: { format: \(try #require(fixture["format"]?.string)) }
+        output: { format: \(format) }
         """
       let recipe = try Recipe(yaml: yaml, file: "recipe", passes: .standard)
       _ = try await Compressor(recipe: recipe, bases: [directory]).run(try Checkpoint(source), to: output)
@@ -70,8 +71,8 @@ struct PeerTests {
     let tensors = try #require(fixture["tensors"]?.members).map { member in
       let shape = try #require(member.value["shape"]?.elements).compactMap(\.integer)
       let dtype = try #require(DType(rawValue: member.value["dtype"]?.string ?? ""))
-      return NamedTensor(
-        name: member.key, tensor: Tensor(dtype: dtype, shape: shape, bytes: Data(bytes(try #require(member.value["bytes"]?.string)))))
+      let hex = try #require(member.value["bytes"]?.string)
+      return NamedTensor(name: member.key, tensor: Tensor(dtype: dtype, shape: shape, bytes: Data(bytes(hex))))
     }
     let source = MemoryTensorSource(tensors)
     let configuration = try #require(fixture["quantization_config"]).text()

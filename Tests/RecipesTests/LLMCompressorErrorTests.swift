@@ -68,9 +68,9 @@ import Testing
 
   @Test func namesThatWouldMatchNothing() throws {
     func with(_ targets: String) -> String { Dialect.stage("QuantizationModifier:\n  scheme: W4A16\n  targets: [\(targets)]") }
-    try expect(with("Linear, down_proj"), at: 5, 25, key: "QuantizationModifier.scheme", saying: "\"down_proj\"", "'re:.*down_proj$'")
-    try expect(with("'*.down_proj'"), at: 5, 17, key: "QuantizationModifier.scheme", saying: "taken literally")
-    try expect(with("'re:('"), at: 5, 17, key: "QuantizationModifier.scheme", saying: "not a regular expression")
+    try expect(with("Linear, down_proj"), at: 5, 25, key: "QuantizationModifier.targets", saying: "\"down_proj\"", "'re:.*down_proj$'")
+    try expect(with("'*.down_proj'"), at: 5, 17, key: "QuantizationModifier.targets", saying: "taken literally")
+    try expect(with("'re:('"), at: 5, 17, key: "QuantizationModifier.targets", saying: "not a regular expression")
     try expect(with("'re:.*'"), at: 5, 17, key: "QuantizationModifier.targets", saying: "also fits lm_head")
     try expect(with("Linear, Linear"), at: 5, 25, key: "QuantizationModifier.targets", saying: "twice")
     try expect(with("3"), at: 5, 17, key: "QuantizationModifier.targets", saying: "a name is needed")

@@ -48,7 +48,7 @@ extension LLMCompressor {
       if given.key == "scheme", let name = given.node.json.string {
         let scheme = try Scheme(named: Entry(text: name, place: given.node.position), at: given.path)
         let entries = try targets?.entries() ?? [Entry(text: "Linear", place: given.mark)]
-        return [Group(targets: try Self.targets(entries, given.path), scheme: scheme)]
+        return [Group(targets: try Self.targets(entries, targets?.path ?? given.path), scheme: scheme)]
       }
       if let targets, try targets.entries().map(\.text) != ["Linear"] {
         throw targets.refusal("llm-compressor uses it only beside a scheme of one word, and drops it here without a word")
