@@ -23,15 +23,17 @@ func transformed(
   _ pass: some Pass, before following: [any Pass], _ model: Model, sequences: [[Int32]] = TinyModel.sequences(8, length: 40)
 ) throws -> (blocks: [Block], records: [Report.LayerRecord]) {
   let stream = try CalibrationStream(sequences, description: model.description, memory: .max, scratch: URL(filePath: "/"))
-  try stream.embed(try model.block(.embedding))
+  let table = try model.block(.embedding)
+  try stream.embed(table, reference: table)
   let records = PassContext.Records()
-  let context = PassContext(
-    stream: stream, answers: Answers(), seed: 0, pass: type(of: pass).name, strict: true, records: records,
-    reference: try model.block(.embedding), following: following)
   let blocks = try model.description.blocks.indices.map { index in
-    var block = try model.block(.decoder(index: index))
+    let original = try model.block(.decoder(index: index))
+    let context = PassContext(
+      stream: stream, answers: Answers(), seed: 0, pass: type(of: pass).name, strict: true, records: records, reference: original,
+      following: following)
+    var block = original
     try pass.run(on: &block, in: context)
-    _ = try stream.finish(block)
+    _ = try stream.finish(block, reference: original)
     return block
   }
   return (blocks, records.take())

@@ -126,7 +126,7 @@ import Testing
     ("SmoothQuantModifier: { mappings: [[['re:.*q_proj'], 're:.*norm']] }", 28, "SmoothQuantModifier.mappings", "follows from the model"),
     ("SmoothQuantModifier: { algorithm: log_equalization }", 28, "SmoothQuantModifier.algorithm", "smoothquant"),
     ("SmoothQuantModifier: { num_calibration_steps: 3 }", 28, "SmoothQuantModifier.num_calibration_steps", "calibration.sequences"),
-    ("SmoothQuantModifier: { smoothing_strength: high }", 28, "smoothquant.strength", "Double"),
+    ("SmoothQuantModifier: { smoothing_strength: high }", 28, "smoothquant.strength", "auto"),
     ("SpinQuantModifier: { rotations: [R1, R3] }", 42, "SpinQuantModifier.rotations", "while the model runs"),
     ("SpinQuantModifier: { rotations: [R9] }", 38, "SpinQuantModifier.rotations", "R1 and R2"),
     ("SpinQuantModifier: { learnable: true }", 26, "SpinQuantModifier.learnable", "false"),

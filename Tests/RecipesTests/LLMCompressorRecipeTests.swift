@@ -235,13 +235,13 @@ import Testing
         config_groups: { group_0: { weights: { num_bits: 4, type: int, symmetric: false, strategy: group, group_size: 128 }, targets: [Linear] } }
       """,
       means: """
-        - awq: { \(awq), bits: 4, group_size: 128, symmetric: false, layers: { exclude: [lm_head] } }
+        - awq: { \(awq) }
         - rtn: { bits: 4, group_size: 128, symmetric: false, scales: minmax, layers: { exclude: [lm_head] } }
         """)
     try expect(
       "AWQModifier: { n_grid: 7, mappings: null, offload_device: cpu }\nGPTQModifier: { scheme: NVFP4, ignore: [lm_head] }",
       means: """
-        - awq: { grid: 7, duo: true, clip: false, numbers: nvfp4, layers: { exclude: [lm_head] } }
+        - awq: { grid: 7, duo: true, clip: false }
         - gptq: { numbers: nvfp4, activations: nvfp4, \(Self.gptq), layers: { exclude: [lm_head] } }
         """, remarks: ["r.yaml:3:5: AWQModifier: offload_device has no meaning here"])
   }
@@ -250,12 +250,12 @@ import Testing
     try expect(
       "AWQModifier: { scheme: W4A16_ASYM, targets: [Linear], ignore: [lm_head], duo_scaling: false }",
       means: """
-        - awq: { grid: 20, duo: false, clip: false, bits: 4, group_size: 128, symmetric: false, layers: { exclude: [lm_head] } }
+        - awq: { grid: 20, duo: false, clip: false }
         - rtn: { bits: 4, group_size: 128, symmetric: false, scales: minmax, layers: { exclude: [lm_head] } }
         """)
   }
 
-  @Test func awqKnowsAllSchemesThatFollow() throws {
+  @Test func awqTakesItsSchemesFromAllThatFollow() throws {
     try expect(
       """
       AWQModifier: {}
@@ -263,14 +263,7 @@ import Testing
       GPTQModifier: { ignore: [lm_head], scheme: W8A8, targets: ['re:.*mlp.*'] }
       """,
       means: """
-        - awq:
-            grid: 20
-            duo: true
-            clip: false
-            bits: 4
-            group_size: 128
-            layers: { include: ['re:.*q_proj$', 're:.*mlp.*'], exclude: [lm_head] }
-            overrides: [{ layers: ['re:.*mlp.*'], numbers: int, bits: 8, group_size: channel, symmetric: true }]
+        - awq: { grid: 20, duo: true, clip: false }
         - rtn: { bits: 4, group_size: 128, scales: minmax, layers: { include: ['re:.*q_proj$'], exclude: [lm_head] } }
         - gptq: { bits: 8, group_size: channel, activations: int8, \(Self.gptq), layers: { include: ['re:.*mlp.*'], exclude: [lm_head] } }
         """)

@@ -15,28 +15,20 @@ extension LLMCompressor {
 
   private static let mappings = "which layers are scaled against which follows from the model here; leave it out"
 
-  /// `awq`, searching for the scheme of the quantizers that follow.
+  /// `awq`, which takes the schemes and the choice of layers from the passes that follow, as the modifier does.
   static func awq(_ modifier: Modifier, before quantizers: [Quantizer]) throws(RecipeError) -> RecipeNode {
     let arguments = modifier.arguments
     try arguments.refuse("mappings", mappings)
-    guard let first = quantizers.first else {
+    guard !quantizers.isEmpty else {
       throw arguments.refusal("it only prepares weights: a modifier that quantizes must follow, such as QuantizationModifier")
     }
-    let ignored = Set(first.ignore.map(\.entry.text))
-    if let other = quantizers.first(where: { Set($0.ignore.map(\.entry.text)) != ignored }) {
-      throw other.modifier.arguments.refusal("after AWQModifier, all modifiers that quantize must ignore the same layers here")
-    }
-    let selection = try Selection(quantizers.flatMap(\.groups), ignore: first.ignore, of: first.modifier.arguments)
     if let duo = arguments.given("duo_scaling"), duo.node.json.bool == nil { _ = try duo.choice("both") }
-    var members = [
-      member("grid", arguments, "n_grid", otherwise: .integer(20)), member("duo", arguments, "duo_scaling", otherwise: .bool(true)),
-      // The reference scales and never clips.
-      .init("clip", .bool(false), at: arguments.mark),
-    ]
-    members += selection.base.options(activations: false)
-    members.append(selection.layers)
-    if let overrides = selection.overrides(activations: false) { members.append(overrides) }
-    return options(members, of: arguments)
+    return options(
+      [
+        member("grid", arguments, "n_grid", otherwise: .integer(20)), member("duo", arguments, "duo_scaling", otherwise: .bool(true)),
+        // The reference scales and never clips.
+        .init("clip", .bool(false), at: arguments.mark),
+      ], of: arguments)
   }
 
   static func smoothQuant(_ modifier: Modifier) throws(RecipeError) -> RecipeNode {
