@@ -48,7 +48,7 @@ private func ownMain() async {
     let passes = try await Command.run(["list", "passes"])
     #expect(passes.status == 0)
     let lines = passes.output.split(separator: "\n")
-    #expect(lines.map { $0.split(separator: " ")[0] } == PassCatalog.standard.names)
+    #expect(lines.map { String($0.split(separator: " ")[0]) } == PassCatalog.standard.names)
     #expect(lines.allSatisfy { $0.split(separator: " ").count > 3 }, "each pass has a summary")
     let formats = try await Command.run(["list", "formats"]).output
     #expect(formats.hasPrefix("compressed-tensors ") && formats.contains("\nsafetensors "))
