@@ -91,7 +91,7 @@ struct LQERTests {
 
   @Test func moreRankLeavesLess() async throws {
     var last = Double.infinity
-    for rank in [1, 4, 16] {
+    for rank in [1, 4, 12] {
       let (_, report) = try await sweep(
         "passes: [ { rtn: { bits: 2, group_size: 16 } }, { lqer: { rank: \(rank) } } ]", try TinyModel.model())
       let sum = report.layers.compactMap { $0.metrics["remaining_loss"] }.reduce(0, +)
