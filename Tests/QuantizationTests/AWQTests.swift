@@ -151,8 +151,10 @@ struct AWQTests {
       block["mlp.down_proj"].weight.dense(), Matrix(stacking: states.map { $0.input! }), residual: Matrix(stacking: states.map(\.residual)),
       group: 16, bits: bits, grid: 10, duo: duo == .enabled)
     #expect(abs(try #require(metrics["ratio"]) - expected.ratio) < 1e-6)
-    #expect(abs(try #require(metrics["loss"]) - expected.loss) < 2e-3 * expected.loss)
-    #expect(abs(try #require(metrics["unscaled_loss"]) - expected.unscaled) < 2e-3 * expected.unscaled)
+    // At four bits one code on the other side of a half, in one precision or the other, is already a per cent of the loss.
+    let tolerance = bits == 4 ? 2e-2 : 2e-3
+    #expect(abs(try #require(metrics["loss"]) - expected.loss) < tolerance * expected.loss)
+    #expect(abs(try #require(metrics["unscaled_loss"]) - expected.unscaled) < tolerance * expected.unscaled)
   }
 
   @Test func scalesAreBalancedAndFinite() {

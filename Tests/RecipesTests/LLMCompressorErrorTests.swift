@@ -184,13 +184,8 @@ import Testing
         "GPTQModifier:\n  config_groups:\n    a: { targets: [Linear], weights: { \(first) } }\n    b: { targets: [lm_head], weights: { \(second) } }"
       )
     }
-    try expect(two("observer: mse", ""), at: 6, 12, key: "observer", saying: "one way")
+    try expect(two("observer: mse", ""), at: 6, 9, key: "observer", saying: "one way")
     try expect(two("observer: mse", "observer: minmax"), at: 6, 45, key: "observer", saying: "one way")
-    try expect(
-      Dialect.stage(
-        "AWQModifier: {}\nQuantizationModifier: { scheme: W4A16, targets: ['re:.*q_proj$'] }\nGPTQModifier: { scheme: W4A16, targets: ['re:.*o_proj$'], ignore: [lm_head] }"
-      ),
-      at: 5, 5, key: "GPTQModifier", saying: "ignore the same layers")
     try expect(
       Dialect.stage("QuantizationModifier:\n  config_groups: { g: { weights: {} } }"), at: 4, 24,
       key: "QuantizationModifier.config_groups.g", saying: "targets")

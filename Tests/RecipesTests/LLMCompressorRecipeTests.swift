@@ -174,8 +174,8 @@ import Testing
       """,
       means: "- rtn: { bits: 8, group_size: channel, activations: int8_static, scales: clip, layers: { exclude: [lm_head] } }\n",
       remarks: [
-        "r.yaml:8:59: observer: inputs go by their extremes over all calibration data (static_minmax)",
-        "r.yaml:7:54: mse: scales are searched as `scales: clip` does it, by squared error",
+        "r.yaml:9:63: observer: inputs go by their extremes over all calibration data (static_minmax)",
+        "r.yaml:8:54: mse: scales are searched as `scales: clip` does it, by squared error",
       ])
   }
 
