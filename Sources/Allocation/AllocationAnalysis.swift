@@ -60,9 +60,15 @@ struct AllocationAnalysis: Analysis {
       for name in unit.fullNames { allocation.choices[name] = choice }
     }
     allocation.remarks = [table(units, solution)]
+    var predicted = solution.loss
+    if options.sensitivity == .divergence {
+      predicted = try divergence(of: allocation, model, context)
+      let share = solution.loss > 0 ? predicted / solution.loss : 1
+      for index in allocation.units.indices { allocation.units[index].loss *= share }
+    }
     let spent = Double(solution.cost) / Double(max(1, weights))
     var summary = "allocated \(rounded(spent)) bits per weight for a target of \(options.target)"
-    if options.sensitivity == .divergence { summary += "; predicted KL divergence \(rounded(solution.loss, places: 5))" }
+    if options.sensitivity == .divergence { summary += "; predicted KL divergence \(rounded(predicted, places: 5))" }
     allocation.remarks.append(summary)
     return allocation
   }
@@ -87,11 +93,7 @@ struct AllocationAnalysis: Analysis {
   }
 
   private func measure(_ model: Model, _ context: AnalysisContext) async throws -> (units: [MeasuredUnit], fixedBits: Int, weights: Int) {
-    let sequences = context.calibration
-    let probeCount = min(options.probes, sequences.count)
-    let probes = Array(sequences.suffix(probeCount))
-    // Divergence is measured on what the formats were not fitted to, as long as that leaves enough to fit them.
-    let fitted = sequences.count > 2 * probeCount ? Array(sequences.dropLast(probeCount)) : sequences
+    let (fitted, probes) = split(context.calibration)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
     let embedding = try model.block(.embedding)
@@ -140,6 +142,43 @@ struct AllocationAnalysis: Analysis {
       context.progress(index + 1, count)
     }
     return (units, fixedBits, weights)
+  }
+
+  /// Divergence is measured on what the formats were not fitted to, as long as that leaves enough to fit them.
+  private func split(_ sequences: [[Int32]]) -> (fitted: [[Int32]], probes: [[Int32]]) {
+    let count = min(options.probes, sequences.count)
+    return (sequences.count > 2 * count ? Array(sequences.dropLast(count)) : sequences, Array(sequences.suffix(count)))
+  }
+
+  /// What the whole combination does to the predictions: the sweep to come, rehearsed on the fitted sequences and scored on the probes. The
+  /// losses of single groups rank combinations; how they add up only the whole can tell.
+  private func divergence(of allocation: Allocation, _ model: Model, _ context: AnalysisContext) throws -> Double {
+    let (fitted, probes) = split(context.calibration)
+    let stream = try CalibrationStream(
+      fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
+    let embedding = try model.block(.embedding)
+    try stream.embed(embedding)
+    let table = PreparedEmbedding(embedding[embedding.inputGroups[0].linears[0]].weight)
+    var reference = try probes.map { tokens in try table(tokens) }
+    var states = reference
+    let positions = probes.map(\.count).max() ?? 0
+    for index in model.description.blocks.indices {
+      try Task.checkCancellation()
+      let original = try model.block(.decoder(index: index))
+      var block = original
+      for group in block.groups(options.layers) {
+        let hessian = try stream.statistic(Hessian.self, of: group, in: block)
+        let choice = allocation.choices[block.fullName(of: group.linears[0])]!
+        block = try quantize(group, of: block, as: options.candidates[choice], hessian).variant
+      }
+      _ = try stream.finish(block)
+      let (before, after) = (PreparedBlock(original, positions: positions), PreparedBlock(block, positions: positions))
+      let (untouched, changed) = (reference, states)
+      reference = Parallel.map(untouched.count) { before.forward(untouched[$0]) }
+      states = Parallel.map(changed.count) { after.forward(changed[$0]) }
+      original.releasePages()
+    }
+    return try HeadDivergence(model).mean(of: states, from: reference)
   }
 
   /// Biases and norms stay what they are.
