@@ -158,7 +158,7 @@ struct AllocationAnalysis: Analysis {
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
     let embedding = try model.block(.embedding)
     try stream.embed(embedding)
-    let table = PreparedEmbedding(embedding[embedding.inputGroups[0].linears[0]].weight)
+    let table = PreparedEmbedding(embedding)
     var reference = try probes.map { tokens in try table(tokens) }
     var states = reference
     let positions = probes.map(\.count).max() ?? 0
@@ -184,12 +184,12 @@ struct AllocationAnalysis: Analysis {
   /// Biases and norms stay what they are.
   private static func vectorBits(of block: Block) -> Int {
     let biases = block.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount }
-    return biases + block.norms.values.reduce(0) { $0 + $1.count } * block.storageType.bitCount
+    return biases + (block.norms.values.reduce(0) { $0 + $1.count } + block.normBiases.values.reduce(0) { $0 + $1.count }) * block.storageType.bitCount
   }
 
   /// Hidden states of the probes before every block of the original model, and after the last.
   private func originalStates(of model: Model, _ embedding: Block, _ probes: [[Int32]]) throws -> [[Matrix]] {
-    let table = PreparedEmbedding(embedding[embedding.inputGroups[0].linears[0]].weight)
+    let table = PreparedEmbedding(embedding)
     var trace = [try probes.map { tokens in try table(tokens) }]
     for index in model.description.blocks.indices {
       try Task.checkCancellation()

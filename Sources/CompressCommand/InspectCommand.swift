@@ -30,10 +30,11 @@ struct InspectCommand: ParsableCommand {
     let description = opened.description
     let parameters = roles.reduce(0) { $0 + $1.parameters }
     if json { return printResult(report(checkpoint, description, roles, parameters).text(indent: 2)) }
-    let attention = description.blocks[0].attention
+    let (attention, feedForward) = (description.blocks[0].attention, description.blocks[description.blocks.count - 1].feedForward)
+    let experts = feedForward.mixture.map { ", \($0.experts) experts of which \($0.expertsPerToken) see a token" } ?? ""
     var lines = [
       "architecture     \(checkpoint.config.modelType), \(description.blocks.count) blocks",
-      "hidden size      \(description.hiddenSize), feed-forward \(description.blocks[0].feedForward.size)",
+      "hidden size      \(description.hiddenSize), feed-forward \(feedForward.size)\(experts)",
       "attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)",
       "vocabulary       \(description.vocabularySize), head \(description.head == nil ? "tied to the embedding" : "separate")",
       "parameters       \(parameters)",
@@ -63,10 +64,18 @@ struct InspectCommand: ParsableCommand {
   /// Every tensor belongs to the linear whose name it begins with, to a norm, or to nobody.
   private func roles(_ checkpoint: Checkpoint, _ model: Model, _ plan: [PlannedLinear]) -> [Role] {
     var roles: [String: Role] = [:]
-    let order = ["embedding", "attention", "feed-forward", "head", "norms and biases", "carried"]
+    let order = ["embedding", "attention", "feed-forward", "routers", "head", "norms and biases", "carried"]
+    let attention = Set(
+      model.description.blocks.flatMap { block in
+        (block.attention.projections.linears + [block.attention.output]).map { block.prefix + $0.rawValue }
+      })
     func role(of linear: PlannedLinear) -> String {
-      if linear.isEnd { return linear.name == model.description.head ? "head" : "embedding" }
-      return linear.name.contains(".self_attn.") ? "attention" : "feed-forward"
+      switch linear.role {
+      case .embedding: "embedding"
+      case .head: "head"
+      case .router: "routers"
+      case .layer: attention.contains(linear.name) ? "attention" : "feed-forward"
+      }
     }
     let owners = Dictionary(uniqueKeysWithValues: plan.map { ($0.name, $0) })
     for linear in plan { roles[role(of: linear), default: Role(name: role(of: linear))].parameters += linear.rows * linear.columns }

@@ -81,7 +81,7 @@ public struct Compressor: Sendable {
     }
     let modules = linears.map {
       StoredModule(
-        name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.isEnd && $0.name != model.description.head)
+        name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding)
     }
     // What cannot be described together is found before anything is done.
     _ = try format.configuration(of: modules, in: config)

@@ -92,7 +92,7 @@ public struct Evaluator: Sendable {
   /// The hidden states before the head.
   private func hidden(of model: Model, _ windows: [Window], blockDone: () -> Void) throws -> [Matrix] {
     let table = try model.block(.embedding)
-    let embedding = PreparedEmbedding(table[table.inputGroups[0].linears[0]].weight)
+    let embedding = PreparedEmbedding(table)
     var states = try Parallel.map(windows.count) { try embedding(windows[$0].tokens) }
     blockDone()
     for index in model.description.blocks.indices {

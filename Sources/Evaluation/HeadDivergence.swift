@@ -54,6 +54,6 @@ struct LogitHead: Sendable {
   /// Logits of some positions, [positions × vocabulary].
   func logits(_ hidden: Matrix, _ positions: Range<Int>) -> Matrix {
     let input = block.headInput(hidden.rows(positions))
-    return (inputQuantization?.rounded(input) ?? input).times(transposed: weight)
+    return block.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))
   }
 }

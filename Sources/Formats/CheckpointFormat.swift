@@ -119,10 +119,18 @@ extension CheckpointFormat {
   }
 
   func norms(of block: Block) -> [NamedTensor] {
-    block.norms.sorted { $0.key < $1.key }.map { name, norm in
+    var tensors: [NamedTensor] = []
+    for name in block.norms.keys.sorted() {
       let module = block.kind == .head ? name : block.prefix + name
-      return NamedTensor(name: module + ".weight", tensor: Tensor(norm, shape: [norm.count], dtype: block.storageType))
+      let weight = block.storedNorm(name)
+      tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(weight, shape: [weight.count], dtype: block.storageType)))
+      guard let bias = block.normBiases[name] else { continue }
+      tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: block.storageType)))
     }
+    if let positions = block.positions, let module = block.embedding.positions?.module {
+      tensors.append(NamedTensor(name: module + ".weight", tensor: positions.tensor))
+    }
+    return tensors
   }
 
   /// - Throws: for what the runtimes of most formats have no notion of: quantized inputs, and a cache with scales.
@@ -159,7 +167,7 @@ extension CheckpointFormat {
   /// The tensor of a dense weight, under its plain name.
   func plain(_ linear: Linear, module: String) -> NamedTensor {
     if let stored = linear.weight as? StoredWeight { return NamedTensor(name: module + ".weight", tensor: stored.tensor) }
-    let dense = linear.weight.dense()
+    let dense = linear.storesTransposed ? linear.weight.dense().transposed() : linear.weight.dense()
     return NamedTensor(
       name: module + ".weight", tensor: Tensor(dense.elements, shape: [dense.rows, dense.columns], dtype: linear.storageType))
   }

@@ -52,7 +52,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
       for (name, scale) in [("k_scale", cache.key.scale), ("v_scale", cache.value.scale)] {
         tensors.append(
           NamedTensor(
-            name: "\(block.prefix)self_attn.\(name)", tensor: Tensor([scale], shape: [1], dtype: block.storageType)))
+            name: "\(block.prefix)\(block.description?.attention.module ?? "self_attn").\(name)", tensor: Tensor([scale], shape: [1], dtype: block.storageType)))
       }
     }
     return tensors + norms(of: block)

@@ -50,6 +50,18 @@ struct GGUFDescription {
     self.metadata = metadata
   }
 
+  /// The block with nothing but what every Llama-like architecture of llama.cpp computes.
+  private static func plain(_ block: BlockDescription) -> BlockDescription {
+    var plain = BlockDescription(
+      prefix: block.prefix, hiddenSize: block.hiddenSize, normEpsilon: block.norm.epsilon, attention: block.attention,
+      feedForward: FeedForwardDescription(
+        size: block.feedForward.size, activation: block.feedForward.activation, hasBias: block.feedForward.hasBias))
+    plain.attention.rotary?.fraction = 1
+    plain.attention.scale = nil
+    plain.attention.scoreCap = nil
+    return plain
+  }
+
   private static func metadata(
     _ model: ModelDescription, _ config: JSON, _ architecture: String, _ name: String
   ) throws(FormatError) -> GGUFMetadata {
@@ -59,6 +71,13 @@ struct GGUFDescription {
     }
     guard block.feedForward.activation == .silu else { throw refuse("llama.cpp's \(architecture) computes silu") }
     let attention = block.attention
+    guard let rotary = attention.rotary, block == Self.plain(block) else {
+      throw refuse("its blocks are not those of llama.cpp's \(architecture)")
+    }
+    switch rotary.scaling {
+    case .none, .linear, .llama3: break
+    default: throw refuse("its rotary scaling has no spelling here yet; none, linear and llama3 have")
+    }
     var metadata = GGUFMetadata()
     func key(_ name: String) -> String { "\(architecture).\(name)" }
     metadata["general.architecture"] = .string(architecture)
@@ -70,7 +89,7 @@ struct GGUFDescription {
     metadata[key("feed_forward_length")] = .count(block.feedForward.size)
     metadata[key("attention.head_count")] = .count(attention.heads)
     metadata[key("attention.head_count_kv")] = .count(attention.keyValueHeads)
-    metadata[key("rope.freq_base")] = .float32(Float(attention.rotary.base))
+    metadata[key("rope.freq_base")] = .float32(Float(rotary.base))
     metadata[key("attention.layer_norm_rms_epsilon")] = .float32(model.normEpsilon)
     metadata[key("attention.key_length")] = .count(attention.headSize)
     metadata[key("attention.value_length")] = .count(attention.headSize)
@@ -80,7 +99,7 @@ struct GGUFDescription {
       metadata[key("vocab_size")] = .count(model.vocabularySize)
       metadata[key("rope.dimension_count")] = .count(attention.headSize)
     }
-    if case .linear(let factor) = attention.rotary.scaling {
+    if case .linear(let factor) = rotary.scaling {
       metadata[key("rope.scaling.type")] = .string("linear")
       metadata[key("rope.scaling.factor")] = .float32(Float(factor))
     }
@@ -106,9 +125,9 @@ struct GGUFDescription {
       }
       placements.append(.init(name: own, type: type, shape: info.shape, source: .appended(name, rowOrder: order)))
     }
-    if case .llama3(let factor, let low, let high, let originalPositions) = attention.rotary.scaling {
+    if let rotary = attention.rotary, case .llama3(let factor, let low, let high, let originalPositions) = rotary.scaling {
       let scaling = LlamaRopeScaling(factor: factor, low: low, high: high, originalPositions: originalPositions)
-      let factors = scaling.factors(headSize: attention.headSize, base: attention.rotary.base)
+      let factors = scaling.factors(headSize: attention.headSize, base: rotary.base)
       placements.append(
         .init(
           name: "rope_freqs.weight", type: .f32, shape: [factors.count],

@@ -15,7 +15,10 @@ public struct ArchitectureCatalog: Sendable {
   public init(_ families: [any Architecture.Type]) { self.families = families }
 
   /// The families this package ships.
-  public static let standard = ArchitectureCatalog([Llama.self, Qwen.self])
+  public static let standard = ArchitectureCatalog([
+    Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self, SmolLM3.self,
+    StableLM.self, GPT2.self, GPTNeoX.self, OPT.self, Falcon.self,
+  ])
 
   public func adding(_ more: any Architecture.Type...) -> ArchitectureCatalog { ArchitectureCatalog(more + families) }
 

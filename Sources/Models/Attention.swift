@@ -1,7 +1,17 @@
 internal import Tensors
 
 extension AttentionDescription {
-  /// Causal attention of one sequence: softmax(q · kᵀ / √headSize) · v, head by head, with grouped key-value heads.
+  /// Queries, keys and values, heads one after the other, from the outputs of the projections.
+  func split(_ outputs: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    guard case .fused = projections else { return (outputs[0], outputs[1], outputs[2]) }
+    let output = outputs[0]
+    return (
+      output.columns(in: (0..<heads).map { queryRows($0).rows }), output.columns(in: (0..<keyValueHeads).map { keyRows($0).rows }),
+      output.columns(in: (0..<keyValueHeads).map { valueRows($0).rows })
+    )
+  }
+
+  /// Causal attention of one sequence: softmax(scale · q · kᵀ) · v, head by head, with grouped key-value heads.
   ///
   /// Queries are taken in tiles, so the largest score matrix is [tile × keys] of one head, never [tokens × tokens]; keys that no query of
   /// a tile may see are not computed.
@@ -14,7 +24,7 @@ extension AttentionDescription {
     let tokens = queries.rows
     let tile = 128
     let (queryStride, keyStride) = (queries.columns, keys.columns)
-    let scale = 1 / Float(headSize).squareRoot()
+    let scale = scale ?? 1 / Float(headSize).squareRoot()
     return Matrix(rows: tokens, columns: queryStride) { out in
       let scores = UnsafeMutablePointer<Float>.allocate(capacity: tile * tokens)
       defer { scores.deallocate() }
@@ -22,7 +32,7 @@ extension AttentionDescription {
         keys.withUnsafeElements { keys in
           values.withUnsafeElements { values in
             for head in 0..<heads {
-              let keyOffset = head / (heads / keyValueHeads) * headSize
+              let keyOffset = head / group * headSize
               for first in stride(from: 0, to: tokens, by: tile) {
                 let end = min(first + tile, tokens)
                 let start = window.map { max(0, first - $0 + 1) } ?? 0
@@ -35,7 +45,7 @@ extension AttentionDescription {
                   let row = scores + (query - first) * width
                   let visible = (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1
                   (row).update(repeating: 0, count: visible.lowerBound - start)
-                  Kernel.softmax(row + (visible.lowerBound - start), count: visible.count, scale: scale)
+                  softmax(row + (visible.lowerBound - start), count: visible.count, scale: scale)
                   (row + (visible.upperBound - start)).update(repeating: 0, count: end - visible.upperBound)
                 }
                 BLAS.product(
@@ -47,5 +57,12 @@ extension AttentionDescription {
         }
       }
     }
+  }
+
+  private func softmax(_ row: UnsafeMutablePointer<Float>, count: Int, scale: Float) {
+    guard let scoreCap else { return Kernel.softmax(row, count: count, scale: scale) }
+    for index in 0..<count { row[index] *= scale }
+    softCap(row, count: count, cap: scoreCap)
+    Kernel.softmax(row, count: count, scale: 1)
   }
 }

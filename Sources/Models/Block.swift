@@ -21,25 +21,41 @@ public struct Block: Sendable {
   /// What precedes a linear's name to give its module's full name.
   public let prefix: String
   public var linears: [LinearName: Linear]
-  /// Weights of the norms, by their names inside the block; the head has one, under its name in the whole model.
+  /// What the norms multiply by, by their names inside the block; the head has one, under its name in the whole model. Where a family stores
+  /// weights less an offset, the offset is in these.
   public var norms: [String: [Float]]
+  /// What the norms add, where they add anything.
+  public var normBiases: [String: [Float]]
   /// How the block's keys and values are stored while a runtime generates; `nil` for as they are.
   public var cache: CacheQuantization?
-  public var normEpsilon: Float
+  /// How the norms compute.
+  public var norm: NormDescription
   /// What the checkpoint stores the norms as.
   public let storageType: DType
+  /// What an embedding does besides looking up rows.
+  public var embedding = EmbeddingDescription()
+  /// An embedding's table of learned positions.
+  public var positions: StoredWeight?
+  /// What the head does to logits.
+  public var logits = LogitDescription()
+  /// The norms' weights as they were read, less the offset: what is written of those that nobody changed.
+  private let storedNorms: [String: [Float]]
 
+  /// - Parameter norms: as the checkpoint stores them.
   public init(
     kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
-    cache: CacheQuantization? = nil, normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
+    normBiases: [String: [Float]] = [:], cache: CacheQuantization? = nil, norm: NormDescription = NormDescription(epsilon: 1e-6),
+    storageType: DType = .bfloat16
   ) {
     self.kind = kind
     self.description = description
     self.prefix = prefix
     self.linears = linears
-    self.norms = norms
+    storedNorms = norms
+    self.norms = norm.offset == 0 ? norms : norms.mapValues { $0.map { $0 + norm.offset } }
+    self.normBiases = normBiases
     self.cache = cache
-    self.normEpsilon = normEpsilon
+    self.norm = norm
     self.storageType = storageType
   }
 
@@ -49,6 +65,18 @@ public struct Block: Sendable {
     return description.inputGroups
   }
 
+  public var normEpsilon: Float { norm.epsilon }
+
+  /// A norm's weight as the checkpoint stores it: less the offset, and exactly what was read where nobody changed it.
+  package func storedNorm(_ name: String) -> [Float] {
+    guard let weight = norms[name] else { preconditionFailure("the block has no norm \(name)") }
+    if let stored = storedNorms[name], stored.map({ $0 + norm.offset }) == weight { return stored }
+    return weight.map { $0 - norm.offset }
+  }
+
+  /// A norm's weight rounded to what its storage can hold.
+  package func rounded(normWeight weight: Float) -> Float { storageType.rounded(weight - norm.offset) + norm.offset }
+
   /// - Precondition: the block has a linear of this name.
   public subscript(name: LinearName) -> Linear {
     get {
@@ -57,6 +85,9 @@ public struct Block: Sendable {
     }
     set { linears[name] = newValue }
   }
+
+  /// Whether a linear is touched only by passes that are told so by name: the embedding, the head, a router.
+  public func isNamedOnly(_ linear: LinearName) -> Bool { description.map { $0.namedOnly.contains(linear) } ?? true }
 
   /// Gives back the pages of weights that are still in their files; they come back when they are needed.
   package func releasePages() {

@@ -19,16 +19,20 @@ public struct Linear: Sendable {
 
   /// What the checkpoint stores its dense numbers as: dense results are written so.
   public let storageType: DType
+  /// Whether the checkpoint stores dense numbers as [inputs × outputs].
+  public let storesTransposed: Bool
   /// What scales are rounded to before anything is quantized with them: the storage type, unless the output's format prefers another.
   public var scaleType: DType
 
   public init(
-    weight: any Weight, bias: [Float]? = nil, storageType: DType = .bfloat16, inputQuantization: InputQuantization? = nil
+    weight: any Weight, bias: [Float]? = nil, storageType: DType = .bfloat16, inputQuantization: InputQuantization? = nil,
+    storesTransposed: Bool = false
   ) {
     self.weight = weight
     self.bias = bias
     self.inputQuantization = inputQuantization
     self.storageType = storageType
+    self.storesTransposed = storesTransposed
     scaleType = storageType
   }
 

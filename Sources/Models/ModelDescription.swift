@@ -1,147 +1,100 @@
 /// Everything about a decoder-only transformer that is data rather than weights.
 public struct ModelDescription: Sendable, Equatable {
+  /// A table of learned positions, added to the embedding.
+  public struct Positions: Sendable, Equatable {
+    public var module: String
+    public var count: Int
+    /// Row of the first position.
+    public var offset: Int
+
+    public init(module: String, count: Int, offset: Int = 0) {
+      self.module = module
+      self.count = count
+      self.offset = offset
+    }
+  }
+
   public var vocabularySize: Int
   public var hiddenSize: Int
   /// Module of the token embedding, such as `model.embed_tokens`.
   public var embedding: String
+  /// What looked-up rows are multiplied by, rounded to the type of the table.
+  public var embeddingScale: Float = 1
+  public var positions: Positions?
   /// Module of the norm before the head.
   public var finalNorm: String
+  public var norm: NormDescription
   /// Module of the head; `nil` when the head is the embedding.
   public var head: String?
-  public var normEpsilon: Float
+  /// What a head of its own is called, should the model get one.
+  public var ownHead = "lm_head"
+  /// What logits are multiplied by.
+  public var logitScale: Float = 1
+  /// c of c · tanh(logit / c); `nil` for logits as they are.
+  public var logitCap: Float?
   /// Positions the model was made for, where its configuration says.
   public var maximumPositions: Int?
   public var blocks: [BlockDescription]
 
   public init(
     vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String = "model.norm",
-    head: String? = "lm_head", normEpsilon: Float, maximumPositions: Int? = nil, blocks: [BlockDescription]
+    head: String? = "lm_head", norm: NormDescription, maximumPositions: Int? = nil, blocks: [BlockDescription]
   ) {
     self.vocabularySize = vocabularySize
     self.hiddenSize = hiddenSize
     self.embedding = embedding
     self.finalNorm = finalNorm
     self.head = head
-    self.normEpsilon = normEpsilon
+    self.norm = norm
     self.maximumPositions = maximumPositions
     self.blocks = blocks
   }
-}
-
-/// One decoder block: attention and feed-forward, each behind a root mean square norm and added to the residual stream.
-public struct BlockDescription: Sendable, Equatable {
-  /// What precedes the names of the block's tensors, such as `model.layers.0.`.
-  public var prefix: String
-  public var hiddenSize: Int
-  public var normEpsilon: Float
-  public var attention: AttentionDescription
-  public var feedForward: FeedForwardDescription
 
   public init(
-    prefix: String, hiddenSize: Int, normEpsilon: Float, attention: AttentionDescription, feedForward: FeedForwardDescription
+    vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String = "model.norm",
+    head: String? = "lm_head", normEpsilon: Float, maximumPositions: Int? = nil, blocks: [BlockDescription]
   ) {
-    self.prefix = prefix
-    self.hiddenSize = hiddenSize
-    self.normEpsilon = normEpsilon
-    self.attention = attention
-    self.feedForward = feedForward
+    self.init(
+      vocabularySize: vocabularySize, hiddenSize: hiddenSize, embedding: embedding, finalNorm: finalNorm, head: head,
+      norm: NormDescription(epsilon: normEpsilon), maximumPositions: maximumPositions, blocks: blocks)
   }
+
+  public var normEpsilon: Float { norm.epsilon }
 }
 
-public struct AttentionDescription: Sendable, Equatable {
-  public var heads: Int
-  public var keyValueHeads: Int
-  public var headSize: Int
-  public var rotary: RotaryDescription
-  /// Keys a query sees, itself included; `nil` for all before it.
-  public var window: Int?
-  /// Whether queries and keys are normalised per head before the rotation (Qwen3).
-  public var normalizesQueriesAndKeys: Bool
-  public var hasProjectionBias: Bool
-  public var hasOutputBias: Bool
-
-  public init(
-    heads: Int, keyValueHeads: Int, headSize: Int, rotary: RotaryDescription, window: Int? = nil,
-    normalizesQueriesAndKeys: Bool = false, hasProjectionBias: Bool = false, hasOutputBias: Bool = false
-  ) {
-    self.heads = heads
-    self.keyValueHeads = keyValueHeads
-    self.headSize = headSize
-    self.rotary = rotary
-    self.window = window
-    self.normalizesQueriesAndKeys = normalizesQueriesAndKeys
-    self.hasProjectionBias = hasProjectionBias
-    self.hasOutputBias = hasOutputBias
-  }
-}
-
-/// down(act(gate(x)) ⊙ up(x)).
-public struct FeedForwardDescription: Sendable, Equatable {
-  public var size: Int
-  public var activation: Activation
-  public var hasBias: Bool
-
-  public init(size: Int, activation: Activation, hasBias: Bool = false) {
-    self.size = size
-    self.activation = activation
-    self.hasBias = hasBias
-  }
-}
-
-public enum Activation: Sendable, Equatable {
-  case silu
-  /// The tanh form of GELU.
-  case geluTanh
-}
-
-// MARK: - What derives from the description
-
-extension BlockDescription {
-  /// The norm before attention and the one before the feed-forward layer.
-  package static let attentionNorm = "input_layernorm"
-  package static let feedForwardNorm = "post_attention_layernorm"
-
-  /// Derived, so that no pass ever carries a table of model families.
-  public var inputGroups: [InputGroup] {
-    [
-      InputGroup(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]), InputGroup(["self_attn.o_proj"]),
-      InputGroup(["mlp.gate_proj", "mlp.up_proj"]), InputGroup(["mlp.down_proj"]),
-    ]
+extension ModelDescription {
+  /// The same model whose tensors have another prefix in common.
+  func renamed(from old: String, to new: String) -> ModelDescription {
+    func moved(_ name: String) -> String { name.hasPrefix(old) ? new + name.dropFirst(old.count) : name }
+    var renamed = self
+    renamed.embedding = moved(embedding)
+    renamed.finalNorm = moved(finalNorm)
+    if let positions { renamed.positions!.module = moved(positions.module) }
+    for index in blocks.indices { renamed.blocks[index].prefix = moved(blocks[index].prefix) }
+    return renamed
   }
 
-  /// The linears that read the residual stream, by the norm that stands between.
-  public var residualReaders: [(norm: String, group: InputGroup)] {
-    [(Self.attentionNorm, inputGroups[0]), (Self.feedForwardNorm, inputGroups[2])]
-  }
+  /// Matrices of hidden states that calibration keeps beside a group's input.
+  package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
 
-  /// The linears that add to the residual stream.
-  public var residualWriters: [LinearName] { ["self_attn.o_proj", "mlp.down_proj"] }
-
-  /// The linear that makes the values, head after head, and the one that reads what attention makes of them: its inputs are one stretch per
-  /// query head, in the coordinates of the key-value head that serves it.
-  public var valuePath: (maker: LinearName, reader: LinearName) { ("self_attn.v_proj", "self_attn.o_proj") }
-
-  /// [outputs, inputs] of every linear, and whether it has a bias.
-  package var linearShapes: [LinearName: (rows: Int, columns: Int, bias: Bool)] {
-    let queries = attention.heads * attention.headSize
-    let keys = attention.keyValueHeads * attention.headSize
-    return [
-      "self_attn.q_proj": (queries, hiddenSize, attention.hasProjectionBias),
-      "self_attn.k_proj": (keys, hiddenSize, attention.hasProjectionBias),
-      "self_attn.v_proj": (keys, hiddenSize, attention.hasProjectionBias),
-      "self_attn.o_proj": (hiddenSize, queries, attention.hasOutputBias),
-      "mlp.gate_proj": (feedForward.size, hiddenSize, feedForward.hasBias),
-      "mlp.up_proj": (feedForward.size, hiddenSize, feedForward.hasBias),
-      "mlp.down_proj": (hiddenSize, feedForward.size, feedForward.hasBias),
-    ]
-  }
-
-  /// Length of every norm's weight.
-  package var normSizes: [(name: String, size: Int)] {
-    var sizes = [(Self.attentionNorm, hiddenSize), (Self.feedForwardNorm, hiddenSize)]
-    if attention.normalizesQueriesAndKeys {
-      sizes += [("self_attn.q_norm", attention.headSize), ("self_attn.k_norm", attention.headSize)]
+  /// Names and shapes of all tensors, as a checkpoint without compression stores them.
+  package var tensorShapes: [(name: String, shape: [Int])] {
+    var shapes: [(name: String, shape: [Int])] = [(embedding + ".weight", [vocabularySize, hiddenSize])]
+    if let positions { shapes.append((positions.module + ".weight", [positions.count + positions.offset, hiddenSize])) }
+    func add(_ norm: NormDescription, _ module: String, _ size: Int) {
+      shapes.append((module + ".weight", [size]))
+      if norm.hasBias { shapes.append((module + ".bias", [size])) }
     }
-    return sizes
+    for block in blocks {
+      for (name, shape) in block.linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+        let module = block.prefix + name.rawValue
+        shapes.append((module + ".weight", block.storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
+        if shape.bias { shapes.append((module + ".bias", [shape.rows])) }
+      }
+      for (name, size) in block.normSizes { add(block.norm, block.prefix + name, size) }
+    }
+    add(norm, finalNorm, hiddenSize)
+    if let head { shapes.append((head + ".weight", [vocabularySize, hiddenSize])) }
+    return shapes
   }
 }

@@ -1,53 +1,49 @@
 public import Tensors
 
-/// Where a sequence stands inside a decoder block: before the linears of one input group.
-public struct BlockState: Sendable {
-  /// Index of the group whose input is at hand; the number of groups once the block is done.
-  public package(set) var stage: Int
-  /// The residual stream, [tokens × hidden size].
-  public package(set) var residual: Matrix
-  /// What the group's linears read, [tokens × features]; `nil` once the block is done.
-  public package(set) var input: Matrix?
-}
-
 /// A decoder block with its weights expanded: the only thing that runs.
 ///
 /// The forward pass goes in stages, one per input group, so that calibration can stop before a group, change its weights and go on from
 /// there instead of starting over.
 public struct PreparedBlock: Sendable {
-  private let description: BlockDescription
+  package let description: BlockDescription
+  private let stages: [Stage]
   private let norms: [String: [Float]]
+  private let normBiases: [String: [Float]]
   private let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
   private let inputQuantizations: [LinearName: InputQuantization]
   private let cache: CacheQuantization?
-  private let rotary: RotaryTable
+  private let rotary: RotaryTables?
 
   /// Expands the weights that the given stages need.
   ///
   /// - Parameters:
   ///   - stages: groups to be computed, by index; `nil` for the whole block.
+  ///   - others: further groups to be computed.
   ///   - positions: the longest sequence that will be run.
   /// - Precondition: `block` is a decoder block.
-  public init(_ block: Block, stages: Range<Int>? = nil, positions: Int) {
+  public init(_ block: Block, stages: Range<Int>? = nil, and others: Range<Int> = 0..<0, positions: Int) {
     guard let description = block.description else { preconditionFailure("only decoder blocks run in stages") }
     let groups = block.inputGroups
-    let needed = groups[stages ?? groups.indices].flatMap(\.linears)
+    let needed = Set((groups[stages ?? groups.indices] + groups[others]).flatMap(\.linears))
     self.description = description
+    self.stages = description.stages
     norms = block.norms
+    normBiases = block.normBiases
     weights = Dictionary(uniqueKeysWithValues: needed.map { ($0, block[$0].weight.dense()) })
     biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
     cache = block.cache
-    rotary = RotaryTable(description.attention.rotary, headSize: description.attention.headSize, positions: positions)
+    rotary = description.attention.rotary.map { RotaryTables($0, headSize: description.attention.headSize, positions: positions) }
   }
 
   /// The outputs of linears that read the same input, which is quantized once for all that agree on how.
-  private func apply(_ names: LinearName..., to input: Matrix) -> [Matrix] {
+  private func apply(_ names: [LinearName], to input: Matrix) -> [Matrix] {
     var quantized: [InputQuantization: Matrix] = [:]
     return names.map { name in
       guard let weight = weights[name] else { preconditionFailure("\(name) was not prepared") }
+      guard input.rows > 0 else { return Matrix(rows: 0, columns: weight.rows) }
       var seen = input
       if let quantization = inputQuantizations[name] {
         seen = quantized[quantization] ?? quantization.rounded(input)
@@ -59,55 +55,104 @@ public struct PreparedBlock: Sendable {
     }
   }
 
-  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix { apply(name, to: input)[0] }
+  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix { apply([name], to: input)[0] }
 
-  private func normalize(_ states: Matrix, by name: String) -> Matrix {
-    states.rmsNormalized(weight: norms[name]!, epsilon: description.normEpsilon)
+  private func normalize(_ states: Matrix, by name: String?) -> Matrix {
+    guard let name else { return states }
+    return description.norm.apply(states, weight: norms[name]!, bias: normBiases[name])
   }
 
   /// The state before the first group.
-  public func start(_ hidden: Matrix) -> BlockState {
-    BlockState(stage: 0, residual: hidden, input: normalize(hidden, by: BlockDescription.attentionNorm))
-  }
+  public func start(_ hidden: Matrix) -> BlockState { resume(stage: 0, residual: hidden, input: nil) }
 
   /// The state before group `stage`, taken up again from what was kept of it.
   ///
-  /// - Parameter input: the group's input; may be left out where it is only the normalised residual.
-  package func resume(stage: Int, residual: Matrix, input: Matrix?) -> BlockState {
-    var state = BlockState(stage: stage, residual: residual, input: input)
-    switch stage {
-    case 0 where input == nil: state.input = normalize(residual, by: BlockDescription.attentionNorm)
-    case 2 where input == nil: state.input = normalize(residual, by: BlockDescription.feedForwardNorm)
-    default: precondition(input != nil, "the input of group \(stage) does not follow from the residual alone")
+  /// - Parameters:
+  ///   - input: the group's input; may be left out where it follows from the residual stream.
+  ///   - branch: what was kept of a parallel block's attention.
+  package func resume(stage: Int, residual: Matrix, input: Matrix?, branch: Matrix? = nil) -> BlockState {
+    var state = BlockState(stage: stage, residual: residual, input: input, branch: branch)
+    if input == nil {
+      precondition(stages[stage] != .attentionOutput && stages[stage] != .feedForwardOutput, "the input of group \(stage) is needed")
+      enter(&state)
     }
     return state
   }
 
-  /// Whether a group's input follows from the residual stream alone, so that it need not be kept.
-  package static func inputFollowsFromResidual(stage: Int) -> Bool { stage == 0 || stage == 2 }
-
   /// Computes one group and what follows it, up to the next group's input.
   public func advance(_ state: inout BlockState) {
     guard let input = state.input else { preconditionFailure("the block is done") }
-    switch state.stage {
-    case 0: state.input = attention(input)
-    case 1:
-      state.residual.add(apply("self_attn.o_proj", input))
-      state.input = normalize(state.residual, by: BlockDescription.feedForwardNorm)
-    case 2:
-      let outputs = apply("mlp.gate_proj", "mlp.up_proj", to: input)
-      var gate = outputs[0]
-      let up = outputs[1]
-      switch description.feedForward.activation {
-      case .silu: gate.siluGate(up)
-      case .geluTanh: gate.geluTanhGate(up)
-      }
-      state.input = gate
-    default:
-      state.residual.add(apply("mlp.down_proj", input))
-      state.input = nil
-    }
+    let stage = stages[state.stage]
     state.stage += 1
+    state.expert = nil
+    switch stage {
+    case .attentionInput: state.input = attention(input)
+    case .attentionOutput:
+      let output = scaled(normalize(apply(description.attention.output, input), by: description.norms.afterAttention))
+      if description.isParallel { state.branch = output } else { state.residual.add(output) }
+      enter(&state)
+    case .feedForwardInput: state.input = activate(description.feedForward.linears, input)
+    case .feedForwardOutput:
+      finish(&state, with: apply(description.feedForward.linears.down, input))
+    case .router:
+      state.mixture = route(input)
+      enter(&state)
+    case .expertInput(let index):
+      state.input = activate(description.feedForward.expert(index), input)
+      state.expert = index
+    case .expertOutput(let index):
+      let output = apply(description.feedForward.expert(index).down, input)
+      guard let route = state.mixture?.routes[index] else {
+        // An expert looked at on its own.
+        state.residual.add(scaled(output))
+        state.input = nil
+        return
+      }
+      state.mixture!.sum.add(output, atRows: route.tokens, weighedBy: route.weights)
+      enter(&state)
+    }
+  }
+
+  /// Sets the input of the group at hand, as far as it follows from the state.
+  private func enter(_ state: inout BlockState) {
+    guard state.stage < stages.count else {
+      if let sum = state.mixture?.sum { finish(&state, with: sum) }
+      return
+    }
+    switch stages[state.stage] {
+    case .attentionInput: state.input = normalize(state.residual, by: description.norms.beforeAttention)
+    case .feedForwardInput, .router: state.input = normalize(state.residual, by: description.norms.beforeFeedForward)
+    case .expertInput(let index):
+      state.input = state.mixture.map { $0.input.rows(at: $0.routes[index].tokens) }
+      state.expert = index
+    case .attentionOutput, .feedForwardOutput, .expertOutput: break
+    }
+  }
+
+  /// Adds what the block has made to the residual stream; nothing is left to do.
+  private func finish(_ state: inout BlockState, with output: Matrix) {
+    if let branch = state.branch { state.residual.add(branch) }
+    state.residual.add(scaled(normalize(output, by: description.norms.afterFeedForward)))
+    (state.input, state.branch, state.mixture, state.expert) = (nil, nil, nil, nil)
+  }
+
+  private func scaled(_ output: Matrix) -> Matrix {
+    guard description.residualScale != 1 else { return output }
+    return Matrix(rows: output.rows, columns: output.columns, elements: output.elements.map { $0 * description.residualScale })
+  }
+
+  private func activate(_ linears: FeedForwardLinears, _ input: Matrix) -> Matrix {
+    var outputs = apply(linears.readers, to: input)
+    switch linears.input {
+    case .plain: outputs[0].activate(description.feedForward.activation, gating: nil)
+    case .gated: outputs[0].activate(description.feedForward.activation, gating: outputs[1])
+    case .fused:
+      let size = outputs[0].columns / 2
+      let up = outputs[0].columns(in: [size..<2 * size])
+      outputs[0] = outputs[0].columns(in: [0..<size])
+      outputs[0].activate(description.feedForward.activation, gating: up)
+    }
+    return outputs[0]
   }
 
   private func attention(_ input: Matrix) -> Matrix {
@@ -122,16 +167,22 @@ public struct PreparedBlock: Sendable {
   /// Queries, keys and values as attention and its cache see them, for the input of the first group.
   package func attentionInputs(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
-    let outputs = apply("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", to: input)
-    var queries = outputs[0]
-    var keys = outputs[1]
-    if attention.normalizesQueriesAndKeys {
-      queries = normalizeHeads(queries, by: "self_attn.q_norm")
-      keys = normalizeHeads(keys, by: "self_attn.k_norm")
+    let outputs = apply(attention.projections.linears, to: input)
+    var (queries, keys, values) = attention.split(outputs)
+    switch attention.queryKeyNorm {
+    case nil: break
+    case .whole:
+      queries = normalize(queries, by: attention.queryNorm)
+      keys = normalize(keys, by: attention.keyNorm)
+    case .head:
+      queries = normalizeHeads(queries, by: attention.queryNorm)
+      keys = normalizeHeads(keys, by: attention.keyNorm)
     }
-    rotary.rotate(&queries, heads: attention.heads)
-    rotary.rotate(&keys, heads: attention.keyValueHeads)
-    return (queries, keys, outputs[2])
+    if let table = rotary?.table(for: input.rows) {
+      table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
+      table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
+    }
+    return (queries, keys, values)
   }
 
   /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
@@ -149,57 +200,41 @@ public struct PreparedBlock: Sendable {
   }
 }
 
-extension Block {
-  /// What the linears of the head read: the hidden states, normalised.
-  package func headInput(_ hidden: Matrix) -> Matrix {
-    guard kind == .head, let norm = norms.values.first else { preconditionFailure("only the head has a final norm") }
-    return hidden.rmsNormalized(weight: norm, epsilon: normEpsilon)
+// MARK: - Mixtures
+
+extension PreparedBlock {
+  /// The state before a group of an expert, straight from the one before the router: what experts between would add is left out.
+  ///
+  /// - Precondition: the router and the expert are prepared.
+  package func skip(to stage: Int, from state: BlockState) -> BlockState {
+    var state = state
+    if state.mixture == nil { state.mixture = route(state.input!) }
+    let isOutput = if case .expertOutput = stages[stage] { true } else { false }
+    state.stage = isOutput ? stage - 1 : stage
+    enter(&state)
+    if isOutput { advance(&state) }
+    return state
   }
-}
 
-/// The token embedding, ready to be looked up.
-package struct PreparedEmbedding: Sendable {
-  private let lookup: @Sendable (Int) -> [Float]
-  private let rows: Int
-  private let columns: Int
+  /// What the layer around a group, or the expert, would add to the residual stream for inputs of that group alone.
+  ///
+  /// - Precondition: the groups `description.rest(from: stage)` are prepared.
+  package func contribution(of input: Matrix, from stage: Int) -> Matrix {
+    let none = Matrix(rows: input.rows, columns: description.hiddenSize)
+    var state = BlockState(stage: stage, residual: none, input: input)
+    let end = description.rest(from: stage).upperBound
+    while state.stage < end { advance(&state) }
+    return state.branch ?? state.residual
+  }
 
-  package init(_ weight: any Weight) {
-    rows = weight.rows
-    columns = weight.columns
-    if let stored = weight as? StoredWeight {
-      // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
-      lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
-    } else if let blocks = weight as? BlockQuantizedMatrix {
-      lookup = { blocks.dense(rows: $0..<$0 + 1).elements }
-    } else {
-      let table = weight.dense()
-      lookup = { Array(table.elements[$0 * table.columns..<($0 + 1) * table.columns]) }
+  private func route(_ input: Matrix) -> MixtureState {
+    guard let mixture = description.feedForward.mixture else { preconditionFailure("the block has no router") }
+    let outputs = apply(mixture.routers, to: input)
+    var routes = mixture.routes(scores: outputs[0])
+    if mixture.shared != nil {
+      let weights = outputs.count > 1 ? outputs[1].elements.map { 1 / (1 + exponential(-$0)) } : Array(repeating: 1, count: input.rows)
+      routes.append(.init(tokens: Array(0..<input.rows), weights: weights))
     }
-  }
-
-  /// [tokens × hidden size].
-  package func callAsFunction(_ tokens: [Int32]) throws(TokenOutOfRange) -> Matrix {
-    var elements: [Float] = []
-    elements.reserveCapacity(tokens.count * columns)
-    for token in tokens {
-      guard (0..<rows).contains(Int(token)) else { throw TokenOutOfRange(token: token, vocabularySize: rows) }
-      elements += lookup(Int(token))
-    }
-    return Matrix(rows: tokens.count, columns: columns, elements: elements)
-  }
-}
-
-/// A token id that the model has no embedding for.
-public struct TokenOutOfRange: Error, Equatable, Sendable, CustomStringConvertible {
-  public let token: Int32
-  public let vocabularySize: Int
-
-  public init(token: Int32, vocabularySize: Int) {
-    self.token = token
-    self.vocabularySize = vocabularySize
-  }
-
-  public var description: String {
-    "token id \(token) is outside the model's vocabulary of \(vocabularySize); was the text tokenized for another model?"
+    return MixtureState(input: input, routes: routes, sum: Matrix(rows: input.rows, columns: input.columns))
   }
 }

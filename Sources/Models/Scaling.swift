@@ -15,16 +15,25 @@ public struct Scaling: Sendable, Hashable {
   public let producer: Producer
   /// The linears that read what is produced, in the order the block computes them.
   public let consumers: [LinearName]
+  /// The group whose input is what is produced, whole: a router's for the readers of its experts, each of which sees some tokens only.
+  public let input: InputGroup
   /// Length of a scale: the producer's outputs.
   public let channels: Int
   /// Columns that follow each other in the consumers as their channels do in the producer, before they are repeated.
   private let run: Int
   /// How often every run comes.
   private let repeats: Int
+  /// The row of a linear producer that makes each channel; `nil` for all rows in order.
+  private let rows: [Int]?
 
-  init(_ producer: Producer, into consumers: [LinearName], channels: Int, run: Int? = nil, repeats: Int = 1) {
+  init(
+    _ producer: Producer, into consumers: [LinearName], input: InputGroup? = nil, channels: Int, run: Int? = nil, repeats: Int = 1,
+    rows: [Int]? = nil
+  ) {
     self.producer = producer
     self.consumers = consumers
+    self.input = input ?? InputGroup(consumers)
+    self.rows = rows
     self.channels = channels
     self.run = run ?? channels
     self.repeats = repeats
@@ -56,7 +65,7 @@ public struct Scaling: Sendable, Hashable {
   /// Divides the producer by a scale and multiplies the consumers by it; weights that change become dense.
   ///
   /// A norm is rounded to the type it is stored as, and the consumers take what that made of the scale, so that nothing is lost when the
-  /// block is written.
+  /// block is written; of a bias, no more than one rounding.
   ///
   /// - Parameter scale: positive and finite, one number per channel.
   /// - Returns: what the consumers' columns were multiplied by, which the input is to be divided by.
@@ -69,7 +78,7 @@ public struct Scaling: Sendable, Hashable {
     case .norm(let name):
       guard var weight = block.norms[name] else { preconditionFailure("the block has no norm \(name)") }
       for channel in weight.indices {
-        let divided = block.storageType.rounded(weight[channel] / scale[channel])
+        let divided = block.rounded(normWeight: weight[channel] / scale[channel])
         let moved = weight[channel] / divided
         // An element that is zero, or would leave the range of its type, stays as it is.
         guard moved.isFinite, moved > 0 else {
@@ -80,9 +89,15 @@ public struct Scaling: Sendable, Hashable {
         scale[channel] = moved
       }
       block.norms[name] = weight
+      if let bias = block.normBiases[name] { block.normBiases[name] = zip(bias, scale).map { $0 / $1 } }
     case .linear(let name):
       var weight = block[name].weight.dense()
-      let inverse = scale.map { 1 / $0 }
+      var inverse = scale.map { 1 / $0 }
+      if let rows {
+        var all = [Float](repeating: 1, count: weight.rows)
+        for (row, factor) in zip(rows, inverse) { all[row] = factor }
+        inverse = all
+      }
       weight.scaleRows(by: inverse)
       block[name].weight = weight
       if let bias = block[name].bias { block[name].bias = zip(bias, inverse).map { $0 * $1 } }
@@ -99,20 +114,36 @@ public struct Scaling: Sendable, Hashable {
 
 extension BlockDescription {
   /// Where scales may move, in the order of the input groups. Every consumer of a producer is named, so that nothing else changes.
+  ///
+  /// There is none where something stands between that is not linear in each channel: an activation other than ReLU before the output of an
+  /// ungated layer, or the residual stream itself before linears without a norm.
   public var scalings: [Scaling] {
-    [
-      Scaling(
-        .norm(Self.attentionNorm), into: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], channels: hiddenSize),
-      // Attention mixes tokens and never channels, so a scale of the values comes out of it as it went in.
-      Scaling(
-        .linear("self_attn.v_proj"), into: ["self_attn.o_proj"], channels: attention.keyValueHeads * attention.headSize,
-        run: attention.headSize, repeats: attention.heads / attention.keyValueHeads),
-      Scaling(.norm(Self.feedForwardNorm), into: ["mlp.gate_proj", "mlp.up_proj"], channels: hiddenSize),
+    var scalings: [Scaling] = []
+    for (norm, readers) in residualReaders {
+      guard let norm else { continue }
+      let group = readers.linears[0] == attention.projections.linears[0] ? inputGroups[0] : inputGroups[2]
+      scalings.append(Scaling(.norm(norm), into: readers.linears, input: group, channels: hiddenSize))
+    }
+    // Attention mixes tokens and never channels, so a scale of the values comes out of it as it went in.
+    let values = (0..<attention.keyValueHeads).flatMap { Array(attention.valueRows($0).rows) }
+    let path = valuePath
+    let isWhole = values == Array(values.indices) && path.maker != attention.queryRows(0).linear
+    let valueScaling = Scaling(
+      .linear(path.maker), into: [path.reader], channels: attention.keyValueHeads * attention.headSize, run: attention.headSize,
+      repeats: attention.group, rows: isWhole ? nil : values)
+    scalings.insert(valueScaling, at: min(scalings.count, norms.beforeAttention == nil ? 0 : 1))
+    for (index, network) in feedForward.networks.enumerated() {
+      let size = feedForward.size(of: index)
+      switch network.input {
       // act(g) ⊙ (u / s) · s: the gate's own outputs go through the activation and cannot be scaled.
-      Scaling(.linear("mlp.up_proj"), into: ["mlp.down_proj"], channels: feedForward.size),
-    ]
+      case .gated(_, let up): scalings.append(Scaling(.linear(up), into: [network.down], channels: size))
+      case .fused(let name):
+        scalings.append(Scaling(.linear(name), into: [network.down], channels: size, rows: Array(size..<2 * size)))
+      // relu(u / s) · s = relu(u) for positive s.
+      case .plain(let up) where feedForward.activation == .relu: scalings.append(Scaling(.linear(up), into: [network.down], channels: size))
+      case .plain: break
+      }
+    }
+    return scalings
   }
-
-  /// Groups whose outputs are added to the residual stream together: attention's and the feed-forward layer's.
-  package var subBlocks: [Range<Int>] { [0..<2, 2..<4] }
 }

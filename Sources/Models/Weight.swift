@@ -21,22 +21,29 @@ extension Matrix: Weight {
 /// A weight still in its checkpoint: mapped bytes that become floats when asked for.
 public struct StoredWeight: Weight {
   public let tensor: Tensor
-  public var rows: Int { tensor.shape[0] }
-  public var columns: Int { tensor.shape[1] }
+  /// Whether the tensor is [inputs × outputs].
+  public let isTransposed: Bool
+  public var rows: Int { tensor.shape[isTransposed ? 1 : 0] }
+  public var columns: Int { tensor.shape[isTransposed ? 0 : 1] }
   public var storedBits: Int { tensor.bytes.count * 8 }
 
   /// - Precondition: `tensor` is a matrix of floats.
-  public init(_ tensor: Tensor) {
+  public init(_ tensor: Tensor, isTransposed: Bool = false) {
     precondition(tensor.shape.count == 2 && tensor.dtype.isReadableAsFloat, "a matrix of floats is needed")
     self.tensor = tensor
+    self.isTransposed = isTransposed
   }
 
   public func dense() -> Matrix {
-    Matrix(rows: rows, columns: columns) { tensor.copyFloats(from: 0, into: $0) }
+    let stored = Matrix(rows: tensor.shape[0], columns: tensor.shape[1]) { tensor.copyFloats(from: 0, into: $0) }
+    return isTransposed ? stored.transposed() : stored
   }
 
   /// Some rows only: what an embedding looks up.
+  ///
+  /// - Precondition: the tensor is [outputs × inputs].
   package func dense(rows range: Range<Int>) -> Matrix {
-    Matrix(rows: range.count, columns: columns, elements: tensor.floats(rows: range))
+    precondition(!isTransposed, "the rows of a transposed tensor are scattered")
+    return Matrix(rows: range.count, columns: columns, elements: tensor.floats(rows: range))
   }
 }

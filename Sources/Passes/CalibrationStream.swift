@@ -17,17 +17,22 @@ package final class CalibrationStream: Sendable {
     var revisions: [LinearName: Linear.Revision] = [:]
     /// The norms they were computed with; `nil` before anything was.
     var norms: [String: [Float]]?
+    var normBiases: [String: [Float]] = [:]
+    /// Tokens that each expert of the current block has seen, the shared one last.
+    var expertTokens: [Int] = []
     /// Multiply-adds per token spent in the current block, and those of one whole forward pass.
     var spent = 0
     var whole = 1
 
-    mutating func forget() { (stage, revisions, norms, cache) = (0, [:], nil, nil) }
+    mutating func forget() { (stage, revisions, norms, normBiases, cache) = (0, [:], nil, [:], nil) }
   }
 
   package let sequences: [[Int32]]
   private let hidden: ActivationStore
   private let residuals: ActivationStore
   private let inputs: ActivationStore
+  /// What attention adds, where the feed-forward layer does not wait for it.
+  private let branches: ActivationStore
   private let keepsWideInput: Bool
   private let position = Mutex(Position())
   /// The same sequences on their way through the model without any quantized layer; `nil` where nobody compares.
@@ -46,27 +51,28 @@ package final class CalibrationStream: Sendable {
     self.sequences = sequences
     longest = sequences.map(\.count).max() ?? 0
     let tokens = sequences.reduce(0) { $0 + $1.count }
-    let widths = description.blocks.map { ($0.attention.heads * $0.attention.headSize, $0.feedForward.size) }
-    let narrow = tokens * 4 * (2 * description.hiddenSize + (widths.map(\.0).max() ?? 0))
-    let wide = tokens * 4 * (2 * description.hiddenSize + (widths.map(\.1).max() ?? 0))
+    let widths = description.blocks.map { ($0.attention.heads * $0.attention.headSize, $0.feedForward.keptSize) }
+    let states = description.keptStates * description.hiddenSize
+    let narrow = tokens * 4 * (states + (widths.map(\.0).max() ?? 0))
+    let wide = tokens * 4 * (states + (widths.map(\.1).max() ?? 0))
     keepsWideInput = wide <= memory
     let place = narrow <= memory ? nil : scratch
     hidden = try ActivationStore(scratch: place)
     residuals = try ActivationStore(scratch: place)
     inputs = try ActivationStore(scratch: place)
+    branches = try ActivationStore(scratch: place)
   }
 
   /// Bytes of activations a run over so many tokens keeps in memory at most, before any limit.
   package static func memoryNeed(tokens: Int, description: ModelDescription) -> Int {
-    let widest = description.blocks.map { max($0.feedForward.size, $0.attention.heads * $0.attention.headSize) }.max() ?? 0
-    return tokens * 4 * (2 * description.hiddenSize + widest)
+    let widest = description.blocks.map { max($0.feedForward.keptSize, $0.attention.heads * $0.attention.headSize) }.max() ?? 0
+    return tokens * 4 * (description.keptStates * description.hiddenSize + widest)
   }
 
   /// Looks the sequences up in the embedding.
   package func embed(_ block: Block, reference: Block? = nil) throws {
     if let originals { try originals.embed(reference ?? block) }
-    guard let table = block.inputGroups.first.map({ block[$0.linears[0]].weight }) else { return }
-    let embedding = PreparedEmbedding(table)
+    let embedding = PreparedEmbedding(block)
     try Parallel.forEach(sequences.count, throwing: { [self] index in try hidden.write(embedding(sequences[index]), at: index) })
   }
 
@@ -74,9 +80,9 @@ package final class CalibrationStream: Sendable {
   package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block) throws -> S {
     let visit = try visit(group, in: block)
     var statistic: S?
-    try accumulate(visit.input) { batch in
+    try accumulate({ try visit.input($0).input }) { batch in
       if statistic == nil { statistic = S(features: batch.columns) }
-      statistic!.update(batch)
+      if batch.rows > 0 { statistic!.update(batch) }
     }
     visit.finish()
     guard let statistic else { throw MissingCalibration() }
@@ -89,10 +95,10 @@ package final class CalibrationStream: Sendable {
     let (own, other) = (try visit(group, in: block), try originals.visit(group, in: reference))
     var drift: InputDrift?
     // Both inputs of a token side by side are one row of twice the width.
-    try accumulate({ index in Matrix(besides: try own.input(index), try other.input(index)) }) { pair in
+    try accumulate({ index in Self.pair(try own.input(index), try other.input(index)) }) { pair in
       let halves = pair.split()
       if drift == nil { drift = InputDrift(features: halves.left.columns) }
-      drift!.update(halves.left, reference: halves.right)
+      if pair.rows > 0 { drift!.update(halves.left, reference: halves.right) }
     }
     own.finish()
     other.finish()
@@ -119,36 +125,58 @@ package final class CalibrationStream: Sendable {
 
   /// One pass over the sequences up to the input of a group.
   private struct Visit: Sendable {
-    /// The group's input of a sequence.
-    var input: @Sendable (Int) throws -> Matrix
+    /// The group's input of a sequence, and the tokens it belongs to; `nil` for all.
+    var input: @Sendable (Int) throws -> (input: Matrix, tokens: [Int]?)
     /// To be called when all sequences have been asked for.
     var finish: @Sendable () -> Void
   }
 
+  /// Both inputs of every token side by side. Where routers sent different tokens to the same expert, those that it saw in both models.
+  private static func pair(_ own: (input: Matrix, tokens: [Int]?), _ other: (input: Matrix, tokens: [Int]?)) -> Matrix {
+    guard let ownTokens = own.tokens, let otherTokens = other.tokens, ownTokens != otherTokens else {
+      return Matrix(besides: own.input, other.input)
+    }
+    let places = Dictionary(uniqueKeysWithValues: otherTokens.enumerated().map { ($1, $0) })
+    let common = ownTokens.indices.filter { places[ownTokens[$0]] != nil }
+    return Matrix(besides: own.input.rows(at: common), other.input.rows(at: common.map { places[ownTokens[$0]]! }))
+  }
+
   private func visit(_ group: InputGroup, in block: Block) throws -> Visit {
-    guard block.kind != .head else { return Visit(input: { [self] in block.headInput(try hidden.read($0)) }, finish: {}) }
+    guard block.kind != .head, let description = block.description else {
+      return Visit(input: { [self] in (block.headInput(try hidden.read($0)), nil) }, finish: {})
+    }
     guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else {
       preconditionFailure("the linears \(group.linears) do not share an input")
     }
-    let from = startingPoint(for: stage, in: block)
-    let prepared = PreparedBlock(block, stages: from..<stage, positions: longest)
-    let isWide = stage == block.inputGroups.count - 1
-    let keeps = stage > from && (!isWide || keepsWideInput)
+    // An expert is reached from the router; what is kept is what the router reads.
+    let anchor = description.anchor(of: stage)
+    let isExpert = anchor != stage
+    let expertStages = isExpert ? description.rest(from: stage).upperBound - 2..<stage : 0..<0
+    let from = startingPoint(for: anchor, in: block)
+    let prepared = PreparedBlock(
+      block, stages: from..<(isExpert ? anchor + 1 : anchor), and: expertStages, positions: longest)
+    let isWide = description.stages[stage] == .feedForwardOutput
+    let keeps = anchor > from && (!isWide || keepsWideInput)
     return Visit(
       input: { [self] index in
         var state = try state(of: index, at: from, prepared)
-        while state.stage < stage { prepared.advance(&state) }
-        if keeps { try keep(state, of: index) }
-        return state.input!
+        while state.stage < anchor { prepared.advance(&state) }
+        if keeps { try keep(state, of: index, description) }
+        guard isExpert else { return (state.input!, nil) }
+        let visited = prepared.skip(to: stage, from: state)
+        return (visited.input!, visited.inputTokens)
       },
       finish: { [self] in
-        count(from..<stage, in: block)
+        count(from..<anchor, in: block)
+        if isExpert { count(expertStages, in: block) }
         guard keeps else { return }
         position.withLock {
-          $0.stage = stage
+          $0.stage = anchor
           $0.norms = block.norms
+          $0.normBiases = block.normBiases
           $0.cache = block.cache
-          $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
+          $0.revisions = Dictionary(
+            uniqueKeysWithValues: block.inputGroups[..<anchor].flatMap(\.linears).map { ($0, block[$0].revision) })
         }
       })
   }
@@ -161,8 +189,8 @@ package final class CalibrationStream: Sendable {
 
   /// Carries all sequences through the block as it is now, to the input of the next.
   ///
-  /// - Returns: how many whole forward passes the block has cost, this one included.
-  package func finish(_ block: Block, reference: Block? = nil) throws -> Double {
+  /// - Returns: how many whole forward passes the block has cost, this one included, and how many tokens each of its experts has seen.
+  package func finish(_ block: Block, reference: Block? = nil) throws -> (forwardPasses: Double, expertTokens: [Int]) {
     if let originals { _ = try originals.finish(reference ?? block) }
     let from = startingPoint(for: block.inputGroups.count, in: block)
     let prepared = PreparedBlock(block, stages: from..<block.inputGroups.count, positions: longest)
@@ -174,16 +202,27 @@ package final class CalibrationStream: Sendable {
         throwing: { [self] offset in
           let index = start + offset
           var state = try state(of: index, at: from, prepared)
-          while state.input != nil { prepared.advance(&state) }
+          while state.input != nil {
+            prepared.advance(&state)
+            if let mixture = state.mixture, state.isFirstExpert { count(mixture) }
+          }
           try hidden.write(state.residual, at: index)
           residuals.remove(index)
           inputs.remove(index)
+          branches.remove(index)
         })
     }
     count(from..<block.inputGroups.count, in: block)
     return position.withLock { position in
       defer { position = Position() }
-      return Double(position.spent) / Double(position.whole)
+      return (Double(position.spent) / Double(position.whole), position.expertTokens)
+    }
+  }
+
+  private func count(_ mixture: MixtureState) {
+    position.withLock { position in
+      if position.expertTokens.isEmpty { position.expertTokens = mixture.routes.map { _ in 0 } }
+      for (expert, route) in mixture.routes.enumerated() { position.expertTokens[expert] += route.tokens.count }
     }
   }
 
@@ -191,7 +230,7 @@ package final class CalibrationStream: Sendable {
   private func startingPoint(for stage: Int, in block: Block) -> Int {
     position.withLock { position in
       let holds =
-        position.stage <= stage && (position.norms ?? block.norms) == block.norms && (position.stage == 0 || position.cache == block.cache)
+        position.stage <= stage && (position.norms.map { $0 == block.norms && position.normBiases == block.normBiases } ?? true) && (position.stage == 0 || position.cache == block.cache)
         && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
       if !holds { position.forget() }
       return position.stage
@@ -211,13 +250,15 @@ package final class CalibrationStream: Sendable {
   private func state(of index: Int, at stage: Int, _ prepared: PreparedBlock) throws -> BlockState {
     guard stage > 0 else { return prepared.start(try hidden.read(index)) }
     let residual = try stage == 1 ? hidden.read(index) : residuals.read(index)
-    let input = PreparedBlock.inputFollowsFromResidual(stage: stage) ? nil : try inputs.read(index)
-    return prepared.resume(stage: stage, residual: residual, input: input)
+    let input = prepared.description.inputFollowsFromResidual(stage: stage) ? nil : try inputs.read(index)
+    let branch = prepared.description.isParallel && stage > 1 ? try branches.read(index) : nil
+    return prepared.resume(stage: stage, residual: residual, input: input, branch: branch)
   }
 
-  private func keep(_ state: BlockState, of index: Int) throws {
+  private func keep(_ state: BlockState, of index: Int, _ description: BlockDescription) throws {
     if state.stage > 1 { try residuals.write(state.residual, at: index) }
-    if PreparedBlock.inputFollowsFromResidual(stage: state.stage) {
+    if let branch = state.branch { try branches.write(branch, at: index) }
+    if description.inputFollowsFromResidual(stage: state.stage) {
       inputs.remove(index)
     } else {
       try inputs.write(state.input!, at: index)

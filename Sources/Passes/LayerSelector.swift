@@ -3,8 +3,8 @@ public import Models
 /// Which linears a pass works on: patterns over full names, minus the excluded ones.
 ///
 /// A pattern is a glob (`*` any run of characters, `?` any one) that matches a full name or its end after a dot, so `down_proj` and
-/// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding and
-/// the head are selected only by a pattern that names them: a glob without a wildcard, an expression with their last word in it. A pattern
+/// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding,
+/// the head and routers are selected only by a pattern that names them: a glob without a wildcard, an expression with their last word in it. A pattern
 /// that matches nothing in the model is an error, except that a model whose head is its embedding may be told to leave the head out.
 public struct LayerSelector: Sendable, Hashable {
   public var include: [String]
@@ -17,7 +17,7 @@ public struct LayerSelector: Sendable, Hashable {
 
   /// - Parameters:
   ///   - name: the full name, such as `model.layers.0.mlp.down_proj`.
-  ///   - isEnd: whether it is the embedding or the head.
+  ///   - isEnd: whether it is the embedding, the head or a router.
   public func contains(_ name: String, isEnd: Bool = false) -> Bool {
     include.contains { Self.matches($0, name, isEnd: isEnd) } && !exclude.contains { Self.matches($0, name, isEnd: false) }
   }
@@ -93,7 +93,7 @@ extension LayerSelector: Codable {
 
 extension Block {
   public func selects(_ selector: LayerSelector, _ linear: LinearName) -> Bool {
-    selector.contains(fullName(of: linear), isEnd: description == nil)
+    selector.contains(fullName(of: linear), isEnd: isNamedOnly(linear))
   }
 
   /// The selected linears, group by group in the order the block computes them.

@@ -75,7 +75,8 @@ public struct PlannedLinear: Sendable, Equatable {
   public let name: String
   public let rows: Int
   public let columns: Int
-  public let isEnd: Bool
+  /// What it does in the model.
+  public let role: Role
   /// What the checkpoint stores its dense numbers as.
   public let storageType: DType
   /// What its scales are rounded to.
@@ -91,15 +92,20 @@ public struct PlannedLinear: Sendable, Equatable {
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 
+  public enum Role: Sendable, Hashable { case embedding, layer, router, head }
+
+  /// Whether it is the embedding, the head or a router: selected only by patterns that name it.
+  public var isEnd: Bool { role != .layer }
+
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(
-    name: String, rows: Int, columns: Int, isEnd: Bool, scheme: String, storedBits: Int, storageType: DType = .bfloat16,
+    name: String, rows: Int, columns: Int, isEnd: Bool = false, role: Role? = nil, scheme: String, storedBits: Int, storageType: DType = .bfloat16,
     scaleType: DType? = nil, isAdded: Bool = false
   ) {
     self.name = name
     self.rows = rows
     self.columns = columns
-    self.isEnd = isEnd
+    self.role = role ?? (isEnd ? .head : .layer)
     self.storageType = storageType
     self.scaleType = scaleType ?? storageType
     sourceBits = isAdded ? 0 : storedBits

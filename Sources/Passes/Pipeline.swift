@@ -90,16 +90,21 @@ public struct Pipeline: Sendable {
         report.layers += layers
         report.remarks += remarks.filter { !report.remarks.contains($0) }
       }
-      var forwardPasses: Double?
+      var cost: (forwardPasses: Double, expertTokens: [Int])?
       switch kind {
       case .embedding: try stream?.embed(block, reference: reference ?? block)
       // Nothing after the last block reads its output unless the head is worked on, which any pass may do.
-      case .decoder: forwardPasses = try stream?.finish(block, reference: reference ?? block)
+      case .decoder: cost = try stream?.finish(block, reference: reference ?? block)
       case .head: break
       }
       original.releasePages()
       let took = start.duration(to: .now)
-      report.blocks.append(Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: forwardPasses))
+      var record = Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: cost?.forwardPasses)
+      if let cost, !cost.expertTokens.isEmpty {
+        record.expertTokens = cost.expertTokens
+        if let remark = starvation(of: block, cost.expertTokens) { report.remarks.append(remark) }
+      }
+      report.blocks.append(record)
       observer.observe(.blockEnded(name: block.name, index: index, count: kinds.count, took: took))
       try await written
       finished = block
@@ -165,6 +170,16 @@ public struct Pipeline: Sendable {
     {
       throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error, index: index)
     }
+  }
+
+  /// Which experts saw too few calibration tokens for the second moment of their inputs to have full rank.
+  private func starvation(of block: Block, _ tokens: [Int]) -> String? {
+    guard let description = block.description else { return nil }
+    let starved = tokens.indices.filter { tokens[$0] < description.hiddenSize }
+    guard !starved.isEmpty else { return nil }
+    let list = starved.prefix(16).map { "\($0) (\(tokens[$0]))" }.joined(separator: ", ")
+    return "\(block.name): \(starved.count) of \(tokens.count) experts saw fewer calibration tokens than their \(description.hiddenSize) "
+      + "inputs: \(list)\(starved.count > 16 ? ", …" : ""); more calibration data would serve them"
   }
 
   private static func write(_ block: Block?, to sink: any BlockSink) async throws {

@@ -17,7 +17,7 @@ extension Pipeline {
         let weight = block[name].weight
         linears.append(
           PlannedLinear(
-            name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, isEnd: block.description == nil,
+            name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, role: Self.role(of: name, in: block),
             scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
             storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
         linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
@@ -35,6 +35,14 @@ extension Pipeline {
       }
     }
     return linears
+  }
+
+  private static func role(of name: LinearName, in block: Block) -> PlannedLinear.Role {
+    switch block.kind {
+    case .embedding: .embedding
+    case .decoder: block.isNamedOnly(name) ? .router : .layer
+    case .head: .head
+    }
   }
 
   /// The model as the passes see it: with a head of its own where the hidden states change coordinates, because the head then takes up the

@@ -22,6 +22,8 @@ public struct Report: Sendable, Codable, Equatable {
     public var seconds: Double
     /// Whole forward passes over the calibration data, in multiply-adds of the linears; absent without calibration.
     public var forwardPasses: Double?
+    /// Calibration tokens that each expert of a mixture has seen, the shared one last; absent where there are none.
+    public var expertTokens: [Int]?
   }
 
   public var layers: [LayerRecord] = []

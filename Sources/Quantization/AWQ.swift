@@ -43,7 +43,7 @@ public struct AWQ: Pass {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description else { return }
-    let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.selects(layers, $0) } }
+    let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
     let sample = BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
     let search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
@@ -62,9 +62,9 @@ public struct AWQ: Pass {
         for name in scaling.consumers { try context.recordFallback(name, in: block, "its loss is not finite: left unscaled") }
         continue
       }
-      let clipped = clip ? try limit(scaling.consumers.filter { !Self.decidesAttention($0) }, stage, &choice, scaling, search) : [:]
+      let clipped = clip ? try limit(scaling.consumers.filter { !Self.decidesAttention($0, description) }, stage, &choice, scaling, search) : [:]
       if choice.candidate != nil {
-        factors[stage] = choice.factors
+        for stage in search.stages(of: scaling, in: block) { factors[stage] = choice.factors }
         changed.formUnion(scaling.consumers)
         if case .linear(let name) = scaling.producer { changed.insert(name) }
       }
@@ -90,11 +90,14 @@ public struct AWQ: Pass {
     }
     guard !reverted else { return }
     block.norms = scaled.norms
+    block.normBiases = scaled.normBiases
     for name in changed { block[name] = scaled[name] }
   }
 
   /// Products of queries and keys: their errors multiply, so no layer's own loss says how far they may be clipped.
-  private static func decidesAttention(_ name: LinearName) -> Bool { name == "self_attn.q_proj" || name == "self_attn.k_proj" }
+  private static func decidesAttention(_ name: LinearName, _ description: BlockDescription) -> Bool {
+    name == description.attention.queryRows(0).linear || name == description.attention.keyRows(0).linear
+  }
 
   /// Limits the weights of some linears that read the same input, if the output then loses less.
   ///

@@ -37,7 +37,7 @@ struct BlockSample {
       while let input = state.input {
         var magnitude = InputMagnitude(features: input.columns)
         magnitude.update(input)
-        run.append((magnitude, input.spread(share), state.residual.spread(share)))
+        run.append((magnitude, input.spread(share), state.inputResidual.spread(share)))
         guard state.stage < stages - 1 else { break }
         prepared.advance(&state)
       }
@@ -62,16 +62,13 @@ struct BlockSample {
   ///
   /// - Parameter scale: what every input is divided by, by column.
   func contributions(of block: Block, from stage: Int, dividedBy scale: [Float]? = nil) -> [Matrix] {
-    let end = description.subBlocks.first { $0.contains(stage) }!.upperBound
     let inputs = inputs[stage]
-    let prepared = PreparedBlock(block, stages: stage..<end, positions: Self.contextLength)
+    let prepared = PreparedBlock(block, stages: description.rest(from: stage), positions: Self.contextLength)
     let inverse = scale.map { $0.map { 1 / $0 } }
     return Parallel.map(inputs.count) { index in
       var input = inputs[index]
       if let inverse { input.scaleColumns(by: inverse) }
-      var state = prepared.resume(stage: stage, residual: Matrix(rows: input.rows, columns: description.hiddenSize), input: input)
-      while state.stage < end { prepared.advance(&state) }
-      return state.residual
+      return prepared.contribution(of: input, from: stage)
     }
   }
 
@@ -131,6 +128,7 @@ extension Matrix {
   }
 
   fileprivate func pieces(of length: Int) -> [Matrix] {
-    stride(from: 0, to: rows, by: length).map { rows($0..<min($0 + length, rows)) }
+    guard rows > 0 else { return [self] }
+    return stride(from: 0, to: rows, by: length).map { rows($0..<min($0 + length, rows)) }
   }
 }

@@ -54,6 +54,27 @@ public struct Rotate: Pass {
     return planned
   }
 
+  public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
+    if hidden != .none, let reason = Self.obstacle(to: description) {
+      throw InvalidOption("hidden", "\(reason), so hidden states cannot be rotated exactly; set it to none and rotate values alone")
+    }
+    return try plan(linear)
+  }
+
+  /// Why a rotation of the residual stream cannot be folded into the weights; `nil` where it can.
+  ///
+  /// Only a root mean square is the same in all coordinates, and only a norm whose weight can move into the linears after it.
+  static func obstacle(to description: ModelDescription) -> String? {
+    let norms = description.blocks.map(\.norm) + [description.norm]
+    if norms.contains(where: { $0.kind == .layer }) { return "LayerNorm subtracts the mean, which a rotation does not keep" }
+    if norms.contains(where: \.hasBias) { return "its norms add biases" }
+    if description.positions != nil { return "learned positions are added to its embedding" }
+    if description.blocks.contains(where: { $0.norms.afterAttention != nil || $0.norms.afterFeedForward != nil }) {
+      return "norms stand between its layers and the residual stream and scale every coordinate"
+    }
+    return nil
+  }
+
   public func run(on block: inout Block, in context: PassContext) throws {
     let matrix = context.answer(to: HiddenRotation(choice: hidden))
     for (name, turn) in turns(of: block, hidden: matrix, context).sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
@@ -69,6 +90,8 @@ public struct Rotate: Pass {
     var inputs: [OrthogonalMatrix] = []
     var scale: [Float]?
     var outputs: [OrthogonalMatrix] = []
+    /// The rows that `outputs` turn, in their order; `nil` for all.
+    var outputRows: [Int]?
   }
 
   private func turns(of block: Block, hidden matrix: OrthogonalMatrix?, _ context: PassContext) -> [LinearName: Turn] {
@@ -83,7 +106,7 @@ public struct Rotate: Pass {
     if let matrix {
       for (norm, group) in description.residualReaders {
         for name in group.linears { turns[name, default: Turn()].inputs = [matrix] }
-        for name in group.linears { turns[name, default: Turn()].scale = block.norms[norm] }
+        for name in group.linears { turns[name, default: Turn()].scale = norm.flatMap { block.norms[$0] } }
       }
       for name in description.residualWriters { turns[name, default: Turn()].outputs = [matrix] }
     }
@@ -92,13 +115,14 @@ public struct Rotate: Pass {
       var random = context.randomness(for: path.maker, in: block)
       let heads = (0..<attention.keyValueHeads).compactMap { _ in values.matrix(size: attention.headSize, using: &random) }
       turns[path.maker, default: Turn()].outputs = heads
+      turns[path.maker]!.outputRows = (0..<attention.keyValueHeads).flatMap { Array(attention.valueRows($0).rows) }
       turns[path.reader, default: Turn()].inputs = (0..<attention.heads).map { heads[$0 / (attention.heads / attention.keyValueHeads)] }
     }
     return turns
   }
 
   private func foldedNorms(of block: Block) -> [String] {
-    if let description = block.description { return description.residualReaders.map(\.norm) }
+    if let description = block.description { return description.residualReaders.compactMap(\.norm) }
     return block.kind == .head ? Array(block.norms.keys) : []
   }
 
@@ -113,9 +137,12 @@ public struct Rotate: Pass {
     var weight = original
     if !turn.inputs.isEmpty { weight = weight.times(turn.inputs, scaling: turn.scale) }
     if !turn.outputs.isEmpty {
-      weight = weight.multiplied(onTheLeftByTransposeOf: turn.outputs)
-      if let bias = block[name].bias {
-        block[name].bias = Matrix(rows: 1, columns: bias.count, elements: bias).times(turn.outputs).elements
+      let rows = turn.outputRows ?? Array(0..<weight.rows)
+      weight.set(weight.rows(at: rows).multiplied(onTheLeftByTransposeOf: turn.outputs), atRows: rows)
+      if var bias = block[name].bias {
+        let turned = Matrix(rows: 1, columns: rows.count, elements: rows.map { bias[$0] }).times(turn.outputs).elements
+        for (row, value) in zip(rows, turned) { bias[row] = value }
+        block[name].bias = bias
       }
     }
     block[name].weight = weight

@@ -68,8 +68,13 @@ struct ScalingSearch {
     return sample.loss(ofOutputs: sample.outputs(of: rounded), against: reference)
   }
 
-  func stage(of scaling: Scaling, in block: Block) -> Int {
-    block.inputGroups.firstIndex { $0.linears.contains(scaling.consumers[0]) }!
+  /// The group whose input is scaled, whole.
+  func stage(of scaling: Scaling, in block: Block) -> Int { block.inputGroups.firstIndex(of: scaling.input)! }
+
+  /// All groups whose inputs are scaled, or parts of them.
+  func stages(of scaling: Scaling, in block: Block) -> [Int] {
+    let consumers = Set(scaling.consumers)
+    return block.inputGroups.indices.filter { !consumers.isDisjoint(with: block.inputGroups[$0].linears) }
   }
 }
 

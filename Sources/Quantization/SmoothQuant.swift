@@ -50,13 +50,13 @@ public struct SmoothQuant: Pass {
     guard let description = block.description else { return }
     let scalings = description.scalings.filter { scaling in
       if producers == .norms, case .linear = scaling.producer { return false }
-      return scaling.consumers.allSatisfy { block.selects(layers, $0) }
+      return scaling.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) }
     }
     guard !scalings.isEmpty else { return }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
     // All before any weight changes: what is scaled later sees the same inputs as before.
     let maxima = try scalings.map { scaling in
-      scaling.channelMaxima(try context.statistic(InputMaximum.self, of: InputGroup(scaling.consumers), in: block).values)
+      scaling.channelMaxima(try context.statistic(InputMaximum.self, of: scaling.input, in: block).values)
     }
     var search: ScalingSearch?
     if strength == .auto {

@@ -87,7 +87,7 @@ extension WeightQuantizer {
   /// - Throws: `InvalidOption` where the groups do not divide the columns.
   package func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
     let full = block.fullName(of: name)
-    var scheme = scheme(of: full, isEnd: block.description == nil)
+    var scheme = scheme(of: full, isEnd: block.isNamedOnly(name))
     if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].scaleType }
     let columns = block[name].weight.columns
     guard scheme.fits(columns: columns) else {
@@ -98,8 +98,7 @@ extension WeightQuantizer {
 
   /// One for all linears of a group: runtimes fuse them.
   package func globalScale(of group: InputGroup, in block: Block) -> Float? {
-    let isEnd = block.description == nil
-    let members = group.linears.filter { scheme(of: block.fullName(of: $0), isEnd: isEnd).hasGlobalScale }
+    let members = group.linears.filter { scheme(of: block.fullName(of: $0), isEnd: block.isNamedOnly($0)).hasGlobalScale }
     guard !members.isEmpty else { return nil }
     return ScaleSearch.globalScale(amax: members.map { block[$0].weight.dense().amax }.max()!)
   }
@@ -114,7 +113,7 @@ extension WeightQuantizer {
     guard block.kind != .embedding else { return }
     var maximum: Float?
     for name in group.linears {
-      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.description == nil).quantization else { continue }
+      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.isNamedOnly(name)).quantization else { continue }
       if input.needsCalibration {
         let amax = try maximum ?? context.statistic(InputMaximum.self, of: group, in: block).amax
         maximum = amax
@@ -141,7 +140,7 @@ extension WeightQuantizer {
     planned.scheme = scheme.description
     planned.weights = scheme
     planned.input =
-      linear.isEnd && linear.name.hasSuffix("embed_tokens") ? nil : inputFormat(of: linear.name, isEnd: linear.isEnd).quantization
+      linear.role == .embedding ? nil : inputFormat(of: linear.name, isEnd: linear.isEnd).quantization
     return planned
   }
 }

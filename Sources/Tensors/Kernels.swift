@@ -41,6 +41,16 @@ extension Matrix {
     }
   }
 
+  /// Every row less its mean, divided by its standard deviation and multiplied by `weight` (Ba et al. 2016, equation 4).
+  package func layerNormalized(weight: [Float], epsilon: Float) -> Matrix {
+    precondition(weight.count == columns, "the norm's weight has \(weight.count) elements, the rows \(columns)")
+    return Matrix(rows: rows, columns: columns) { out in
+      withUnsafeElements { x in
+        for row in 0..<rows { compress_layer_norm(x + row * columns, weight, epsilon, out.baseAddress! + row * columns, columns) }
+      }
+    }
+  }
+
   /// self += other.
   package mutating func add(_ other: Matrix) {
     precondition(rows == other.rows && columns == other.columns, "shapes differ")
@@ -67,6 +77,27 @@ extension Matrix {
     precondition(elements.count == up.elements.count, "shapes differ")
     let count = elements.count
     withUnsafeMutableElements { gate in up.withUnsafeElements { compress_gelu_tanh_gate(gate, $0, count) } }
+  }
+}
+
+extension Matrix {
+  /// self = gelu(self), with the error function.
+  package mutating func gelu() {
+    let count = elements.count
+    withUnsafeMutableElements { compress_gelu($0, count) }
+  }
+
+  /// self = max(self, 0).
+  package mutating func relu() {
+    let count = elements.count
+    withUnsafeMutableElements { compress_relu($0, count) }
+  }
+
+  /// self = self · other, element by element.
+  package mutating func multiply(by other: Matrix) {
+    precondition(elements.count == other.elements.count, "shapes differ")
+    let count = elements.count
+    withUnsafeMutableElements { a in other.withUnsafeElements { compress_multiply(a, $0, count) } }
   }
 }
 

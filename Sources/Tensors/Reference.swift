@@ -25,6 +25,15 @@ package enum Reference {
     return zip(reference, row).reduce(0) { $0 + exp(Double($1.0) - a) * ((Double($1.0) - a) - (Double($1.1) - b)) }
   }
 
+  package static func layerNorm(_ x: [Float], weight: [Float], epsilon: Float) -> [Float] {
+    let mean = x.reduce(0.0) { $0 + Double($1) } / Double(x.count)
+    let variance = x.reduce(0.0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(x.count)
+    let factor = 1 / (variance + Double(epsilon)).squareRoot()
+    return zip(x, weight).map { Float((Double($0) - mean) * factor * Double($1)) }
+  }
+
+  package static func gelu(_ x: [Float]) -> [Float] { x.map { Float(0.5 * Double($0) * (1 + erf(Double($0) / 2.0.squareRoot()))) } }
+
   package static func siluGate(_ gate: [Float], _ up: [Float]) -> [Float] {
     zip(gate, up).map { Float(Double($0) / (1 + exp(-Double($0))) * Double($1)) }
   }

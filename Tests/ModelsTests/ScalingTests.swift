@@ -32,14 +32,14 @@ struct ScalingTests {
     let tokens = TinyModel.sequences(1, length: 40)[0]
     let table = try model.block(.embedding)
     let lookup = table[table.inputGroups[0].linears[0]].weight
-    var states = try PreparedEmbedding(lookup)(tokens)
+    var states = try PreparedEmbedding(table)(tokens)
     for index in model.description.blocks.indices {
       var block = try model.block(.decoder(index: index))
       change(&block)
       states = PreparedBlock(block, positions: tokens.count).forward(states)
     }
     let head = try model.block(.head)
-    return head.headInput(states).times(transposed: (head.linears.first?.value.weight ?? lookup).dense())
+    return head.finishLogits(head.headInput(states).times(transposed: (head.linears.first?.value.weight ?? lookup).dense()))
   }
 
   private func distance(_ a: Matrix, _ b: Matrix) -> Float {
@@ -86,7 +86,7 @@ struct ScalingTests {
       case .linear(let name): #expect(block[name].weight.rows == scaling.channels)
       }
     }
-    #expect(description.subBlocks.flatMap { Array($0) } == Array(description.inputGroups.indices))
+    #expect((0..<4).map { description.rest(from: $0) } == [0..<2, 1..<2, 2..<4, 3..<4])
   }
 
   @Test func columnsOfOneHeadGroupShareTheirChannels() {

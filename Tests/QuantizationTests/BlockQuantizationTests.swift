@@ -76,7 +76,7 @@ struct BlockQuantizationTests {
   @Test func importanceIsTheMeanSquareOfTheInputs() async throws {
     let (blocks, _, model) = try await sweep(pass("q4_0", .activations), calibrated: true)
     let tokens = TinyModel.sequences(4, length: 32)
-    let embedding = PreparedEmbedding(blocks[0]["embed_tokens"].weight)
+    let embedding = PreparedEmbedding(blocks[0])
     // The first group reads the normalised embedding.
     let first = try model.block(.decoder(index: 0))
     var (sums, count) = ([Double](repeating: 0, count: 256), 0)

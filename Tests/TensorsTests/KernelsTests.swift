@@ -101,6 +101,25 @@ struct KernelsTests {
     }
   }
 
+  @Test(arguments: sizes) func ungatedActivations(_ count: Int) {
+    let x = Matrix.random(rows: 1, columns: count, key: "x", scale: 3)
+    let up = Matrix.random(rows: 1, columns: count, key: "up")
+    var (gelu, relu, product) = (x, x, x)
+    gelu.gelu()
+    expectClose(gelu.elements, Reference.gelu(x.elements), relative: 1e-5, absolute: 1e-6)
+    relu.relu()
+    #expect(relu.elements == x.elements.map { max($0, 0) })
+    product.multiply(by: up)
+    #expect(product.elements == zip(x.elements, up.elements).map { $0 * $1 })
+  }
+
+  @Test(arguments: sizes) func layerNormalisation(_ count: Int) {
+    let weight = values(count, "weight")
+    let x = values(count, "x").map { $0 + 3 }
+    let found = Matrix(rows: 1, columns: count, elements: x).layerNormalized(weight: weight, epsilon: 1e-5)
+    expectClose(found.elements, Reference.layerNorm(x, weight: weight, epsilon: 1e-5), relative: 3e-5, absolute: 1e-5)
+  }
+
   @Test func gatesSaturate() {
     let extremes: [Float] = [-1e4, -200, -88.5, 0, 88.5, 200, 1e4]
     let ones = Matrix(rows: 1, columns: 7, repeating: 1)

@@ -5,13 +5,13 @@ extension Model {
   public func logits(of tokens: [Int32]) throws -> Matrix {
     let table = try block(.embedding)
     let lookup = table[table.inputGroups[0].linears[0]].weight
-    var states = try PreparedEmbedding(lookup)(tokens)
+    var states = try PreparedEmbedding(table)(tokens)
     for index in description.blocks.indices {
       states = PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
     }
     let head = try block(.head)
     let weight = head.linears.first?.value.weight ?? lookup
-    return head.headInput(states).times(transposed: weight.dense())
+    return head.finishLogits(head.headInput(states).times(transposed: weight.dense()))
   }
 }
 

@@ -27,20 +27,10 @@ public enum TinyModel {
   public static func tensors(_ config: ModelConfig, dtype: DType = .float32) throws -> [NamedTensor] {
     let description = try ArchitectureCatalog.standard.describe(config)
     var tensors: [NamedTensor] = []
-    func add(_ name: String, _ shape: [Int]) {
+    for (name, shape) in description.tensorShapes {
       let values = (0..<shape.reduce(1, *)).map { element(name, $0) }
       tensors.append(NamedTensor(name: name, tensor: Tensor(values, shape: shape, dtype: dtype)))
     }
-    add(description.embedding + ".weight", [description.vocabularySize, description.hiddenSize])
-    for block in description.blocks {
-      for (name, shape) in block.linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-        add(block.prefix + name.rawValue + ".weight", [shape.rows, shape.columns])
-        if shape.bias { add(block.prefix + name.rawValue + ".bias", [shape.rows]) }
-      }
-      for (name, size) in block.normSizes { add(block.prefix + name + ".weight", [size]) }
-    }
-    add(description.finalNorm + ".weight", [description.hiddenSize])
-    if let head = description.head { add(head + ".weight", [description.vocabularySize, description.hiddenSize]) }
     return tensors
   }
 

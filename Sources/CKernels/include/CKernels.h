@@ -21,6 +21,8 @@ int compress_has_nonfinite(const float *in, size_t count);
 
 /// out = x / sqrt(mean(x²) + epsilon) · weight, for one row. (norm.c)
 void compress_rms_norm(const float *x, const float *weight, float epsilon, float *out, size_t count);
+/// out = (x − mean(x)) / sqrt(var(x) + epsilon) · weight, for one row. (norm.c)
+void compress_layer_norm(const float *x, const float *weight, float epsilon, float *out, size_t count);
 /// Σ (a − b)²; b may be null for Σ a². (norm.c)
 double compress_squared_distance(const float *a, const float *b, size_t count);
 /// a += b. (norm.c)
@@ -36,6 +38,10 @@ double compress_kl_divergence(const float *reference, double reference_lse, cons
 /// gate = act(gate) · up, in place. (activation.c)
 void compress_silu_gate(float *gate, const float *up, size_t count);
 void compress_gelu_tanh_gate(float *gate, const float *up, size_t count);
+/// x = gelu(x) with the error function, x = max(x, 0), and a = a · b, in place. (activation.c)
+void compress_gelu(float *x, size_t count);
+void compress_relu(float *x, size_t count);
+void compress_multiply(float *a, const float *b, size_t count);
 
 /// Rotates the halves of every head of one row in place: cosine and sine hold half a head each. (rotary.c)
 void compress_rotary(float *row, const float *cosine, const float *sine, size_t heads, size_t head_size);

@@ -7,17 +7,18 @@ public enum Qwen: Architecture {
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
     let keys = try config.decode(DecoderKeys.self)
     let isQwen3 = config.modelType == "qwen3"
-    let types = keys.layer_types
-    if let types, types.count != keys.num_hidden_layers {
-      throw .unsupportedOption(
-        option: "layer_types", value: "\(types.count) entries", reason: "\(keys.num_hidden_layers) layers need as many")
-    }
+    var model = try keys.description(config, DecoderDefaults(headSize: isQwen3 ? 128 : nil, keyValueHeads: 32))
     let window = keys.use_sliding_window == true ? keys.sliding_window ?? 4096 : nil
-    return try keys.description(config, headSize: isQwen3 ? 128 : nil, keyValueHeads: 32) { layer in
-      let slides = types.map { $0[layer] == "sliding_attention" } ?? (layer >= keys.max_window_layers ?? 28)
-      return LayerVariant(
-        window: slides ? window : nil, normalizesQueriesAndKeys: isQwen3, projectionBias: isQwen3 ? keys.attention_bias ?? false : true,
-        outputBias: isQwen3 ? keys.attention_bias ?? false : false)
+    let slides = try keys.slides { $0 >= keys.max_window_layers ?? 28 }
+    model.eachBlock { layer, block in
+      block.attention.window = slides[layer] ? window : nil
+      if isQwen3 {
+        block.attention.queryKeyNorm = .head
+      } else {
+        block.attention.hasProjectionBias = true
+        block.attention.hasOutputBias = false
+      }
     }
+    return model
   }
 }

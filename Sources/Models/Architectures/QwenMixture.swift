@@ -1,0 +1,47 @@
+public import CheckpointIO
+
+/// Qwen2 and Qwen3 with mixtures of experts; Qwen2's have a shared one (Yang et al. 2024, 2025).
+public enum QwenMixture: Architecture {
+  public static let modelTypes = ["qwen2_moe", "qwen3_moe"]
+
+  private struct Keys: Decodable {
+    var num_experts, num_local_experts, num_experts_per_tok, moe_intermediate_size, shared_expert_intermediate_size: Int?
+    var decoder_sparse_step: Int?
+    var mlp_only_layers: [Int]?
+    var norm_topk_prob, qkv_bias: Bool?
+  }
+
+  public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
+    let keys = try config.decode(DecoderKeys.self)
+    let own = try config.decode(Keys.self)
+    let isQwen3 = config.modelType == "qwen3_moe"
+    var model = try keys.description(config, DecoderDefaults(keyValueHeads: isQwen3 ? 4 : 16))
+    let shared = own.shared_expert_intermediate_size ?? 5632
+    let mixture = try MixtureDescription(
+      experts: own.num_experts ?? own.num_local_experts ?? (isQwen3 ? 128 : 60),
+      expertsPerToken: own.num_experts_per_tok ?? (isQwen3 ? 8 : 4), normalizesWeights: own.norm_topk_prob ?? false,
+      router: "mlp.gate", prefix: "mlp.experts.",
+      shared: isQwen3 ? nil : .init(size: shared, prefix: "mlp.shared_expert.", gate: "mlp.shared_expert_gate")
+    ).checked()
+    let window = keys.use_sliding_window == true ? keys.sliding_window ?? 4096 : nil
+    // Qwen3's windows are on all layers, Qwen2's on every other one of the first.
+    let slides = try keys.slides { isQwen3 || ($0 + 1) % 2 == 1 && $0 < keys.max_window_layers ?? 28 }
+    let step = own.decoder_sparse_step ?? 1
+    guard step > 0 else { throw .unsupportedOption(option: "decoder_sparse_step", value: "\(step)", reason: "a positive number is needed") }
+    model.eachBlock { layer, block in
+      block.attention.window = slides[layer] ? window : nil
+      if isQwen3 {
+        block.attention.queryKeyNorm = .head
+      } else {
+        block.attention.hasProjectionBias = own.qkv_bias ?? true
+        block.attention.hasOutputBias = false
+      }
+      block.feedForward.hasBias = false
+      guard own.mlp_only_layers?.contains(layer) != true, (layer + 1) % step == 0 else { return }
+      block.feedForward.size = own.moe_intermediate_size ?? (isQwen3 ? 768 : 1408)
+      block.feedForward.linears = FeedForwardLinears(.gated(gate: "gate_proj", up: "up_proj"), down: "down_proj")
+      block.feedForward.mixture = mixture
+    }
+    return model
+  }
+}

@@ -1,0 +1,124 @@
+/// Attention with grouped key-value heads: sizes, names, and what families do to queries, keys and scores.
+public struct AttentionDescription: Sendable, Equatable {
+  /// What is normalised of queries and keys, before the rotation.
+  public enum QueryKeyNorm: Sendable, Equatable {
+    /// Every head on its own, with one weight for all (Qwen3, Gemma 3).
+    case head
+    /// All heads of a token together (OLMo 2).
+    case whole
+  }
+
+  public var heads: Int
+  public var keyValueHeads: Int
+  public var headSize: Int
+  /// `nil` where queries and keys are not rotated: learned positions, or none.
+  public var rotary: RotaryDescription?
+  /// Keys a query sees, itself included; `nil` for all before it.
+  public var window: Int?
+  public var queryKeyNorm: QueryKeyNorm?
+  /// What products of queries and keys are multiplied by; `nil` for 1/√headSize.
+  public var scale: Float?
+  /// c of c · tanh(score / c) (Gemma 2); `nil` for scores as they are.
+  public var scoreCap: Float?
+  public var projections: AttentionProjections
+  /// The linear that reads what attention makes of the values.
+  public var output: LinearName
+  public var hasProjectionBias: Bool
+  public var hasOutputBias: Bool
+
+  public init(
+    heads: Int, keyValueHeads: Int, headSize: Int, rotary: RotaryDescription?, window: Int? = nil, queryKeyNorm: QueryKeyNorm? = nil,
+    scale: Float? = nil, scoreCap: Float? = nil,
+    projections: AttentionProjections = .separate(query: "self_attn.q_proj", key: "self_attn.k_proj", value: "self_attn.v_proj"),
+    output: LinearName = "self_attn.o_proj", hasProjectionBias: Bool = false, hasOutputBias: Bool = false
+  ) {
+    self.heads = heads
+    self.keyValueHeads = keyValueHeads
+    self.headSize = headSize
+    self.rotary = rotary
+    self.window = window
+    self.queryKeyNorm = queryKeyNorm
+    self.scale = scale
+    self.scoreCap = scoreCap
+    self.projections = projections
+    self.output = output
+    self.hasProjectionBias = hasProjectionBias
+    self.hasOutputBias = hasOutputBias
+  }
+
+  public var normalizesQueriesAndKeys: Bool { queryKeyNorm != nil }
+  /// The module that holds all of it, such as `self_attn`.
+  public var module: String { output.rawValue.split(separator: ".").dropLast().joined(separator: ".") }
+  package var queryNorm: String { module + ".q_norm" }
+  package var keyNorm: String { module + ".k_norm" }
+
+  /// Query heads that a key-value head serves.
+  public var group: Int { heads / keyValueHeads }
+}
+
+/// The linears that make queries, keys and values.
+public enum AttentionProjections: Sendable, Equatable {
+  case separate(query: LinearName, key: LinearName, value: LinearName)
+  /// One linear makes all three.
+  case fused(LinearName, FusedLayout)
+
+  public enum FusedLayout: Sendable, Equatable {
+    /// All queries, all keys, all values (Phi-3, GPT-2).
+    case blocks
+    /// For every key-value head its queries, its key, its value (GPT-NeoX, Falcon).
+    case groups
+  }
+
+  /// In the order they are computed.
+  public var linears: [LinearName] {
+    switch self {
+    case .separate(let query, let key, let value): [query, key, value]
+    case .fused(let name, _): [name]
+    }
+  }
+}
+
+/// Rows of a linear that belong together, such as those of one head.
+public struct LinearRows: Sendable, Equatable {
+  public var linear: LinearName
+  public var rows: Range<Int>
+}
+
+extension AttentionDescription {
+  /// The rows that make the queries of a head.
+  public func queryRows(_ head: Int) -> LinearRows {
+    switch projections {
+    case .separate(let query, _, _): LinearRows(linear: query, rows: stretch(head))
+    case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(head))
+    case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head / group * (group + 2) + head % group))
+    }
+  }
+
+  /// The rows that make the keys of a key-value head.
+  public func keyRows(_ head: Int) -> LinearRows {
+    switch projections {
+    case .separate(_, let key, _): LinearRows(linear: key, rows: stretch(head))
+    case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(heads + head))
+    case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head * (group + 2) + group))
+    }
+  }
+
+  /// The rows that make the values of a key-value head.
+  public func valueRows(_ head: Int) -> LinearRows {
+    switch projections {
+    case .separate(_, _, let value): LinearRows(linear: value, rows: stretch(head))
+    case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(heads + keyValueHeads + head))
+    case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head * (group + 2) + group + 1))
+    }
+  }
+
+  private func stretch(_ index: Int) -> Range<Int> { index * headSize..<(index + 1) * headSize }
+
+  /// Outputs of every projection, in the order of `projections.linears`.
+  var projectionSizes: [Int] {
+    switch projections {
+    case .separate: [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize]
+    case .fused: [(heads + 2 * keyValueHeads) * headSize]
+    }
+  }
+}

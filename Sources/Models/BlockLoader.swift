@@ -1,0 +1,180 @@
+import CheckpointIO
+import Tensors
+
+/// Turns tensors into blocks.
+struct BlockLoader: Sendable {
+  let source: any TensorSource
+  let description: ModelDescription
+  let reader: WeightReader?
+
+  func block(_ kind: Block.Kind) throws(CheckpointError) -> Block {
+    switch kind {
+    case .embedding:
+      let (prefix, name) = split(description.embedding)
+      let linear = try linear(description.embedding, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+      var block = Block(kind: kind, prefix: prefix, linears: [name: linear], storageType: storageType(of: description.embedding))
+      block.embedding = EmbeddingDescription(scale: description.embeddingScale, positions: description.positions)
+      if let positions = description.positions {
+        block.positions = try matrix(
+          positions.module + ".weight", rows: positions.count + positions.offset, columns: description.hiddenSize)
+      }
+      return block
+    case .head:
+      let norms = try norms([(description.finalNorm, description.hiddenSize)], as: description.norm, prefix: "")
+      var linears: [LinearName: Linear] = [:]
+      var prefix = ""
+      if let head = description.head {
+        let (headPrefix, name) = split(head)
+        prefix = headPrefix
+        linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+      }
+      var block = Block(
+        kind: kind, prefix: prefix, linears: linears, norms: norms.weights, normBiases: norms.biases, norm: description.norm,
+        storageType: storageType(of: description.finalNorm))
+      block.logits = LogitDescription(scale: description.logitScale, cap: description.logitCap)
+      return block
+    case .decoder(let index):
+      let block = description.blocks[index]
+      var linears: [LinearName: Linear] = [:]
+      for (name, shape) in block.linearShapes {
+        linears[name] = try linear(
+          block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed)
+      }
+      let norms = try norms(block.normSizes, as: block.norm, prefix: block.prefix)
+      return Block(
+        kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms.weights, normBiases: norms.biases,
+        cache: try reader?.cache(block.prefix + block.attention.module, source), norm: block.norm,
+        storageType: storageType(of: block.prefix + (block.norms.names.first ?? "")))
+    }
+  }
+
+  private func norms(
+    _ sizes: [(name: String, size: Int)], as norm: NormDescription, prefix: String
+  ) throws(CheckpointError) -> (weights: [String: [Float]], biases: [String: [Float]]) {
+    var (weights, biases): ([String: [Float]], [String: [Float]]) = ([:], [:])
+    for (name, size) in sizes {
+      weights[name] = try vector(prefix + name + ".weight", count: size)
+      if norm.hasBias { biases[name] = try vector(prefix + name + ".bias", count: size) }
+    }
+    return (weights, biases)
+  }
+
+  /// Checks headers alone: nothing is decoded.
+  func verify() throws(CheckpointError) {
+    for (name, shape) in description.tensorShapes {
+      // A compressed weight has other names or shapes; its reader checks them when it decodes it.
+      if let reader, shape.count == 2, reader.holds(String(name.dropLast(".weight".count)), source) { continue }
+      guard let info = source.info(name) else { throw .missingTensor(name: name) }
+      guard info.shape == shape else { throw .wrongShape(tensor: name, expected: shape, found: info.shape) }
+    }
+  }
+
+  private func split(_ module: String) -> (prefix: String, name: LinearName) {
+    let last = module.split(separator: ".").last.map(String.init) ?? module
+    return (String(module.dropLast(last.count)), LinearName(rawValue: last))
+  }
+
+  private func storageType(of module: String) -> DType { source.info(module + ".weight")?.dtype ?? .bfloat16 }
+
+  private func vector(_ name: String, count: Int) throws(CheckpointError) -> [Float] {
+    let tensor = try source.tensor(name)
+    guard tensor.shape == [count] else { throw .wrongShape(tensor: name, expected: [count], found: tensor.shape) }
+    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a vector of floats") }
+    let values = tensor.floats()
+    guard !values.withUnsafeBufferPointer(Kernel.hasNonfinite) else { throw .nonfiniteWeight(tensor: name) }
+    return values
+  }
+
+  private func linear(
+    _ module: String, rows: Int, columns: Int, bias: Bool, isTransposed: Bool = false
+  ) throws(CheckpointError) -> Linear {
+    let bias = bias ? try vector(module + ".bias", count: rows) : nil
+    if let reader, reader.holds(module, source) {
+      let weight = try reader.weight(module, source)
+      guard weight.rows == rows, weight.columns == columns else {
+        throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
+      }
+      // Scales may have a type of their own; biases and norms have the one that dense weights would have.
+      let storageType = source.info(module + ".bias")?.dtype ?? storageType(of: description.finalNorm)
+      return Linear(
+        weight: weight, bias: bias, storageType: storageType, inputQuantization: try reader.input(module, source),
+        storesTransposed: isTransposed)
+    }
+    let weight = try matrix(module + ".weight", rows: rows, columns: columns, isTransposed: isTransposed)
+    return Linear(weight: weight, bias: bias, storageType: weight.tensor.dtype, storesTransposed: isTransposed)
+  }
+
+  private func matrix(
+    _ name: String, rows: Int, columns: Int, isTransposed: Bool = false
+  ) throws(CheckpointError) -> StoredWeight {
+    let tensor = try source.tensor(name)
+    let shape = isTransposed ? [columns, rows] : [rows, columns]
+    guard tensor.shape == shape else { throw .wrongShape(tensor: name, expected: shape, found: tensor.shape) }
+    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a matrix of floats") }
+    return StoredWeight(tensor, isTransposed: isTransposed)
+  }
+
+  /// A NaN in a weight would spread silently through every layer after it.
+  func checkFinite(_ block: Block) throws(CheckpointError) {
+    if let positions = block.positions, positions.holdsNonfinite {
+      throw .nonfiniteWeight(tensor: (description.positions?.module ?? "") + ".weight")
+    }
+    for (name, linear) in block.linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      let damaged: Bool
+      if let stored = linear.weight as? StoredWeight {
+        damaged = stored.holdsNonfinite
+      } else if let quantized = linear.weight as? QuantizedMatrix {
+        damaged = quantized.holdsNonfinite
+      } else {
+        damaged = linear.weight.dense().elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
+      }
+      if damaged { throw .nonfiniteWeight(tensor: block.fullName(of: name) + ".weight") }
+    }
+  }
+
+  /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
+  func uncovered() -> [String] {
+    let named = description.tensorShapes
+    let weights = Set(named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + [description.head ?? description.ownHead])
+    var exact = Set(named.filter { $0.shape.count == 1 }.map(\.name))
+    var buffers = Set<String>()
+    for block in description.blocks {
+      let attention = block.prefix + block.attention.module
+      if reader != nil { exact.formUnion(["k_scale", "v_scale"].map { "\(attention).\($0)" }) }
+      buffers.formUnion(["bias", "masked_bias", "rotary_emb.inv_freq"].map { "\(attention).\($0)" })
+    }
+    let components = (reader?.components ?? []).union(["weight"])
+    return source.names.filter { name in
+      let parts = name.split(separator: ".")
+      let isWeight = components.contains(parts.last.map(String.init) ?? "")
+      return !(isWeight && weights.contains(parts.dropLast().joined(separator: "."))) && !exact.contains(name) && !buffers.contains(name)
+        && !name.hasSuffix(".rotary_emb.inv_freq")
+    }
+  }
+}
+
+extension ModelDescription {
+  /// The description in the checkpoint's own spelling: some savers leave the common prefix of a model's tensors out, and models with more
+  /// than a language part put another before it.
+  func spelled(as source: any TensorSource, reader: WeightReader?) -> ModelDescription {
+    func fits(_ description: ModelDescription) -> Bool {
+      source.info(description.finalNorm + ".weight") != nil
+    }
+    guard !fits(self), let dot = finalNorm.firstIndex(of: ".") else { return self }
+    let prefix = String(finalNorm[...dot])
+    let others = ["", "language_model." + prefix, "model.language_model."]
+    return others.map { renamed(from: prefix, to: $0) }.first(where: fits) ?? self
+  }
+}
+
+extension StoredWeight {
+  fileprivate var holdsNonfinite: Bool {
+    // A strip at a time, so that checking a large table does not expand it.
+    let (rows, columns) = (tensor.shape[0], tensor.shape[1])
+    let strip = max(1, (1 << 20) / max(columns, 1))
+    let found = Parallel.map((rows + strip - 1) / strip) { index in
+      tensor.floats(rows: index * strip..<min((index + 1) * strip, rows)).withUnsafeBufferPointer(Kernel.hasNonfinite)
+    }
+    return found.contains(true)
+  }
+}

@@ -1,0 +1,138 @@
+/// A feed-forward layer: one network for all tokens, or a mixture of experts.
+public struct FeedForwardDescription: Sendable, Equatable {
+  /// Features between input and output; of each expert in a mixture.
+  public var size: Int
+  public var activation: Activation
+  public var hasBias: Bool
+  /// Inside the block; in a mixture, inside each expert.
+  public var linears: FeedForwardLinears
+  /// `nil` for one network that sees every token.
+  public var mixture: MixtureDescription?
+
+  public init(
+    size: Int, activation: Activation, hasBias: Bool = false, linears: FeedForwardLinears = FeedForwardLinears(),
+    mixture: MixtureDescription? = nil
+  ) {
+    self.size = size
+    self.activation = activation
+    self.hasBias = hasBias
+    self.linears = linears
+    self.mixture = mixture
+  }
+}
+
+public enum Activation: Sendable, Equatable {
+  case silu
+  /// The tanh form of GELU.
+  case geluTanh
+  /// GELU with the error function.
+  case gelu
+  case relu
+}
+
+/// The linears of one feed-forward network.
+public struct FeedForwardLinears: Sendable, Equatable {
+  public enum Input: Sendable, Equatable {
+    /// down(act(gate(x)) ⊙ up(x)).
+    case gated(gate: LinearName, up: LinearName)
+    /// The same, the rows of gate before those of up in one matrix.
+    case fused(LinearName)
+    /// down(act(up(x))).
+    case plain(LinearName)
+  }
+
+  public var input: Input
+  public var down: LinearName
+
+  public init(_ input: Input = .gated(gate: "mlp.gate_proj", up: "mlp.up_proj"), down: LinearName = "mlp.down_proj") {
+    self.input = input
+    self.down = down
+  }
+
+  /// The linears that read the layer's input, in the order they are computed.
+  public var readers: [LinearName] {
+    switch input {
+    case .gated(let gate, let up): [gate, up]
+    case .fused(let name), .plain(let name): [name]
+    }
+  }
+
+  /// The same linears under longer names.
+  func prefixed(_ prefix: String) -> FeedForwardLinears {
+    func longer(_ name: LinearName) -> LinearName { LinearName(rawValue: prefix + name.rawValue) }
+    let input: Input =
+      switch input {
+      case .gated(let gate, let up): .gated(gate: longer(gate), up: longer(up))
+      case .fused(let name): .fused(longer(name))
+      case .plain(let name): .plain(longer(name))
+      }
+    return FeedForwardLinears(input, down: longer(down))
+  }
+}
+
+/// A mixture of experts: a router scores them, the best see the token, and their outputs are added, weighted by the softmax over all scores
+/// (Shazeer et al. 2017; Fedus et al. 2021).
+public struct MixtureDescription: Sendable, Equatable {
+  /// An expert that sees every token.
+  public struct Shared: Sendable, Equatable {
+    public var size: Int
+    public var prefix: String
+    /// A linear of one output whose sigmoid weighs the expert; `nil` for weight 1.
+    public var gate: LinearName?
+
+    public init(size: Int, prefix: String, gate: LinearName?) {
+      self.size = size
+      self.prefix = prefix
+      self.gate = gate
+    }
+  }
+
+  public var experts: Int
+  public var expertsPerToken: Int
+  /// Whether the weights of the chosen experts are divided by their sum.
+  public var normalizesWeights: Bool
+  /// The linear of one output per expert.
+  public var router: LinearName
+  /// What precedes an expert's number, such as `mlp.experts.`.
+  public var prefix: String
+  public var shared: Shared?
+
+  public init(
+    experts: Int, expertsPerToken: Int, normalizesWeights: Bool, router: LinearName, prefix: String, shared: Shared? = nil
+  ) {
+    self.experts = experts
+    self.expertsPerToken = expertsPerToken
+    self.normalizesWeights = normalizesWeights
+    self.router = router
+    self.prefix = prefix
+    self.shared = shared
+  }
+
+  /// The linears that decide who sees a token and how much it counts.
+  public var routers: [LinearName] { [router] + (shared?.gate.map { [$0] } ?? []) }
+}
+
+extension FeedForwardDescription {
+  /// The networks of the layer: the one, or all experts, the shared one last.
+  public var networks: [FeedForwardLinears] {
+    guard let mixture else { return [linears] }
+    return (0..<mixture.experts + (mixture.shared == nil ? 0 : 1)).map { expert($0) }
+  }
+
+  /// - Parameter index: of an expert; their number for the shared one.
+  /// - Precondition: the layer is a mixture.
+  public func expert(_ index: Int) -> FeedForwardLinears {
+    guard let mixture else { preconditionFailure("the layer has no experts") }
+    if index == mixture.experts, let shared = mixture.shared { return linears.prefixed(shared.prefix) }
+    return linears.prefixed("\(mixture.prefix)\(index).")
+  }
+
+  /// Features of the wide input that calibration may keep; an expert's is not kept.
+  package var keptSize: Int { mixture == nil ? size : 0 }
+
+  /// Features inside a network.
+  public func size(of network: Int) -> Int {
+    if let mixture, network == mixture.experts, let shared = mixture.shared { return shared.size }
+    return size
+  }
+}

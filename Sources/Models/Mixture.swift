@@ -1,0 +1,92 @@
+internal import Foundation
+package import Tensors
+
+extension MixtureDescription {
+  /// Softmax over all experts, then the best of every token; of equal scores the lower index wins.
+  ///
+  /// - Parameter scores: [tokens × experts].
+  func routes(scores: Matrix) -> [MixtureState.Route] {
+    var routes = [MixtureState.Route](repeating: .init(), count: experts)
+    for token in 0..<scores.rows {
+      let row = (0..<experts).map { scores[token, $0] }
+      let largest = row.max() ?? 0
+      let powers = row.map { exp($0 - largest) }
+      let total = powers.reduce(0, +)
+      let chosen = row.indices.sorted { (row[$0], $1) > (row[$1], $0) }.prefix(expertsPerToken)
+      let share = normalizesWeights ? chosen.reduce(0) { $0 + powers[$1] / total } : 1
+      for expert in chosen {
+        routes[expert].tokens.append(token)
+        routes[expert].weights.append(powers[expert] / total / share)
+      }
+    }
+    return routes
+  }
+}
+
+func exponential(_ x: Float) -> Float { exp(x) }
+
+extension Matrix {
+  /// Some rows, in the order given.
+  package func rows(at indices: [Int]) -> Matrix {
+    Matrix(rows: indices.count, columns: columns) { out in
+      withUnsafeElements { elements in
+        for (to, from) in indices.enumerated() {
+          (out.baseAddress! + to * columns).update(from: elements + from * columns, count: columns)
+        }
+      }
+    }
+  }
+
+  /// Some columns, range after range.
+  func columns(in ranges: [Range<Int>]) -> Matrix {
+    let width = ranges.reduce(0) { $0 + $1.count }
+    return Matrix(rows: rows, columns: width) { out in
+      withUnsafeElements { elements in
+        for row in 0..<rows {
+          var to = row * width
+          for range in ranges {
+            (out.baseAddress! + to).update(from: elements + row * columns + range.lowerBound, count: range.count)
+            to += range.count
+          }
+        }
+      }
+    }
+  }
+
+  /// Some rows replaced by those of `other`.
+  package mutating func set(_ other: Matrix, atRows indices: [Int]) {
+    let width = columns
+    withUnsafeMutableElements { elements in
+      other.withUnsafeElements { other in
+        for (from, to) in indices.enumerated() { (elements + to * width).update(from: other + from * width, count: width) }
+      }
+    }
+  }
+
+  /// self[row] += weight · other's row, for every row of `other`.
+  mutating func add(_ other: Matrix, atRows indices: [Int], weighedBy weights: [Float]) {
+    let width = columns
+    withUnsafeMutableElements { elements in
+      other.withUnsafeElements { other in
+        for (from, to) in indices.enumerated() {
+          let (target, source, weight) = (elements + to * width, other + from * width, weights[from])
+          for column in 0..<width { target[column] += weight * source[column] }
+        }
+      }
+    }
+  }
+
+  /// self = act(self), multiplied by `up` where there is one.
+  mutating func activate(_ activation: Activation, gating up: Matrix?) {
+    switch activation {
+    case .silu: siluGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
+    case .geluTanh: geluTanhGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
+    case .gelu:
+      gelu()
+      if let up { multiply(by: up) }
+    case .relu:
+      relu()
+      if let up { multiply(by: up) }
+    }
+  }
+}

@@ -1,0 +1,66 @@
+public import Tensors
+
+/// How the norms of a block, or the one before the head, compute.
+public struct NormDescription: Sendable, Equatable {
+  public enum Kind: Sendable, Equatable {
+    /// x / √(mean(x²) + ε) · w (Zhang and Sennrich 2019, equation 4).
+    case rootMeanSquare
+    /// (x − mean(x)) / √(var(x) + ε) · w + b (Ba et al. 2016, equation 4).
+    case layer
+  }
+
+  public var kind: Kind
+  public var epsilon: Float
+  /// What is added to the weight that the checkpoint stores: 1 for Gemma, whose stored weights lie around zero.
+  public var offset: Float
+  public var hasBias: Bool
+
+  public init(_ kind: Kind = .rootMeanSquare, epsilon: Float, offset: Float = 0, hasBias: Bool = false) {
+    self.kind = kind
+    self.epsilon = epsilon
+    self.offset = offset
+    self.hasBias = hasBias
+  }
+
+  /// Every row normalised.
+  ///
+  /// - Parameters:
+  ///   - weight: what the rows are multiplied by, the offset included.
+  ///   - bias: what is added then.
+  public func apply(_ rows: Matrix, weight: [Float], bias: [Float]? = nil) -> Matrix {
+    var result =
+      switch kind {
+      case .rootMeanSquare: rows.rmsNormalized(weight: weight, epsilon: epsilon)
+      case .layer: rows.layerNormalized(weight: weight, epsilon: epsilon)
+      }
+    if let bias { result.add(row: bias) }
+    return result
+  }
+}
+
+/// Where a block has norms, by their names inside it; `nil` where it has none.
+public struct NormPlacement: Sendable, Equatable {
+  public var beforeAttention: String?
+  /// On what attention adds to the residual stream.
+  public var afterAttention: String?
+  public var beforeFeedForward: String?
+  /// On what the feed-forward layer adds to the residual stream.
+  public var afterFeedForward: String?
+
+  public init(
+    beforeAttention: String? = "input_layernorm", afterAttention: String? = nil,
+    beforeFeedForward: String? = "post_attention_layernorm", afterFeedForward: String? = nil
+  ) {
+    self.beforeAttention = beforeAttention
+    self.afterAttention = afterAttention
+    self.beforeFeedForward = beforeFeedForward
+    self.afterFeedForward = afterFeedForward
+  }
+
+  /// Every norm once.
+  package var names: [String] {
+    [beforeAttention, afterAttention, beforeFeedForward, afterFeedForward].compactMap { $0 }.reduce(into: []) { names, name in
+      if !names.contains(name) { names.append(name) }
+    }
+  }
+}

@@ -1,0 +1,86 @@
+package import Tensors
+
+/// What an embedding does besides looking up rows.
+public struct EmbeddingDescription: Sendable, Equatable {
+  /// What looked-up rows are multiplied by.
+  public var scale: Float
+  public var positions: ModelDescription.Positions?
+
+  public init(scale: Float = 1, positions: ModelDescription.Positions? = nil) {
+    self.scale = scale
+    self.positions = positions
+  }
+}
+
+/// The token embedding, ready to be looked up.
+package struct PreparedEmbedding: Sendable {
+  private let lookup: @Sendable (Int) -> [Float]
+  private let rows: Int
+  private let columns: Int
+  private let scale: Float
+  private let positions: StoredWeight?
+  private let firstPosition: Int
+
+  /// - Parameter block: the embedding's.
+  package init(_ block: Block) {
+    guard let name = block.linears.keys.first else { preconditionFailure("the block has no embedding") }
+    let linear = block[name]
+    let weight = linear.weight
+    rows = weight.rows
+    columns = weight.columns
+    scale = linear.storageType.rounded(block.embedding.scale)
+    positions = block.positions
+    firstPosition = block.embedding.positions?.offset ?? 0
+    if let stored = weight as? StoredWeight {
+      // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
+      lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
+    } else if let blocks = weight as? BlockQuantizedMatrix {
+      lookup = { blocks.dense(rows: $0..<$0 + 1).elements }
+    } else {
+      let table = weight.dense()
+      lookup = { Array(table.elements[$0 * table.columns..<($0 + 1) * table.columns]) }
+    }
+  }
+
+  /// [tokens × hidden size].
+  package func callAsFunction(_ tokens: [Int32]) throws -> Matrix {
+    var elements: [Float] = []
+    elements.reserveCapacity(tokens.count * columns)
+    for token in tokens {
+      guard (0..<rows).contains(Int(token)) else { throw TokenOutOfRange(token: token, vocabularySize: rows) }
+      elements += lookup(Int(token))
+    }
+    if scale != 1 { for index in elements.indices { elements[index] *= scale } }
+    var states = Matrix(rows: tokens.count, columns: columns, elements: elements)
+    if let positions {
+      let range = firstPosition..<firstPosition + tokens.count
+      guard range.upperBound <= positions.rows else {
+        throw SequenceTooLong(tokens: tokens.count, positions: positions.rows - firstPosition)
+      }
+      states.add(positions.dense(rows: range))
+    }
+    return states
+  }
+}
+
+/// A token id that the model has no embedding for.
+public struct TokenOutOfRange: Error, Equatable, Sendable, CustomStringConvertible {
+  public let token: Int32
+  public let vocabularySize: Int
+
+  public init(token: Int32, vocabularySize: Int) {
+    self.token = token
+    self.vocabularySize = vocabularySize
+  }
+
+  public var description: String {
+    "token id \(token) is outside the model's vocabulary of \(vocabularySize); was the text tokenized for another model?"
+  }
+}
+
+/// More tokens than the model has learned positions.
+public struct SequenceTooLong: Error, Equatable, Sendable, CustomStringConvertible {
+  public let tokens: Int
+  public let positions: Int
+  public var description: String { "a sequence of \(tokens) tokens; the model has learned \(positions) positions" }
+}

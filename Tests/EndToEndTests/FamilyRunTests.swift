@@ -1,0 +1,81 @@
+import CompressKit
+import Foundation
+import TestSupport
+import Testing
+
+/// Every family through the whole program: checkpoint, recipe, compression, what was written reopened and scored.
+struct FamilyRunTests {
+  private func run(_ name: String, _ passes: String, format: String = "compressed-tensors", dtype: DType = .bfloat16) async throws
+    -> (report: CompressionReport, config: JSON, tensors: [String: TensorInfo])
+  {
+    try await Places.withTemporaryDirectory { directory in
+      let source = directory.appending(path: "model")
+      try await TinyModel.write(to: source, Families.configuration(name), dtype: dtype)
+      let tokens = TinyModel.sequences(24, length: 32).flatMap { $0 }
+      try TinyModel.write(tokens: tokens, to: directory.appending(path: "calibration.npy"))
+      try TinyModel.write(tokens: Array(tokens.reversed().prefix(256)), to: directory.appending(path: "evaluation.npy"))
+      let yaml = """
+        calibration: { tokens: calibration.npy, sequences: 24, length: 32 }
+        passes: [\(passes)]
+        output: { format: \(format) }
+        evaluation: { tokens: evaluation.npy, window: 32 }
+        """
+      let recipe = try Recipe(yaml: yaml, file: "recipe.yaml", passes: .standard)
+      let output = directory.appending(path: "out")
+      let report = try await Compressor(recipe: recipe, bases: [directory], memoryLimit: 1 << 30).run(try Checkpoint(source), to: output)
+      let written = try Checkpoint(output)
+      let infos = Dictionary(uniqueKeysWithValues: written.tensors.names.map { ($0, written.tensors.info($0)!) })
+      return (report, written.config.json, infos)
+    }
+  }
+
+  @Test(arguments: Families.names) func fourBits(_ name: String) async throws {
+    for passes in ["rtn: { bits: 4, group_size: 32 }", "gptq: { bits: 4, group_size: 32, drift_correction: 0.5 }"] {
+      let (report, config, tensors) = try await run(name, "{ \(passes) }")
+      let figures = try #require(report.evaluation)
+      #expect(figures.perplexityAfter.isFinite && figures.klDivergence.isFinite && figures.klDivergence > 0, "\(passes)")
+      #expect(figures.top1Agreement > 0.3, "\(passes)")
+      #expect(report.carriedTensors.isEmpty)
+      let description = try Families.model(name).description
+      for block in description.blocks {
+        for linear in block.linearShapes.keys {
+          let isPacked = tensors[block.prefix + linear.rawValue + ".weight_packed"] != nil
+          #expect(isPacked != block.namedOnly.contains(linear), "\(linear)")
+        }
+      }
+      let ignored = config["quantization_config"]?["ignore"]?.elements?.compactMap(\.string) ?? []
+      for block in description.blocks {
+        for router in block.namedOnly { #expect(ignored.contains(block.prefix + router.rawValue)) }
+      }
+    }
+  }
+
+  /// A model that nothing is done to keeps every bit.
+  @Test(arguments: Families.names) func plainCopiesAreExact(_ name: String) async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let (source, output) = (directory.appending(path: "model"), directory.appending(path: "out"))
+      try await TinyModel.write(to: source, Families.configuration(name), dtype: .float32)
+      _ = try await Converter(to: PlainFormat()).run(try Checkpoint(source), to: output)
+      let (before, after) = (try Checkpoint(source).tensors, try Checkpoint(output).tensors)
+      #expect(Set(before.names) == Set(after.names))
+      for tensor in before.names { #expect(try before.tensor(tensor).bytes == after.tensor(tensor).bytes, "\(tensor)") }
+    }
+  }
+
+  @Test(arguments: Families.names) func transformsAreExactOrRefused(_ name: String) async throws {
+    let description = try Families.model(name).description
+    for passes in ["{ rotate: { hidden: none } }", "{ smoothquant: { strength: 0.5, producers: all } }"] {
+      let (report, _, _) = try await run(name, passes, format: "safetensors", dtype: .float32)
+      #expect(try #require(report.evaluation).klDivergence < 1e-5, "\(passes)")
+    }
+    let isLinear = description.norm.kind == .rootMeanSquare && description.blocks.allSatisfy { $0.norms.afterAttention == nil }
+    if isLinear {
+      let (report, _, _) = try await run(name, "{ rotate: {} }", format: "safetensors", dtype: .float32)
+      #expect(try #require(report.evaluation).klDivergence < 1e-5)
+    } else {
+      await #expect(throws: (any Error).self) { try await run(name, "{ rotate: {} }", format: "safetensors", dtype: .float32) }
+    }
+    let (report, _, _) = try await run(name, "{ awq: { grid: 4 } }, { rtn: { bits: 4, group_size: 32 } }")
+    #expect(try #require(report.evaluation).klDivergence.isFinite)
+  }
+}

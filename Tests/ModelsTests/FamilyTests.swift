@@ -1,0 +1,141 @@
+import CompressKit
+import Foundation
+import TestSupport
+import Testing
+
+/// What derives from a description, for every family.
+struct FamilyTests {
+  private static let tokens = TinyModel.sequences(1, length: 24)[0]
+
+  private func logits(of model: Model, _ change: @escaping @Sendable (inout Block) throws -> Void) throws -> Matrix {
+    try model.changing(change).logits(of: Self.tokens)
+  }
+
+  @Test(arguments: Families.names) func everyScaleMayMove(_ name: String) throws {
+    let model = try Families.model(name)
+    let expected = try model.logits(of: Self.tokens)
+    let count = model.description.blocks.map(\.scalings.count).max() ?? 0
+    #expect(count > 0)
+    for index in 0..<count {
+      let scaled = try logits(of: model) { block in
+        guard let scalings = block.description?.scalings, index < scalings.count else { return }
+        var random = KeyedRandomness(seed: 3, key: "\(block.name) \(index)")
+        let before = block
+        let scale = (0..<scalings[index].channels).map { _ in Float.random(in: 0.5...2, using: &random) }
+        scalings[index].apply(scale, to: &block)
+        let changed = block.linears.keys.filter { block[$0].revision != before[$0].revision }
+        #expect(changed.count >= scalings[index].consumers.count)
+      }
+      #expect(scaled.distance(to: expected) < 1e-4, "scaling \(index)")
+    }
+  }
+
+  @Test(arguments: Families.names) func groupsCoverEveryLinearOnce(_ name: String) throws {
+    for block in try Families.model(name).description.blocks {
+      let all = block.inputGroups.flatMap(\.linears)
+      #expect(Set(all) == Set(block.linearShapes.keys) && all.count == block.linearShapes.count)
+      for group in block.inputGroups { #expect(Set(group.linears.map { block.linearShapes[$0]!.columns }).count == 1) }
+      for (index, scaling) in block.scalings.enumerated() {
+        #expect(block.inputGroups.contains(scaling.input), "scaling \(index)")
+        for consumer in scaling.consumers { #expect(block.linearShapes[consumer]?.columns == scaling.columns) }
+      }
+      let readers = Set(block.residualReaders.flatMap(\.group.linears))
+      #expect(readers.isDisjoint(with: block.residualWriters) && readers.count + block.residualWriters.count == all.count)
+    }
+  }
+
+  @Test(arguments: Families.names) func aKeptStateGoesOnWhereItWas(_ name: String) throws {
+    let model = try Families.model(name)
+    let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
+    for index in model.description.blocks.indices {
+      let block = try model.block(.decoder(index: index))
+      let description = try #require(block.description)
+      let stages = block.inputGroups.count
+      let prepared = PreparedBlock(block, positions: 17)
+      let whole = prepared.forward(hidden)
+      for stage in 0..<stages where description.anchor(of: stage) == stage {
+        var state = prepared.start(hidden)
+        while state.stage < stage { prepared.advance(&state) }
+        let follows = description.inputFollowsFromResidual(stage: stage)
+        let after = PreparedBlock(block, stages: stage..<stages, positions: 17)
+        var resumed = after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input, branch: state.branch)
+        #expect(resumed.input == state.input)
+        while resumed.input != nil { after.advance(&resumed) }
+        #expect(resumed.residual == whole, "from stage \(stage)")
+      }
+    }
+  }
+
+  /// The way past other experts leads to the same inputs.
+  @Test(arguments: Families.mixtures) func expertsAreReachedFromTheRouter(_ name: String) throws {
+    let block = try Families.model(name).block(.decoder(index: 1))
+    let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
+    let prepared = PreparedBlock(block, positions: 17)
+    var state = prepared.start(hidden)
+    prepared.advance(&state)
+    prepared.advance(&state)
+    let router = state
+    var seen = 0
+    while state.stage < block.inputGroups.count {
+      if state.stage > 2 {
+        let skipped = prepared.skip(to: state.stage, from: router)
+        #expect(skipped.input == state.input && skipped.inputTokens == state.inputTokens)
+        #expect(state.input?.rows == state.inputTokens?.count && state.inputResidual.rows == state.input?.rows)
+        seen += state.inputTokens?.count ?? 0
+      }
+      guard state.input != nil else { break }
+      prepared.advance(&state)
+    }
+    let mixture = try #require(block.description?.feedForward.mixture)
+    #expect(seen == 2 * 17 * (mixture.expertsPerToken + (mixture.shared == nil ? 0 : 1)))
+  }
+
+  @Test func normsAreWrittenAsTheyWereRead() throws {
+    let model = try Families.model("gemma2", dtype: .bfloat16)
+    for kind in model.kinds {
+      var block = try model.block(kind)
+      for (name, weight) in block.norms {
+        let module = kind == .head ? name : block.prefix + name
+        let stored = weight.indices.map { DType.bfloat16.rounded(TinyModel.element(module + ".weight", $0)) }
+        #expect(block.storedNorm(name) == stored && weight == stored.map { $0 + 1 })
+        block.norms[name] = weight.map { _ in 1 }
+        #expect(block.storedNorm(name).allSatisfy { $0 == 0 })
+      }
+    }
+  }
+
+  /// Hub files of GPT-2 leave the common prefix out; Gemma 3 with a vision tower has another before it, and the tower is carried along.
+  @Test func prefixesMayBeMissingOrLonger() throws {
+    func renamed(_ name: String, _ change: (String) -> String, _ more: [NamedTensor] = []) throws -> Model {
+      let config = try ModelConfig(text: Families.configuration(name).utf8)
+      let tensors = try TinyModel.tensors(config).map { NamedTensor(name: change($0.name), tensor: $0.tensor) }
+      return try Model(Checkpoint(directory: Places.root, config: config, tensors: MemoryTensorSource(tensors + more)))
+    }
+    let buffer = NamedTensor(name: "h.0.attn.bias", tensor: Tensor([1], shape: [1, 1, 1, 1], dtype: .float32))
+    let bare = try renamed("gpt2", { $0.replacing("transformer.", with: "") }, [buffer])
+    #expect(bare.carried.isEmpty)
+    #expect(try bare.logits(of: Self.tokens) == Families.model("gpt2").logits(of: Self.tokens))
+    let tower = NamedTensor(name: "vision_tower.weight", tensor: Tensor([1, 2], shape: [1, 2], dtype: .float32))
+    let whole = try renamed("gemma3", { "language_model." + $0 }, [tower])
+    #expect(whole.carried == ["vision_tower.weight"])
+    #expect(try whole.logits(of: Self.tokens) == Families.model("gemma3").logits(of: Self.tokens))
+    #expect(try whole.block(.decoder(index: 1)).name == "language_model.model.layers.1")
+  }
+
+  @Test(arguments: [
+    ("opt", "do_layer_norm_before", JSON.bool(false)), ("opt", "word_embed_proj_dim", .integer(16)), ("falcon-7b", "alibi", .bool(true)),
+    ("stablelm", "qk_layernorm", .bool(true)), ("olmoe", "clip_qkv", .double(8)), ("gemma3", "use_bidirectional_attention", .bool(true)),
+    ("gpt2", "add_cross_attention", .bool(true)), ("mixtral", "num_experts_per_tok", .integer(5)),
+    ("smollm3", "no_rope_layers", .array([.integer(1)])), ("phi3", "partial_rotary_factor", .double(0.3)),
+  ])
+  func whatIsNotComputedIsRefused(_ name: String, _ key: String, _ value: JSON) throws {
+    var config = try ModelConfig(text: Families.configuration(name).utf8)
+    config.json[key] = value
+    do throws(CheckpointError) {
+      _ = try ArchitectureCatalog.standard.describe(config)
+      Issue.record("\(name) with \(key) was described")
+    } catch {
+      guard case .unsupportedOption(option: key, value: _, reason: _) = error else { throw error }
+    }
+  }
+}

@@ -1,0 +1,32 @@
+public import CompressKit
+import Foundation
+
+/// Tiny models of every family: the configurations of the fixtures that `tools/golden/families.py` wrote.
+public enum Families {
+  public static let names = [
+    "falcon-40b", "falcon-7b", "falcon-serial", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-serial", "gpt2", "gpt2-inverse-layers",
+    "granite", "llama-dynamic", "llama-yarn", "llama-yarn-scales", "mixtral", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope",
+    "phi3-partial", "qwen2-moe", "qwen3-moe", "smollm3", "stablelm", "stablelm-parallel",
+  ]
+  public static let mixtures = ["mixtral", "olmoe", "qwen2-moe", "qwen3-moe"]
+
+  public static func fixture(_ name: String) throws -> JSON {
+    let file = Places.root.appending(path: "Tests/ModelsTests/Fixtures/\(name).json")
+    return try JSON(parsing: Data(contentsOf: file))
+  }
+
+  /// The text of `config.json`.
+  public static func configuration(_ name: String) throws -> String { try fixture(name)["config"]?.text() ?? "" }
+
+  public static func model(_ name: String, dtype: DType = .float32) throws -> Model {
+    try TinyModel.model(try configuration(name), dtype: dtype)
+  }
+}
+
+extension Matrix {
+  /// The largest difference over the largest element of `other`.
+  public func distance(to other: Matrix) -> Float {
+    let size = other.elements.reduce(Float.leastNormalMagnitude) { max($0, abs($1)) }
+    return zip(elements, other.elements).reduce(0) { max($0, abs($1.0 - $1.1)) } / size
+  }
+}

@@ -1,0 +1,120 @@
+"""Compress tiny models of every family and let transformers read the results.
+
+  check_families.py COMPRESS OUT.json [CASE...]
+
+For every case of families.py: the model is saved in float32, text is sampled from it, `compress eval` and transformers score half of it, and
+RTN and GPTQ make four-bit checkpoints of it that transformers loads and scores. Writes one JSON object a case and prints a table.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.append(sys.path.pop(0))  # this folder has a tokenizers.py of its own, which must not be found first
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from families import CASES, build
+
+LENGTH = 32
+RECIPE = """calibration: {{ tokens: {folder}/calibration.npy, sequences: 48, length: 32 }}
+passes:
+  - {method}: {{ bits: 4, group_size: 32{more} }}
+evaluation: {{ tokens: {folder}/evaluation.npy, window: 32 }}
+output: {{ format: {format} }}
+"""
+
+
+def sample(model, vocabulary, count, seed):
+    """Sequences drawn from the model itself, so that its perplexity means something."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocabulary, (count, 1), generator=generator)
+    with torch.no_grad():
+        for _ in range(LENGTH - 1):
+            logits = model(input_ids=ids, use_cache=False).logits[:, -1]
+            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=generator)], 1)
+    return ids
+
+
+def perplexity(model, ids):
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits.double()
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).exp().item()
+
+
+def compress(*arguments):
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-600:])
+    return done.stdout
+
+
+def check(name, program):
+    result = {"case": name}
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "model")
+        os.makedirs(source)
+        model, _ = build(CASES[name], source)
+        ids = sample(model, model.config.vocab_size, 112, seed=7)
+        np.save(os.path.join(folder, "calibration.npy"), ids[:48].flatten().numpy().astype(np.int32))
+        held = ids[48:]
+        np.save(os.path.join(folder, "evaluation.npy"), held.flatten().numpy().astype(np.int32))
+        result["perplexity"] = perplexity(model, held)
+        report = json.loads(
+            compress(program, "eval", source, "--tokens", os.path.join(folder, "evaluation.npy"), "--window", "32", "--json"))
+        result["eval"] = report
+        for method, more, form in [("rtn", "", "compressed-tensors"), ("gptq", ", scales: full_range", "compressed-tensors"),
+                                   ("gptq", ", drift_correction: 0.5", "compressed-tensors")]:
+            label = method + ("-drift" if "drift" in more else "")
+            recipe, out = os.path.join(folder, label + ".yaml"), os.path.join(folder, label)
+            with open(recipe, "w") as file:
+                file.write(RECIPE.format(folder=folder, method=method, more=more, format=form))
+            entry = result[label] = {}
+            try:
+                compress(program, "--recipe", recipe, "--model", source, "--output", out, "--progress", "none")
+                figures = json.load(open(os.path.join(out, "report.json")))
+                entry["before"] = figures["evaluation"]["perplexity_before"]
+                entry["after"] = figures["evaluation"]["perplexity_after"]
+                entry["fallbacks"] = figures["fallback_count"]
+                entry["carried"] = figures["carried_tensors"]
+                entry["remarks"] = figures["remarks"]
+            except RuntimeError as error:
+                entry["error"] = str(error)
+                continue
+            try:
+                loaded, info = AutoModelForCausalLM.from_pretrained(
+                    out, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
+                entry["missing"] = sorted(info["missing_keys"])
+                entry["unexpected"] = sorted(info["unexpected_keys"])
+                entry["transformers"] = perplexity(loaded.eval(), held)
+            except Exception as error:  # whatever transformers raises is the result
+                entry["loading"] = f"{type(error).__name__}: {error}"[:600]
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("out")
+    parser.add_argument("cases", nargs="*")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    results = []
+    for name in arguments.cases or CASES:
+        try:
+            results.append(check(name, os.path.abspath(arguments.program)))
+        except Exception as error:
+            results.append({"case": name, "error": f"{type(error).__name__}: {error}"[:800]})
+        print(json.dumps(results[-1]), flush=True)
+        with open(arguments.out, "w") as file:
+            json.dump(results, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Write logits of tiny models of every supported family, computed by transformers, as JSON fixtures.
+
+  families.py OUT_DIR [CASE...]
+
+Needs torch, transformers and safetensors. As logits.py, whose generated weights it uses; but models are saved, given their weights under the
+names they have on disk, and loaded again, so that fused, merged and renamed tensors are those of real checkpoints.
+"""
+import argparse
+import json
+import os
+import sys
+import tempfile
+
+sys.path.append(sys.path.pop(0))  # this folder has a tokenizers.py of its own, which must not be found first
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from logits import IDS, rows, weight
+
+TOLERANCE = 1e-4
+
+BASE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+IDENTS = dict(bos_token_id=1, eos_token_id=2)
+LLAMA = dict(model_type="llama", **BASE, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0,
+             tie_word_embeddings=False, **IDENTS)
+GEMMA = dict(**BASE, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, max_position_embeddings=64, pad_token_id=0, **IDENTS)
+MOE = dict(**BASE, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False, **IDENTS)
+NEOX = dict(model_type="gpt_neox", **BASE, max_position_embeddings=64, rotary_pct=0.5, rotary_emb_base=10000,
+            tie_word_embeddings=False, **IDENTS)
+FALCON = dict(model_type="falcon", vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_hidden_size=64,
+              max_position_embeddings=64, **IDENTS)
+STABLELM = dict(model_type="stablelm", **BASE, num_key_value_heads=2, max_position_embeddings=64, partial_rotary_factor=0.5,
+                tie_word_embeddings=False, **IDENTS)
+PHI3 = dict(model_type="phi3", **BASE, num_key_value_heads=2, rms_norm_eps=1e-5, tie_word_embeddings=False, pad_token_id=0, **IDENTS)
+
+CASES = {
+    "llama-dynamic": dict(LLAMA, max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
+    "llama-yarn": dict(LLAMA, rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)),
+    "llama-yarn-scales": dict(LLAMA, rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=0.7, truncate=False)),
+    "mixtral": dict(MOE, model_type="mixtral", rms_norm_eps=1e-5, rope_theta=1000000.0, num_local_experts=4, num_experts_per_tok=2),
+    "qwen3-moe": dict(
+        MOE, model_type="qwen3_moe", head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0, moe_intermediate_size=32, num_experts=4,
+        num_experts_per_tok=2, norm_topk_prob=True, mlp_only_layers=[0]),
+    "qwen2-moe": dict(
+        MOE, model_type="qwen2_moe", rms_norm_eps=1e-6, moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=4,
+        num_experts_per_tok=2),
+    "olmoe": dict(MOE, model_type="olmoe", rms_norm_eps=1e-5, num_experts=4, num_experts_per_tok=2, pad_token_id=0),
+    "gemma": dict(GEMMA, model_type="gemma", rope_theta=10000.0),
+    "gemma2": dict(
+        GEMMA, model_type="gemma2", rope_theta=10000.0, sliding_window=3, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0),
+    "gemma3": dict(
+        GEMMA, model_type="gemma3_text", rope_theta=1000000.0, rope_local_base_freq=10000.0,
+        rope_scaling=dict(rope_type="linear", factor=8.0), sliding_window=3, sliding_window_pattern=2, query_pre_attn_scalar=16),
+    "phi3": dict(PHI3, rope_theta=10000.0, max_position_embeddings=64, sliding_window=5),
+    "phi3-longrope": dict(
+        PHI3, rope_theta=10000.0, max_position_embeddings=16, original_max_position_embeddings=4,
+        rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 1.5, 2.0, 4.0])),
+    "phi3-partial": dict(PHI3, rope_theta=10000.0, max_position_embeddings=64, partial_rotary_factor=0.75),
+    "olmo2": dict(MOE, model_type="olmo2", rms_norm_eps=1e-6, rope_theta=500000.0, pad_token_id=0),
+    "granite": dict(
+        LLAMA, model_type="granite", embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22, attention_multiplier=0.2,
+        tie_word_embeddings=True),
+    "smollm3": dict(
+        LLAMA, model_type="smollm3", rope_theta=5000000.0, no_rope_layers=[1, 0], tie_word_embeddings=True, pad_token_id=0),
+    "stablelm": dict(STABLELM, use_qkv_bias=True),
+    "stablelm-parallel": dict(STABLELM, use_parallel_residual=True),
+    "gpt2": dict(model_type="gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, n_inner=64, **IDENTS),
+    "gpt2-inverse-layers": dict(
+        model_type="gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, scale_attn_by_inverse_layer_idx=True,
+        activation_function="gelu", **IDENTS),
+    "gpt-neox": dict(NEOX, use_parallel_residual=True),
+    "gpt-neox-serial": dict(NEOX, use_parallel_residual=False, attention_bias=False),
+    "opt": dict(
+        model_type="opt", vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
+        max_position_embeddings=32, word_embed_proj_dim=32, do_layer_norm_before=True, activation_function="relu", **IDENTS),
+    "falcon-7b": dict(FALCON, multi_query=True, parallel_attn=True, bias=False),
+    "falcon-40b": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=False),
+    "falcon-serial": dict(FALCON, multi_query=False, parallel_attn=False, bias=True),
+}
+
+
+def build(config, folder):
+    """The model of a configuration with generated weights, loaded from a checkpoint in `folder`."""
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(config, file)
+    loaded = AutoConfig.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(loaded, attn_implementation="eager", dtype=torch.float32)
+    model.save_pretrained(folder)
+    path = os.path.join(folder, "model.safetensors")
+    tensors = {name: weight(name, tensor.shape) for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    # What from_pretrained reads is what the fixture holds, not what save_pretrained made of it.
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(config, file)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval(), sorted(tensors)
+
+
+def run(config):
+    with tempfile.TemporaryDirectory() as folder:
+        model, names = build(config, folder)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([IDS]), use_cache=False).logits[0]
+            exact = model.double()(input_ids=torch.tensor([IDS]), use_cache=False).logits[0]
+    return logits.numpy(), (exact - logits).abs().max().item(), names
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all when none is named")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    os.makedirs(arguments.out, exist_ok=True)
+    for name in arguments.cases or CASES:
+        config = CASES[name]
+        logits, rounding, names = run(config)
+        assert rounding < TOLERANCE / 4, (name, rounding)
+        head = {
+            "tool": "transformers, float32, eager attention, CPU",
+            "version": f"transformers {transformers.__version__}, torch {torch.__version__}",
+            "command": f"tools/golden/families.py Tests/ModelsTests/Fixtures {name}",
+            "weights": "generated: see `weight` in tools/golden/logits.py",
+            "tolerance": {
+                "absolute": TOLERANCE,
+                "reason": f"float32 sums in another order: matrices in float64 move transformers' own logits by {rounding:.1e}",
+            },
+            "config": config,
+            "tensors": names,
+            "input_ids": IDS,
+        }
+        body = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
+        path = os.path.join(arguments.out, name + ".json")
+        with open(path, "w") as file:
+            file.write("{\n" + body + ',\n  "logits": ' + rows(logits) + "\n}\n")
+        print(f"{path}: {os.path.getsize(path)} bytes, {rounding:.1e} from float64 matrices, |logit| up to {np.abs(logits).max():.2f}")
+
+
+if __name__ == "__main__":
+    main()
