@@ -184,7 +184,8 @@ struct AllocationAnalysis: Analysis {
   /// Biases and norms stay what they are.
   private static func vectorBits(of block: Block) -> Int {
     let biases = block.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount }
-    return biases + (block.norms.values.reduce(0) { $0 + $1.count } + block.normBiases.values.reduce(0) { $0 + $1.count }) * block.storageType.bitCount
+    return biases + (block.norms.values.reduce(0) { $0 + $1.count } + block.normBiases.values.reduce(0) { $0 + $1.count })
+      * block.storageType.bitCount
   }
 
   /// Hidden states of the probes before every block of the original model, and after the last.

@@ -73,16 +73,17 @@ public struct Compressor: Sendable {
     }
     let model = pipeline.prepared(original)
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    if model.description.head != nil, try architectures.describe(config).head == nil {
+      config.json["tie_word_embeddings"] = .bool(false)
+    }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
           + "\(ByteCount.text(linear.storedBits / 8)) more to store; tie_word_embeddings becomes false")
     }
-    let modules = linears.map {
-      StoredModule(
-        name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding)
-    }
+    let carried = model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
+    let modules =
+      linears.map { StoredModule(name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding) } + carried
     // What cannot be described together is found before anything is done.
     _ = try format.configuration(of: modules, in: config)
     var calibration: [[Int32]] = []
@@ -194,7 +195,8 @@ public struct Compressor: Sendable {
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let described = try plan.format.files(describing: await sink.modules, in: plan.config)
+    let carried = plan.model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
+    let described = try plan.format.files(describing: await sink.modules + carried, in: plan.config)
     let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
     let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
     try Task.checkCancellation()

@@ -43,6 +43,7 @@ public struct Converter: Sendable {
       try Task.checkCancellation()
       modules += format.modules(of: try model.outline(kind))
     }
+    modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
     let config = try format.configuration(of: modules, in: checkpoint.config)
     let reader = try format.reader(for: try ModelConfig(text: config.text().utf8))

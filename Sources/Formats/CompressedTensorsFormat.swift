@@ -52,7 +52,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
       for (name, scale) in [("k_scale", cache.key.scale), ("v_scale", cache.value.scale)] {
         tensors.append(
           NamedTensor(
-            name: "\(block.prefix)\(block.description?.attention.module ?? "self_attn").\(name)", tensor: Tensor([scale], shape: [1], dtype: block.storageType)))
+            name: "\(block.prefix)\(block.description?.attention.module ?? "self_attn").\(name)",
+            tensor: Tensor([scale], shape: [1], dtype: block.storageType)))
       }
     }
     return tensors + norms(of: block)
@@ -104,14 +105,20 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     var json = config.withoutQuantization
     let caches = modules.compactMap(\.cache)
     guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else { return json }
-    let tied = json["tie_word_embeddings"]?.bool == true && !modules.contains { $0.name == "lm_head" }
+    // Families differ in what they take where the configuration does not say.
+    let description = try? ArchitectureCatalog.standard.describe(config)
+    let head = description?.ownHead ?? "lm_head"
+    let isTied = description.map { $0.head == nil } ?? (json["tie_word_embeddings"]?.bool == true)
+    let tied = isTied && !modules.contains { $0.name == head }
+    // transformers calls every head so while it runs.
+    let isDense = !modules.contains { $0.name == head && $0.scheme != nil }
     if tied, let embedding = modules.first(where: { $0.isEmbedding && $0.scheme != nil }) {
       throw .cannotStore(
         module: embedding.name, format: Self.name,
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
     json["quantization_config"] = CompressedTensorsConfiguration.json(
-      for: modules, ignoring: tied ? ["lm_head"] : [], cache: caches.first?.key.grid)
+      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid)
     return json
   }
 }

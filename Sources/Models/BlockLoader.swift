@@ -135,7 +135,8 @@ struct BlockLoader: Sendable {
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
   func uncovered() -> [String] {
     let named = description.tensorShapes
-    let weights = Set(named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + [description.head ?? description.ownHead])
+    let weights = Set(
+      named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + [description.head ?? description.ownHead])
     var exact = Set(named.filter { $0.shape.count == 1 }.map(\.name))
     var buffers = Set<String>()
     for block in description.blocks {

@@ -6,6 +6,8 @@ public struct Model: Sendable {
   public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
   public let carried: [String]
+  /// Modules among them that may be linears, such as those of a vision tower: formats say of them that they are not compressed.
+  public let carriedModules: [String]
   /// Bytes of those tensors.
   public let carriedBytes: Int
   /// What was odd about the checkpoint and how it was read; for the report.
@@ -20,6 +22,7 @@ public struct Model: Sendable {
   public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
     self.description = description
     self.carried = carried
+    carriedModules = []
     carriedBytes = 0
     remarks = []
     self.load = load
@@ -95,6 +98,7 @@ extension Model {
     self.description = description
     self.remarks = remarks
     carried = loader.uncovered()
+    carriedModules = carried.filter { $0.hasSuffix(".weight") && source.info($0)?.shape.count == 2 }.map { String($0.dropLast(7)) }
     carriedBytes = carried.reduce(0) { $0 + (source.info($1)?.byteCount ?? 0) }
     load = { try loader.block($0) }
     check = { try loader.checkFinite($0) }

@@ -230,7 +230,8 @@ package final class CalibrationStream: Sendable {
   private func startingPoint(for stage: Int, in block: Block) -> Int {
     position.withLock { position in
       let holds =
-        position.stage <= stage && (position.norms.map { $0 == block.norms && position.normBiases == block.normBiases } ?? true) && (position.stage == 0 || position.cache == block.cache)
+        position.stage <= stage && (position.norms.map { $0 == block.norms && position.normBiases == block.normBiases } ?? true)
+        && (position.stage == 0 || position.cache == block.cache)
         && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
       if !holds { position.forget() }
       return position.stage

@@ -99,7 +99,8 @@ public struct PlannedLinear: Sendable, Equatable {
 
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(
-    name: String, rows: Int, columns: Int, isEnd: Bool = false, role: Role? = nil, scheme: String, storedBits: Int, storageType: DType = .bfloat16,
+    name: String, rows: Int, columns: Int, isEnd: Bool = false, role: Role? = nil, scheme: String, storedBits: Int,
+    storageType: DType = .bfloat16,
     scaleType: DType? = nil, isAdded: Bool = false
   ) {
     self.name = name

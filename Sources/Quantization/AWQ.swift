@@ -62,7 +62,8 @@ public struct AWQ: Pass {
         for name in scaling.consumers { try context.recordFallback(name, in: block, "its loss is not finite: left unscaled") }
         continue
       }
-      let clipped = clip ? try limit(scaling.consumers.filter { !Self.decidesAttention($0, description) }, stage, &choice, scaling, search) : [:]
+      let clipped =
+        clip ? try limit(scaling.consumers.filter { !Self.decidesAttention($0, description) }, stage, &choice, scaling, search) : [:]
       if choice.candidate != nil {
         for stage in search.stages(of: scaling, in: block) { factors[stage] = choice.factors }
         changed.formUnion(scaling.consumers)

@@ -26,30 +26,33 @@ struct RotaryTests {
     for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 3e-7 * b) }
   }
 
-  @Test(arguments: [
-    ("\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}", 1e4, 4096, 1.0,
-      [0x3F80_0000, 0x3E8A_6441, 0x3D95_A07B, 0x3CA1_C635, 0x3BAE_E866, 0x3ABD_1B8D, 0x39CC_75D1, 0x38DD_0F2A]),
-    (
-      "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}", 1e6, 0,
-      1.138629436111989,
-      [0x3F80_0000, 0x3E36_1887, 0x3D01_86E3, 0x3B8A_3375, 0x3A03_126F, 0x383A_7753, 0x3704_A2B2, 0x35BC_B0C1]
-    ),
-    (
-      "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":40,\"original_max_position_embeddings\":4096,\"mscale\":1.0,"
-        + "\"mscale_all_dim\":0.707,\"truncate\":false}", 1e4, 0, 1.0857263992561355,
-      [0x3F80_0000, 0x3EA1_E89B, 0x3DCC_CCCD, 0x3CE3_01E2, 0x3BB5_0332, 0x3A3D_6F6D, 0x37D1_B717, 0x3704_A2B3]
-    ),
-    (
-      "\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":32,\"original_max_position_embeddings\":4096,\"short_factor\":"
-        + "[1,1.05,1.1,1.15,1.2,1.25,1.3,1.35],\"long_factor\":[1,1.5,2,3,5,9,17,33]}", 1e4, 4096, 1.1902380714238083,
-      [0x3F80_0000, 0x3E9A_32DD, 0x3DBA_2E8C, 0x3CE1_43A1, 0x3C08_8888, 0x3B25_CB60, 0x3A49_A634, 0x3975_9F12]
-    ),
-    (
-      "\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":32,\"original_max_position_embeddings\":4096,\"short_factor\":"
-        + "[1,1.05,1.1,1.15,1.2,1.25,1.3,1.35],\"long_factor\":[1,1.5,2,3,5,9,17,33]}", 1e4, 4097, 1.1902380714238083,
-      [0x3F80_0000, 0x3E57_E0CE, 0x3D4C_CCCD, 0x3C2C_B3D8, 0x3B03_126F, 0x39B8_374E, 0x3876_B949, 0x3720_C536]
-    ),
-  ] as [(String, Double, Int, Double, [UInt32])])
+  @Test(
+    arguments: [
+      (
+        "\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}", 1e4, 4096, 1.0,
+        [0x3F80_0000, 0x3E8A_6441, 0x3D95_A07B, 0x3CA1_C635, 0x3BAE_E866, 0x3ABD_1B8D, 0x39CC_75D1, 0x38DD_0F2A]
+      ),
+      (
+        "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}", 1e6, 0,
+        1.138629436111989,
+        [0x3F80_0000, 0x3E36_1887, 0x3D01_86E3, 0x3B8A_3375, 0x3A03_126F, 0x383A_7753, 0x3704_A2B2, 0x35BC_B0C1]
+      ),
+      (
+        "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":40,\"original_max_position_embeddings\":4096,\"mscale\":1.0,"
+          + "\"mscale_all_dim\":0.707,\"truncate\":false}", 1e4, 0, 1.0857263992561355,
+        [0x3F80_0000, 0x3EA1_E89B, 0x3DCC_CCCD, 0x3CE3_01E2, 0x3BB5_0332, 0x3A3D_6F6D, 0x37D1_B717, 0x3704_A2B3]
+      ),
+      (
+        "\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":32,\"original_max_position_embeddings\":4096,\"short_factor\":"
+          + "[1,1.05,1.1,1.15,1.2,1.25,1.3,1.35],\"long_factor\":[1,1.5,2,3,5,9,17,33]}", 1e4, 4096, 1.1902380714238083,
+        [0x3F80_0000, 0x3E9A_32DD, 0x3DBA_2E8C, 0x3CE1_43A1, 0x3C08_8888, 0x3B25_CB60, 0x3A49_A634, 0x3975_9F12]
+      ),
+      (
+        "\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":32,\"original_max_position_embeddings\":4096,\"short_factor\":"
+          + "[1,1.05,1.1,1.15,1.2,1.25,1.3,1.35],\"long_factor\":[1,1.5,2,3,5,9,17,33]}", 1e4, 4097, 1.1902380714238083,
+        [0x3F80_0000, 0x3E57_E0CE, 0x3D4C_CCCD, 0x3C2C_B3D8, 0x3B03_126F, 0x39B8_374E, 0x3876_B949, 0x3720_C536]
+      ),
+    ] as [(String, Double, Int, Double, [UInt32])])
   func stretchedFrequenciesAreThoseOfTransformers(_ keys: String, base: Double, length: Int, factor: Double, _ bits: [UInt32]) throws {
     let more = "\"rope_theta\":\(base),\"max_position_embeddings\":2048,"
     let rotary = try #require(try description(more + keys).blocks.first?.attention.rotary)

@@ -33,7 +33,8 @@ extension MixtureDescription {
   func checked() throws(CheckpointError) -> MixtureDescription {
     guard experts > 0, (1...experts).contains(expertsPerToken) else {
       throw .unsupportedOption(
-        option: "num_experts_per_tok", value: "\(expertsPerToken)", reason: "of \(experts) experts, at least one and at most all see a token")
+        option: "num_experts_per_tok", value: "\(expertsPerToken)",
+        reason: "of \(experts) experts, at least one and at most all see a token")
     }
     return self
   }

@@ -56,7 +56,7 @@ private struct RotaryScalingKeys {
 
   func scaling() throws(CheckpointError) -> RotaryDescription.Scaling {
     switch type {
-    case "default", "mrope": return .none
+    case "default": return .none
     case "linear": return .linear(factor: try required("factor"))
     case "dynamic":
       guard let positions = json["max_position_embeddings"]?.double, positions > 0, pairs > 1 else {
