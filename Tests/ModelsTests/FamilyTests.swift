@@ -126,7 +126,7 @@ struct FamilyTests {
     ("opt", "do_layer_norm_before", JSON.bool(false)), ("opt", "word_embed_proj_dim", .integer(16)), ("falcon-7b", "alibi", .bool(true)),
     ("stablelm", "qk_layernorm", .bool(true)), ("olmoe", "clip_qkv", .double(8)), ("gemma3", "use_bidirectional_attention", .bool(true)),
     ("gpt2", "add_cross_attention", .bool(true)), ("mixtral", "num_experts_per_tok", .integer(5)),
-    ("smollm3", "no_rope_layers", .array([.integer(1)])), ("phi3", "partial_rotary_factor", .double(0.3)),
+    ("smollm3", "no_rope_layers", .array([.integer(1)])), ("phi3", "partial_rotary_factor", .double(0.4)),
   ])
   func whatIsNotComputedIsRefused(_ name: String, _ key: String, _ value: JSON) throws {
     var config = try ModelConfig(text: Families.configuration(name).utf8)

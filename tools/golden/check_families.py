@@ -104,6 +104,7 @@ def main():
     parser.add_argument("cases", nargs="*")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     results = []
     for name in arguments.cases or CASES:
