@@ -52,6 +52,7 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
@@ -60,7 +61,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors",
+        "Recipes", "Allocation", "Evaluation", "Formats", "Pruning", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
+        "Tensors",
         "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
@@ -76,6 +78,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "Pruning", ["CompressKit"]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),

@@ -1,0 +1,7 @@
+import CompressKit
+
+/// A sink that keeps what it is given.
+actor Blocks: BlockSink {
+  private(set) var all: [Block] = []
+  func append(_ block: Block) { all.append(block) }
+}
