@@ -79,7 +79,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
-    tests(of: "Pruning", ["CompressKit"]),
+    tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),

@@ -15,7 +15,7 @@ extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    KVCacheScales.self, Magnitude.self,
+    KVCacheScales.self, Magnitude.self, Wanda.self, SparseGPT.self,
   ])
 }
 

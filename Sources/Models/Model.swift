@@ -232,9 +232,12 @@ private struct BlockLoader: Sendable {
     let components = (reader?.components ?? []).union(["weight"])
     return source.names.filter { name in
       let parts = name.split(separator: ".")
-      let isWeight = components.contains(parts.last.map(String.init) ?? "")
-      return !(isWeight && weights.contains(parts.dropLast().joined(separator: "."))) && !exact.contains(name)
-        && !name.hasSuffix(".rotary_emb.inv_freq")
+      // A component's name may have a point in it.
+      let isWeight = (1...2).contains { length in
+        components.contains(parts.suffix(length).joined(separator: "."))
+          && weights.contains(parts.dropLast(length).joined(separator: "."))
+      }
+      return !isWeight && !exact.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq")
     }
   }
 }

@@ -3,6 +3,8 @@ public import Passes
 import Tensors
 
 /// Removes the weights with the smallest magnitudes (Han et al. 2015): the baseline of all others, and it needs no data.
+///
+/// With `refit`, which does, the weights kept make up for those removed as well as the calibration data allows.
 public struct Magnitude: Sparsifier {
   public static let name = "magnitude"
   public static let summary = "remove the weights with the smallest magnitudes"
@@ -11,24 +13,41 @@ public struct Magnitude: Sparsifier {
   public var pattern = SparsityPattern.unstructured
   /// The weights that compete; a pattern compares inside its groups.
   public var comparison = ComparisonGroup.layer
+  public var allocation = SparsityAllocation.uniform
+  public var owlThreshold = 5.0
+  public var owlLimit = 0.08
+  public var refit = false
+  public var damping = 0.01
   public var layers = LayerSelector()
 
   public init() {}
 
-  public var usesCalibration: Bool { false }
+  private enum CodingKeys: String, CodingKey {
+    case sparsity, pattern, comparison, allocation, owlThreshold = "owl_threshold", owlLimit = "owl_limit", refit, damping, layers
+  }
+
+  public var usesCalibration: Bool { refit || allocation == .owl }
 
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    for name in block.groups(layers).flatMap(\.linears) {
-      let weight = block[name].weight.dense()
-      try checkFit(block.fullName(of: name), columns: weight.columns)
-      let magnitudes = Matrix(rows: weight.rows, columns: weight.columns, elements: weight.elements.map { abs($0) })
-      let sparse = SparsityMask(scores: magnitudes, pattern: pattern, sparsity: share, comparing: comparison).applied(to: weight)
-      block[name].weight = sparse
-      context.record(
-        name, in: block, ["sparsity": sparse.zeroShare, "relative_weight_error": weight.relativeDistance(to: sparse)],
-        scheme: sparsityText)
+    let share = share(of: block, in: context)
+    for group in block.groups(layers) {
+      let refits = refit && block.kind != .embedding
+      let solver =
+        try refits
+        ? SparseGPTSolver.prepare(
+          context.statistic(Hessian.self, of: group, in: block), pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
+        : nil
+      for name in group.linears {
+        let weight = block[name].weight.dense()
+        try checkFit(block.fullName(of: name), columns: weight.columns)
+        let mask = SparsityMask(scores: weight.magnitudes(times: nil), pattern: pattern, sparsity: share, comparing: comparison)
+        try keep(mask, of: name, in: &block, context, solver)
+        if refit, !refits {
+          try context.recordFallback(name, in: block, "an embedding is looked up, so there is nothing to refit it to")
+        }
+      }
     }
   }
 }

@@ -1,4 +1,3 @@
-public import Models
 public import Tensors
 
 /// The weights that compete for being kept.
@@ -52,6 +51,11 @@ public struct SparsityMask: Sendable, Equatable {
     }
   }
 
+  package init(rows: Int, columns: Int, isPruned: [Bool]) {
+    precondition(isPruned.count == rows * columns, "flags do not fill the shape")
+    (self.rows, self.columns, self.isPruned) = (rows, columns, isPruned)
+  }
+
   /// The zeros of a weight.
   public init(zerosOf weight: Matrix) {
     (rows, columns) = (weight.rows, weight.columns)
@@ -89,4 +93,9 @@ public struct SparsityMask: Sendable, Equatable {
       equal -= 1
     }
   }
+}
+
+extension Matrix {
+  /// The share of elements that are exactly zero.
+  package var zeroShare: Double { Double(elements.count { $0 == 0 }) / Double(max(1, elements.count)) }
 }
