@@ -71,8 +71,8 @@ enum SparseBitmaskLayout: String, Sendable, CaseIterable {
     }
     let size = values.dtype.bitCount / 8
     var dense = Data(count: rows * columns * size)
-    dense.withUnsafeMutableBytes { out in
-      values.bytes.withUnsafeBytes { from in
+    dense.withUnsafeMutableBytes { (out: UnsafeMutableRawBufferPointer) in
+      values.bytes.withUnsafeBytes { (from: UnsafeRawBufferPointer) in
         var next = 0
         for row in 0..<rows {
           for column in 0..<columns where bits[row * width + column / 8] >> UInt8(column % 8) & 1 == 1 {
