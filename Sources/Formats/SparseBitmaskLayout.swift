@@ -30,9 +30,8 @@ enum SparseBitmaskLayout: String, Sendable, CaseIterable {
   private var prefix: String { self == .twoOfFour ? "" : ".weight" }
 
   var reader: WeightReader {
-    let names = ["compressed", "bitmask", "shape", "row_offsets"]
-    return WeightReader(
-      components: Set(names.map { String((prefix + ".").dropFirst()) + $0 }),
+    WeightReader(
+      components: ["compressed", "bitmask", "shape", "row_offsets"], parts: self == .twoOfFour ? [] : ["weight"],
       holds: { module, source in source.info(module + prefix + ".bitmask") != nil },
       weight: { module, source throws(CheckpointError) in StoredWeight(try decode(module, source)) })
   }

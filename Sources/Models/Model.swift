@@ -232,12 +232,11 @@ private struct BlockLoader: Sendable {
     let components = (reader?.components ?? []).union(["weight"])
     return source.names.filter { name in
       let parts = name.split(separator: ".")
-      // A component's name may have a point in it.
-      let isWeight = (1...2).contains { length in
-        components.contains(parts.suffix(length).joined(separator: "."))
-          && weights.contains(parts.dropLast(length).joined(separator: "."))
-      }
-      return !isWeight && !exact.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq")
+      let isWeight = components.contains(parts.last.map(String.init) ?? "")
+      var module = parts.dropLast()
+      if let part = module.last, reader?.parts.contains(String(part)) == true { module = module.dropLast() }
+      return !(isWeight && weights.contains(module.joined(separator: "."))) && !exact.contains(name)
+        && !name.hasSuffix(".rotary_emb.inv_freq")
     }
   }
 }
