@@ -14,6 +14,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   static let version = "0.20.0"
   public init() {}
 
+  public var storesFactors: Bool { true }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
       let tensor = try dense(linear, module: module)
@@ -67,6 +69,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard let json = config.json["quantization_config"], json["quant_method"]?.string == "compressed-tensors" else { return nil }
+    if let layout = try SparseBitmaskLayout(json) { return layout.reader }
     let configuration = try CompressedTensorsConfiguration(json)
     return WeightReader(
       components: CompressedTensorsLayout.components,
@@ -104,7 +107,10 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization
     let caches = modules.compactMap(\.cache)
-    guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else { return json }
+    guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else {
+      json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: nil)
+      return json
+    }
     // Families differ in what they take where the configuration does not say.
     let description = try? ArchitectureCatalog.standard.describe(config)
     let head = description?.ownHead ?? "lm_head"
@@ -117,8 +123,9 @@ public struct CompressedTensorsFormat: CheckpointFormat {
         module: embedding.name, format: Self.name,
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
-    json["quantization_config"] = CompressedTensorsConfiguration.json(
+    let quantization = CompressedTensorsConfiguration.json(
       for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid)
+    json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }
 }
