@@ -46,6 +46,8 @@ public struct Compressor: Sendable {
     let format: any CheckpointFormat
     let config: ModelConfig
     let calibrationFile: String?
+    /// What takes the place of calibration data.
+    public let statistics: StatisticsFile?
     let shardLimit: Int
     let remarks: [String]
 
@@ -87,7 +89,14 @@ public struct Compressor: Sendable {
     _ = try format.configuration(of: modules, in: config)
     var calibration: [[Int32]] = []
     var file: String?
-    if pipeline.usesCalibration {
+    var statistics: StatisticsFile?
+    if pipeline.usesCalibration, let source = recipe.calibration, source.statistics != nil {
+      let stored = try self.statistics(source, for: checkpoint)
+      (statistics, file) = (stored, stored.source)
+      remarks.append(
+        "calibrated by the statistics of \(stored.source) that were saved of the original model: no pass saw what became of earlier layers "
+          + "(not true-sequential)")
+    } else if pipeline.usesCalibration {
       guard let source = recipe.calibration else { throw MissingCalibration() }
       let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
       let tokens = try input.tokens(for: checkpoint, bos: .never)
@@ -116,13 +125,15 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      format: format.settled(for: modules), config: config, calibrationFile: file, statistics: statistics, shardLimit: shardLimit,
+      remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
   public func preflight(_ plan: Plan) async throws {
     var options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
     options.isRehearsal = true
+    options.statistics = plan.statistics
     let sink = CheckpointSink(format: plan.format, writer: nil)
     // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
     let head = plan.model.description.head.map { name in
@@ -171,8 +182,9 @@ public struct Compressor: Sendable {
   private func sweep(
     _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
   ) async throws -> CompressionReport {
-    let options = SweepOptions(
+    var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
+    options.statistics = plan.statistics
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
@@ -181,7 +193,8 @@ public struct Compressor: Sendable {
     let parameters = plan.linears.filter { $0.sourceBits > 0 }.reduce(0) { $0 + $1.rows * $1.columns }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
-        source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
+        source: file, sequences: plan.statistics?.sequences ?? plan.calibration.count,
+        tokens: plan.statistics?.tokens ?? plan.calibration.reduce(0) { $0 + $1.count })
     }
     return CompressionReport(
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
@@ -195,7 +208,10 @@ public struct Compressor: Sendable {
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
     let described = try plan.format.files(describing: await sink.modules, in: plan.config)
-    let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
+    let data = [
+      recipe.calibration?.text, recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.text,
+      recipe.evaluation?.tokens,
+    ].compactMap { $0 }
     let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
     try Task.checkCancellation()
     try await sink.finish(
