@@ -1,23 +1,23 @@
 internal import CHDF5
 internal import Foundation
-internal import Synchronization
 
 /// The HDF Group's library, which has one state for the whole process: one caller at a time.
 enum HDF5Library {
-  private static let lock = Mutex<Void>(())
+  /// Recursive, because objects are closed wherever the last reference goes, which may be inside.
+  private static let lock = NSRecursiveLock()
 
-  static func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> sending Value) throws(Failure) -> sending Value {
-    try lock.withLock { _ throws(Failure) in
-      hdf5_harden()
-      return try body()
-    }
+  static func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
+    lock.lock()
+    defer { lock.unlock() }
+    hdf5_harden()
+    return try body()
   }
 }
 
 /// An open object of the library, closed when nothing holds it any longer.
-final class HDF5Handle: @unchecked Sendable {
+final class HDF5Handle: Sendable {
   let id: hid_t
-  private let close: (hid_t) -> Int32
+  private let close: @Sendable (hid_t) -> Int32
 
   /// - Returns: `nil` for an identifier that says that something failed.
   init?(_ id: hid_t, _ close: @escaping @Sendable (hid_t) -> Int32) {
@@ -26,5 +26,5 @@ final class HDF5Handle: @unchecked Sendable {
     self.close = close
   }
 
-  deinit { _ = close(id) }
+  deinit { HDF5Library.withLock { _ = close(id) } }
 }
