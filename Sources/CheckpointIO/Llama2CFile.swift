@@ -28,7 +28,7 @@ public struct Llama2CFile: TensorSource {
     var keyValueSize: Int { headSize * keyValueHeads }
   }
 
-  static let magic: [UInt8] = [0x34, 0x32, 0x6B, 0x61]
+  static let magic: [UInt8] = [0x32, 0x34, 0x6B, 0x61]
 
   /// - Throws: `CheckpointError` for a header that is not possible, for another length than it implies, and for the quantized version 2.
   public init(_ url: URL) throws(CheckpointError) {

@@ -6,7 +6,7 @@ import Testing
 /// The ZIP reader, by way of the two readers on top of it.
 struct ZipArchiveTests {
   private static let array = Data(
-    [0x93] + Array("NUMPY".utf8) + [1, 0, 54, 0] + Array("{'descr':'|u1','fortran_order':False,'shape':(2,)}   \n\n".utf8) + [1, 2])
+    [0x93] + Array("NUMPY".utf8) + [1, 0, 55, 0] + Array("{'descr':'|u1','fortran_order':False,'shape':(2,)}   \n\n".utf8) + [1, 2])
 
   private func complaint(_ bytes: Data) throws -> String? {
     try Places.withTemporaryDirectory { directory in

@@ -6,7 +6,7 @@ import Testing
 
 /// Readers of containers against damaged files.
 @Suite(.serialized) struct ContainerFuzzTests {
-  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 1500) }
+  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 600) }
 
   private static func fixture(_ name: String) throws -> Data {
     try Data(contentsOf: Places.root.appending(path: "Tests/CheckpointIOTests/Fixtures/\(name)"))
@@ -26,17 +26,6 @@ import Testing
   ) -> FuzzTarget {
     FuzzTarget(
       name: name, suffix: suffix, corpus: corpus, wrap: wrap, read: { try readAll(try open($0)) }, allows: { $0 is CheckpointError })
-  }
-
-  private static let pickleCorpus: @Sendable () throws -> [Data] = {
-    try ["state.bin", "views.pt", "training.pt"].map { name in
-      let bytes = try fixture(name)
-      // Entries of these archives are stored: the pickle lies there as it is.
-      let start = try #require(bytes.range(of: Data([0x80, 2]))).lowerBound
-      let end = try #require(bytes.range(of: Data([0x50, 0x4B]), in: start..<bytes.count)).lowerBound
-      let stop = try #require(bytes[start..<end].lastIndex(of: 0x2E))
-      return Data(bytes[start...stop])
-    }
   }
 
   private static let headers: @Sendable () throws -> [Data] = {
@@ -74,7 +63,7 @@ import Testing
     target("gguf-checkpoint", "gguf", corpus: { [try corpus("gguf-llama.gguf")] }) { try Checkpoint($0).tensors },
     target("pytorch", "pt", corpus: { try ["state.bin", "views.pt", "deflated.pt"].map(fixture) }) { try PyTorchFile($0) },
     target(
-      "pickle", "pt", corpus: pickleCorpus,
+      "pickle", "pt", corpus: { try ["state.pkl", "views.pkl", "training.pkl"].map(corpus) },
       wrap: { pickle in
         let storages: KeyValuePairs<String, Data> = [
           "x/data.pkl": pickle, "x/data/0": Data(count: 96), "x/data/1": Data(count: 8), "x/data/2": Data(count: 8),
@@ -93,7 +82,7 @@ import Testing
     target("hdf5", "h5", corpus: { try ["plain.h5", "packed.h5", "latest.h5"].map(fixture) }) { try HDF5File($0) },
     target("npy-header", "npz", corpus: headers, wrap: { StoredArchive.bytes(["a.npy": $0]) }) { try NumpyArchive($0) },
     target("llama2c", corpus: llama2c) { try Llama2CFile($0) },
-    target("container", corpus: { try llama2c() + safetensors() + headers() }) { url in
+    target("container", corpus: { try llama2c() + safetensors() }) { url in
       try Container(of: url).open(url).tensors
     },
   ]

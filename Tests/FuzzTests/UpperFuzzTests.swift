@@ -5,7 +5,7 @@ import Testing
 
 /// Readers of text against damaged files: configurations, indices, recipes.
 @Suite(.serialized) struct UpperFuzzTests {
-  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 1500) }
+  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 600) }
 
   private static func files(in folder: String, _ suffix: String) throws -> [Data] {
     let directory = Places.root.appending(path: folder)

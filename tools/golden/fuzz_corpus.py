@@ -1,13 +1,17 @@
 """Small files that the fuzz tests begin with.
 
-    python tools/golden/fuzz_corpus.py Tests/FuzzTests/Corpus
+    python -P tools/golden/fuzz_corpus.py Tests/FuzzTests/Corpus Tests/CheckpointIOTests/Fixtures
 
-Needs gguf and numpy.
+Needs gguf and numpy; run after containers.py.
 """
-import pathlib, sys
+import pathlib, sys, zipfile
 import gguf, numpy as np
 
-out = pathlib.Path(sys.argv[1])
+out, fixtures = map(pathlib.Path, sys.argv[1:])
+for name in ("state.bin", "views.pt", "training.pt"):
+    with zipfile.ZipFile(fixtures / name) as archive:
+        pickle = next(entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
+        (out / f"{pathlib.Path(name).stem}.pkl").write_bytes(archive.read(pickle))
 w = gguf.GGUFWriter(out / "gguf-golden.gguf", "llama")
 w.add_bool("x.flag", True)
 w.add_uint64("x.long", 1 << 40)

@@ -33,7 +33,7 @@ def little(value):
 
 
 for name, version, options in [("plain.h5", "earliest", {}), ("packed.h5", "earliest", dict(compression="gzip", shuffle=True, fletcher32=True)),
-                               ("latest.h5", "latest", dict(compression="gzip"))]:
+                               ("latest.h5", ("v108", "v110"), dict(compression="gzip"))]:
     with h5py.File(out / name, "w", libver=version) as file:
         fill(file, **options)
     names = []
@@ -44,7 +44,7 @@ for name, version, options in [("plain.h5", "earliest", {}), ("packed.h5", "earl
 with h5py.File(out / "external_link.h5", "w") as f: f["a"] = h5py.ExternalLink("plain.h5", "/double")
 with h5py.File(out / "soft_link.h5", "w") as f: f["a"] = h5py.SoftLink("/b")
 with h5py.File(out / "external_data.h5", "w") as f: f.create_dataset("a", (4,), "f4", external=[("other.raw", 0, 16)])
-with h5py.File(out / "virtual.h5", "w", libver="latest") as f:
+with h5py.File(out / "virtual.h5", "w", libver=("v110", "v110")) as f:
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource("plain.h5", "x", (4,))
     f.create_virtual_dataset("a", layout)
