@@ -1,7 +1,7 @@
 internal import CheckpointIO
 public import Foundation
 internal import Formats
-public import Models
+internal import Models
 public import Passes
 internal import Tensors
 
