@@ -83,7 +83,8 @@ let package = Package(
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
     .testTarget(
-      name: "FuzzTests", dependencies: ["CompressKit", "TestSupport", "Tensors", "CheckpointIO"], exclude: ["Corpus"], swiftSettings: settings),
+      name: "FuzzTests", dependencies: ["CompressKit", "TestSupport", "Tensors", "CheckpointIO"], exclude: ["Corpus"],
+      swiftSettings: settings),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),
   ]
 )

@@ -22,7 +22,8 @@ struct UnpicklerTests {
     func text(_ text: String) -> [UInt8] { [0x8C, UInt8(text.utf8.count)] + Array(text.utf8) }
     let parts: [[UInt8]] = [
       [0x80, 2, 0x7D], text("a"), line("torch._utils", "_rebuild_tensor_v2"), [0x28, 0x28], text("storage"), line("torch", "FloatStorage"),
-      text("0"), text(location), [0x4B, count, 0x74, 0x51, 0x4B, offset], tuple(shape), tuple(strides), [0x89, 0x4E, 0x74, 0x52, 0x73, 0x2E],
+      text("0"), text(location), [0x4B, count, 0x74, 0x51, 0x4B, offset], tuple(shape), tuple(strides),
+      [0x89, 0x4E, 0x74, 0x52, 0x73, 0x2E],
     ]
     return parts.flatMap { $0 }
   }
