@@ -1,4 +1,5 @@
 public import Foundation
+internal import StrictJSON
 
 /// A model directory: configuration, tokenizer files, and lazily read tensors.
 public struct Checkpoint: Sendable {
@@ -44,7 +45,12 @@ public struct Checkpoint: Sendable {
   /// Weights, their index, what describes them, and what an earlier run of this program wrote (recipe and report) stay behind.
   public func companionFiles() -> [URL] {
     let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: [.isRegularFileKey])) ?? []
-    let own: Set = ["config.json", "quantize_config.json", "quant_config.json", "metadata.json", "recipe.yaml", "report.json"]
+    var own: Set = ["config.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json"]
+    // The parts of a KerasHub preset name a class each; its tokenizer.json is no one else's.
+    for name in ["metadata.json", "preprocessor.json", "task.json", "tokenizer.json"] {
+      guard let text = try? Data(contentsOf: directory.appending(path: name)), let json = try? JSON(parsing: text) else { continue }
+      if json["class_name"] != nil || json["keras_hub_version"] != nil { own.insert(name) }
+    }
     let weights: Set = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial", "npz", "keras", "hdf5"]
     return files.filter { file in
       let name = file.lastPathComponent
