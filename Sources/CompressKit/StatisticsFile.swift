@@ -69,7 +69,7 @@ public struct StatisticsFile: StoredStatistics {
       }
       var matrix = SymmetricMatrix(size: tensor.shape[0])
       matrix.lower = doubles(tensor)
-      return Hessian(matrix: matrix, tokens: tokens, skippedTokens: Int(counts[1])) as? S
+      return Hessian(matrix, tokens: tokens, skippedTokens: Int(counts[1])) as? S
     case is InputNorm.Type: return InputNorm(squares: doubles(try part(linear, Part.squares, .float64)), tokens: tokens) as? S
     case is InputMaximum.Type: return InputMaximum(values: try part(linear, Part.maxima, .float32).floats()) as? S
     case is InputMagnitude.Type:

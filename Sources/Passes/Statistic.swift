@@ -18,8 +18,8 @@ public struct Hessian: Statistic, Equatable {
 
   public init(features: Int) { matrix = SymmetricMatrix(size: features) }
 
-  /// What was summed before.
-  package init(matrix: SymmetricMatrix, tokens: Int, skippedTokens: Int) {
+  /// A second moment that was summed before, or follows from others, such as that of a projection.
+  package init(_ matrix: SymmetricMatrix, tokens: Int, skippedTokens: Int = 0) {
     self.matrix = matrix
     self.tokens = tokens
     self.skippedTokens = skippedTokens
