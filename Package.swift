@@ -54,6 +54,7 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
@@ -63,7 +64,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
+        "Recipes", "LowRank", "Allocation", "Evaluation", "Formats", "Pruning", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Tokenizers",
         "Tensors",
         "StrictJSON",
       ]),
@@ -80,6 +82,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "LowRank", ["CompressKit"]),
