@@ -54,6 +54,7 @@ let package = Package(
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
@@ -61,7 +62,7 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors",
+        "Recipes", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors",
         "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
@@ -79,6 +80,7 @@ let package = Package(
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
+    tests(of: "Pruning", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),
