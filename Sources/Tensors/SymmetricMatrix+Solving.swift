@@ -13,8 +13,8 @@ extension SymmetricMatrix {
     let strip = 32
     solution.withUnsafeMutableBufferPointer { solution in
       work.withUnsafeBufferPointer { factor in
-        guard let out = solution.baseAddress, let factor = factor.baseAddress else { return }
-        nonisolated(unsafe) let (out, factor) = (out, factor)
+        guard let first = solution.baseAddress, let lower = factor.baseAddress else { return }
+        nonisolated(unsafe) let (out, factor) = (first, lower)
         Parallel.forEach((rows + strip - 1) / strip) { index in
           let first = index * strip
           BLAS.solveCholesky(factor, size: size, out + first * size, rows: min(strip, rows - first))

@@ -34,10 +34,9 @@ struct Elimination {
     let total = quota * left.count
     let batch = max(1, (total + rounds - 1) / rounds)
     while removed.count < total {
-      let current = (inverse, weight)
+      let (current, now, isOut) = (inverse, weight, units.indices.map { removed.contains($0) || left[classes[$0]] == 0 })
       let scores = Parallel.map(units.count) { unit in
-        removed.contains(unit) || left[classes[unit]] == 0
-          ? Double.infinity : Self.loss(of: units[unit], current.0, size: size, current.1, rows: rows)
+        isOut[unit] ? .infinity : Self.loss(of: units[unit], current, size: size, now, rows: rows)
       }
       var chosen: [Int] = []
       for unit in units.indices.sorted(by: { (scores[$0], $0) < (scores[$1], $1) }) where chosen.count < batch && scores[unit].isFinite {
@@ -92,8 +91,8 @@ struct Elimination {
     target.withUnsafeMutableBufferPointer { target in
       left.withUnsafeBufferPointer { left in
         right.withUnsafeBufferPointer { right in
-          guard let out = target.baseAddress, let a = left.baseAddress, let b = right.baseAddress else { return }
-          nonisolated(unsafe) let (out, a, b) = (out, a, b)
+          guard let first = target.baseAddress, let tall = left.baseAddress, let wide = right.baseAddress else { return }
+          nonisolated(unsafe) let (out, a, b) = (first, tall, wide)
           Parallel.forEach((rows + strip - 1) / strip) { index in
             let first = index * strip
             BLAS.subtractProduct(
@@ -126,8 +125,8 @@ extension Matrix {
     target.withUnsafeMutableBufferPointer { target in
       wide.withUnsafeBufferPointer { wide in
         part.withUnsafeBufferPointer { part in
-          guard let out = target.baseAddress, let a = wide.baseAddress, let b = part.baseAddress else { return }
-          nonisolated(unsafe) let (out, a, b) = (out, a, b)
+          guard let first = target.baseAddress, let left = wide.baseAddress, let right = part.baseAddress else { return }
+          nonisolated(unsafe) let (out, a, b) = (first, left, right)
           Parallel.forEach((rows + strip - 1) / strip) { index in
             let first = index * strip
             BLAS.product(

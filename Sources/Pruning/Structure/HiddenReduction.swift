@@ -44,8 +44,10 @@ struct HiddenReduction: Sendable {
     block.description?.normEpsilon = block.normEpsilon
     block.description?.hiddenSize = size
     context.recordBlock(
-      block, ["hidden": Double(size)].merging(
-        description.residualReaders.map { ("\($0.norm)_share", shares[block.prefix + $0.norm] ?? 0) }) { first, _ in first },
+      block,
+      ["hidden": Double(size)].merging(
+        description.residualReaders.map { ("\($0.norm)_share", shares[block.prefix + $0.norm] ?? 0) }
+      ) { first, _ in first },
       scheme: "\(size) of \(description.hiddenSize)")
   }
 

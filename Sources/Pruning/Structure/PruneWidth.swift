@@ -29,7 +29,8 @@ public struct PruneWidth: Pass, Hashable {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case ratio, axis, multipleOf = "multiple_of", feedForward = "feed_forward", heads, keyValueHeads = "key_value_heads", hidden, importance,
+    case ratio, axis, multipleOf = "multiple_of", feedForward = "feed_forward", heads, keyValueHeads = "key_value_heads", hidden,
+      importance,
       compensation, damping
   }
 
@@ -48,7 +49,9 @@ public struct PruneWidth: Pass, Hashable {
     guard multipleOf > 0 else { throw InvalidOption("multiple_of", "\(multipleOf): a positive number") }
     guard damping >= 0 else { throw InvalidOption("damping", "\(damping): not below zero") }
     guard !(reducesHidden && importance == .reconstruction) else {
-      throw InvalidOption("importance", "reconstruction is about one layer's inputs; hidden dimensions need activations, fluctuation, wanda, magnitude or random")
+      throw InvalidOption(
+        "importance",
+        "reconstruction is about one layer's inputs; hidden dimensions need activations, fluctuation, wanda, magnitude or random")
     }
   }
 
@@ -142,7 +145,8 @@ public struct PruneWidth: Pass, Hashable {
       block.keepReaders(queries: heads.filter { !removed.contains($0) }, keyValues: Array(keyValues.indices), parts)
     }
     if compensation == .bias {
-      (block.description?.attention.hasOutputBias, block.description?.attention.hasProjectionBias) = (true, true)
+      block.description?.attention.hasOutputBias = true
+      block.description?.attention.hasProjectionBias = true
       block.giveBiases(to: parts.attentionReaders + [parts.attentionWriter])
     }
   }

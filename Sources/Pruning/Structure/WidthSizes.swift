@@ -1,5 +1,5 @@
-public import Models
-public import Passes
+import Models
+import Passes
 
 /// What `prune_width` makes narrower.
 public enum WidthAxis: String, Sendable, Codable, CaseIterable {
@@ -46,7 +46,9 @@ struct WidthSizes: Equatable {
     }
     guard heads % keyValueHeads == 0, heads / keyValueHeads <= whole.heads / whole.keyValueHeads else {
       throw InvalidOption(
-        "heads", "\(heads) query heads for \(keyValueHeads) key-value heads: every one of these must keep equally many of its \(whole.heads / whole.keyValueHeads)")
+        "heads",
+        "\(heads) query heads for \(keyValueHeads) key-value heads: every one of these must keep equally many of its \(whole.heads / whole.keyValueHeads)"
+      )
     }
   }
 
@@ -64,7 +66,8 @@ struct WidthSizes: Equatable {
       let rounded = Int((exact / Double(multiple)).rounded()) * multiple
       let kept = rounded > 0 || multiple == 1 ? rounded : Int(exact.rounded())
       guard kept > 0, kept < size else {
-        throw InvalidOption("ratio", "\(ratio) of the weights is \(kept < 1 ? "more" : "less") than \(option.rawValue) can give in steps of \(multiple)")
+        throw InvalidOption(
+          "ratio", "\(ratio) of the weights is \(kept < 1 ? "more" : "less") than \(option.rawValue) can give in steps of \(multiple)")
       }
       return kept
     }
