@@ -77,7 +77,9 @@ public struct Compressor: Sendable {
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true {
+      config.json["tie_word_embeddings"] = .bool(false)
+    }
     if description != model.description { config = try architectures.configuration(of: description, in: config) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
@@ -122,7 +124,8 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, shardLimit: shardLimit,
+      remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.

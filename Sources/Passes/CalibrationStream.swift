@@ -73,7 +73,8 @@ package final class CalibrationStream: Sendable {
   /// Accumulates the inputs of a group of a decoder block, or of the head.
   ///
   /// - Parameter changing: whether what makes these inputs is about to change: the sequences are then kept before it.
-  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block, changingMakers changing: Bool = false) throws -> S {
+  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block, changingMakers changing: Bool = false) throws -> S
+  {
     let visit = try visit(group, in: block, keepingBefore: changing)
     var statistic: S?
     try accumulate(visit.input) { batch in

@@ -55,7 +55,8 @@ extension Pipeline {
       if let resizing, !pass.analyses.isEmpty {
         throw fail(
           InvalidOption(
-            "passes", "\(name) looks at the whole model before the sweep, when \(resizing.name) has not made it smaller yet; "
+            "passes",
+            "\(name) looks at the whole model before the sweep, when \(resizing.name) has not made it smaller yet; "
               + "put \(name) before it, or run the two one after the other"))
       }
       do { descriptions.append(try pass.reshape(before)) } catch { throw fail(error) }
@@ -86,7 +87,8 @@ extension Pipeline {
       if shape != (linear.rows, linear.columns) {
         let bits = linear.storageType.bitCount
         guard linear.storedBits == linear.rows * linear.columns * bits else {
-          throw InvalidOption("passes", "\(linear.name) is stored as \(linear.scheme); what is compressed cannot be made smaller, put this before it")
+          throw InvalidOption(
+            "passes", "\(linear.name) is stored as \(linear.scheme); what is compressed cannot be made smaller, put this before it")
         }
         (linear.rows, linear.columns) = shape
         linear.storedBits = shape.rows * shape.columns * bits

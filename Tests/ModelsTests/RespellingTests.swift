@@ -50,7 +50,8 @@ import Testing
   }
 
   @Test func windowsStayWithTheirLayers() throws {
-    let config = TinyModel.config.replacing("\"llama\"", with: "\"qwen3\"").replacing("\"num_hidden_layers\":2", with: "\"num_hidden_layers\":3")
+    let config = TinyModel.config.replacing("\"llama\"", with: "\"qwen3\"")
+      .replacing("\"num_hidden_layers\":2", with: "\"num_hidden_layers\":3")
       .replacing(
         "\"bos_token_id\":1",
         with:
