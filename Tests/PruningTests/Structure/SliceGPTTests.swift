@@ -45,6 +45,20 @@ import Testing
     #expect(try drift(model, sliced.model) < drift(model, narrow.model))
   }
 
+  @Test func thePublishedMethodLosesNothingWhereNothingIsLost() throws {
+    let model = try confined(to: 16)
+    let sequences = TinyModel.sequences(4, length: 32)
+    let head = try HeadDivergence(model)
+    func hidden(_ size: Int) throws -> [Matrix] {
+      try #require(try ProjectedModel(model, calibration: sequences, size: size)).hidden(of: sequences)
+    }
+    let whole = try hidden(32)
+    #expect(head.mean(of: try hidden(16), from: whole) < 1e-7)
+    #expect(head.mean(of: try hidden(8), from: whole) > head.mean(of: try hidden(12), from: whole))
+    let block = model.description.blocks[0]
+    #expect(ProjectedModel.weights(of: block, size: 16) == block.weights / 2 + 2 * 16 * 16)
+  }
+
   @Test func whatNoConfigurationCanSayIsRefused() throws {
     let yaml = """
       calibration: { tokens: c.npy }
