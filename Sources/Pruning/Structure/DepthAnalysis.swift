@@ -52,16 +52,16 @@ struct DepthAnalysis: Analysis {
       influences = try Self.influences(units, ResidualWalk(model, context), context)
       chosen = units.lowest { influences[$0] ?? .infinity }
     case .perplexity, .divergence:
-      var probes = try ResidualWalk(model, context)
-      // Every depth keeps its hidden states.
-      let states = max(1, model.description.blocks.count / 2)
-      probes.sequences = Array(probes.sequences.suffix(min(options.probes, max(1, 2 * probes.sequences.count / states))))
+      // Every depth keeps its hidden states, and a candidate has its own.
+      let probes = try ResidualWalk(model, context, copies: 2 * (model.description.blocks.count + 1), limit: options.probes)
       chosen = try DepthSearch(probes, criterion: options.criterion).run(units, progress: context.progress)
     }
     var selection = DepthSelection(chosen, of: model.description)
     for (unit, influence) in influences where unit.parts.count > 1 { selection.influences[unit.block] = influence }
     if options.repair != .none {
-      selection.repairs = try DepthRepair(walk: ResidualWalk(model, context), selection: selection, options: options).run()
+      let widest = model.description.blocks.flatMap { $0.linearShapes.values.map(\.columns) }.max() ?? 0
+      let walk = try ResidualWalk(model, context, copies: 6, width: widest)
+      selection.repairs = try DepthRepair(walk: walk, selection: selection, options: options).run()
     }
     selection.remarks = remarks(selection, units.share(of: chosen), model)
     return selection

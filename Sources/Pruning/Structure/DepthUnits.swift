@@ -17,6 +17,8 @@ struct DepthUnits {
   let candidates: [DepthUnit]
   private let options: PruneDepth
   private let total: Int
+  /// How many are to go, where that is settled.
+  private let count: Int?
 
   /// - Throws: `InvalidOption` where nothing may be left out, or nothing would be left.
   init(_ options: PruneDepth, _ model: ModelDescription) throws(InvalidOption) {
@@ -31,35 +33,30 @@ struct DepthUnits {
       guard options.units == .blocks else { return parts }
       return [DepthUnit(block: index, parts: Array(parts.indices), weights: block.weights)]
     }
+    count = options.units == .blocks ? options.count ?? Self.nearest(options.ratio, of: model) : options.count
     guard !candidates.isEmpty else {
       throw InvalidOption(
         "keep_first", "\(options.keepFirst) and keep_last \(options.keepLast) leave none of \(model.blocks.count) blocks to choose from")
     }
-    for block in model.blocks where block.subBlocks.count != block.residualWriters.count {
-      throw InvalidOption("units", "\(block.prefix.dropLast()) does not add one output per layer to the residual stream")
+    if options.units == .layers || options.repair != .none {
+      for block in model.blocks where block.subBlocks.count != block.residualWriters.count {
+        throw InvalidOption("units", "\(block.prefix.dropLast()) does not add one output per layer to the residual stream")
+      }
     }
-    if options.units == .blocks {
-      let count = try budget(in: model)
-      guard count < model.blocks.count else { throw InvalidOption("count", "\(count): the model has \(model.blocks.count) blocks") }
-    } else if let count = options.count, count >= 2 * model.blocks.count {
-      throw InvalidOption("count", "\(count): the model has \(2 * model.blocks.count) layers")
+    let limit = options.units == .blocks ? model.blocks.count : 2 * model.blocks.count
+    if let count, count >= limit || count > candidates.count {
+      throw InvalidOption("count", "\(count): there are \(limit) \(options.units.rawValue), \(candidates.count) of them to choose from")
     }
   }
 
-  /// How many of equal units are to go.
-  func budget(in model: ModelDescription) throws(InvalidOption) -> Int {
-    let count = options.count ?? max(1, Int((options.ratio * Double(model.blocks.count)).rounded()))
-    guard count <= candidates.count else {
-      throw InvalidOption("count", "\(count): there are \(candidates.count) units to choose from")
-    }
-    return count
-  }
+  /// The number of blocks that comes nearest to a share of them, and at least one.
+  static func nearest(_ ratio: Double, of model: ModelDescription) -> Int { max(1, Int((ratio * Double(model.blocks.count)).rounded())) }
 
   private var slack: Double { Double(candidates.map(\.weights).min() ?? 0) / 2 }
 
   /// What may go next; empty when enough has gone.
   func next(after removed: Set<DepthUnit>) -> [DepthUnit] {
-    if let count = options.count { return removed.count < count ? candidates.filter { !removed.contains($0) } : [] }
+    if let count { return removed.count < count ? candidates.filter { !removed.contains($0) } : [] }
     let gone = Double(removed.reduce(0) { $0 + $1.weights })
     let target = options.ratio * Double(total)
     if removed.isEmpty {

@@ -76,13 +76,9 @@ public struct PruneDepth: Pass, Hashable {
 
   /// How many blocks go at least.
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
-    guard units == .blocks else {
-      _ = try DepthUnits(self, description)
-      return description
-    }
+    _ = try DepthUnits(self, description)
     var smaller = description
-    smaller.blocks.removeLast(try DepthUnits(self, description).budget(in: description))
-    for index in smaller.blocks.indices { smaller.blocks[index].prefix = description.blocks[index].prefix }
+    if units == .blocks { smaller.blocks.removeLast(count ?? DepthUnits.nearest(ratio, of: description)) }
     return smaller
   }
 

@@ -9,15 +9,18 @@ struct ResidualWalk {
 
   var positions: Int { sequences.map(\.count).max() ?? 0 }
 
-  /// - Parameter model: as an analysis sees it.
-  init(_ model: Model, _ context: AnalysisContext) throws {
+  /// - Parameters:
+  ///   - model: as an analysis sees it.
+  ///   - copies: of the hidden states that will be held at a time; sequences that do not fit the memory are left out.
+  ///   - width: of what else is held, in numbers per token.
+  ///   - limit: no more sequences than so many, the last ones.
+  init(_ model: Model, _ context: AnalysisContext, copies: Int = 3, width: Int = 0, limit: Int = .max) throws {
     guard !context.calibration.isEmpty else { throw MissingCalibration() }
     self.model = model
-    // Two copies of the hidden states are alive at a time; what does not fit is left out.
-    let perToken = 3 * 4 * model.description.hiddenSize
+    let perToken = 4 * (copies * model.description.hiddenSize + width)
     var tokens = 0
     sequences = Array(
-      context.calibration.prefix { sequence in
+      context.calibration.suffix(limit).prefix { sequence in
         defer { tokens += sequence.count }
         return tokens == 0 || (tokens + sequence.count) * perToken <= context.activationMemory
       })
