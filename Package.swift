@@ -56,15 +56,15 @@ let package = Package(
     module("Evaluation", ["Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
+    module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
     module("Recipes", ["Passes", "Models", "StrictJSON", .product(name: "Yams", package: "Yams")]),
     module(
       "CompressKit",
       [
-        "Recipes", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
-        "Tensors",
-        "StrictJSON",
+        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Tokenizers", "Tensors", "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
@@ -82,6 +82,7 @@ let package = Package(
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "Pruning", ["CompressKit"]),
+    tests(of: "LowRank", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),

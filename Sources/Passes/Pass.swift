@@ -31,6 +31,9 @@ public protocol Pass: Sendable, Codable {
   /// Which ones, by index, now that the pass's analyses are answered. The sweep never meets those blocks: the others are numbered anew, and
   /// later passes and analyses see the smaller model.
   func removedBlocks(in context: PassContext) -> Set<Int>
+  /// Whether the pass knows what to do with a weight that is two low-rank factors; one that does not is refused after `low_rank`, because it
+  /// would multiply them out.
+  var acceptsFactors: Bool { get }
   /// The pass with every option spelt out that depends on others where it is left out; what a printed recipe says.
   var effective: Self { get }
   /// Checks the options against each other.
@@ -59,6 +62,7 @@ extension Pass {
   public var removesBlocks: Bool { false }
   public func removedBlocks(in context: PassContext) -> Set<Int> { [] }
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription { description }
+  public var acceptsFactors: Bool { false }
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func validate(before following: [any Pass]) throws(InvalidOption) {}
@@ -102,6 +106,8 @@ public struct PlannedLinear: Sendable, Equatable {
   /// The numbers its weight and its input become, where a pass says so; a format may need other bits for them than they have.
   public var weights: QuantizationScheme?
   public var input: InputQuantization?
+  /// Of its two low-rank factors, where it is stored so: exact where it follows from the shape, otherwise the rank that all get by default.
+  public var rank: Int?
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 
