@@ -136,7 +136,7 @@ import Testing
     }
     #expect(throws: InvalidOption.self) { try pass { $0.hidden = 24 }.validate() }
     #expect(throws: InvalidOption.self) { try pass { $0.ratio = 1 }.validate() }
-    let late = #expect(throws: PipelineError.self) { try Pipeline([.gptq(), PruneWidth.pruneWidth()]).plan(for: model) }
+    let late = #expect(throws: PipelineError.self) { try Pipeline([.gptq(groupSize: .columns(32)), .pruneWidth()]).plan(for: model) }
     #expect(late?.description.contains("cannot be made smaller") == true)
   }
 
