@@ -54,8 +54,8 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
-    module("Pruning", ["Quantization", "Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
@@ -64,10 +64,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Evaluation", "Formats", "Pruning", "Quantization", "Passes", "Models", "CheckpointIO",
-        "Tokenizers",
-        "Tensors",
-        "StrictJSON",
+        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Tokenizers", "Tensors", "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),

@@ -90,6 +90,11 @@ extension CompressionReport {
     var table = TextTable("", "before", "after", "change")
     let sizeRatio = Double(sizes.bytesBefore) / Double(max(1, sizes.bytesAfter))
     table.rows.append(["size", ByteCount.text(sizes.bytesBefore), ByteCount.text(sizes.bytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))"])
+    let (parameters, left) = (sizes.linearParametersBefore, sizes.linearParametersAfter)
+    if parameters != left {
+      let share = (1 - Double(left) / Double(max(1, parameters))) * 100
+      table.rows.append(["weights in linears", "\(parameters)", "\(left)", "-\(share.rounded(toPlaces: 2)) %"])
+    }
     table.rows.append(["bits per weight, linears", "", sizes.linearBitsPerWeight.rounded(toPlaces: 3), ""])
     let sparse = kinds.filter { $0.sparsity != nil }
     if !sparse.isEmpty {

@@ -44,7 +44,10 @@ public struct Compressor: Sendable {
     public let calibration: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
+    /// As it will be written.
     let config: ModelConfig
+    /// The model as the passes will leave it, as far as shapes tell.
+    let description: ModelDescription
     let calibrationFile: String?
     /// What takes the place of calibration data.
     public let statistics: StatisticsFile?
@@ -74,8 +77,12 @@ public struct Compressor: Sendable {
         - weights.storedBits(rows: linear.rows, columns: linear.columns)
     }
     let model = pipeline.prepared(original)
+    let description = try pipeline.reshapings(of: model.description).last ?? model.description
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true {
+      config.json["tie_word_embeddings"] = .bool(false)
+    }
+    if description != model.description { config = try architectures.configuration(of: description, in: config) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -115,7 +122,8 @@ public struct Compressor: Sendable {
         remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
       }
     }
-    let planned = Set(linears.map { $0.name + ".weight" })
+    // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
+    let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
     let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
@@ -125,7 +133,8 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, calibrationFile: file, statistics: statistics, shardLimit: shardLimit,
+      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
+      shardLimit: shardLimit,
       remarks: remarks)
   }
 
@@ -143,7 +152,19 @@ public struct Compressor: Sendable {
     do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
       throw recipe.placed(error)
     }
+    if let block = await sink.descriptions.first, let announced = plan.description.blocks.first, block != announced {
+      throw CheckpointError.inexpressible(
+        type: plan.config.modelType, reason: "\(announced.prefix.dropLast()) became what no pass had announced: \(block)")
+    }
     _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
+  }
+
+  /// The configuration of the blocks that were written: which of them are left, only the sweep has shown.
+  private func configuration(of blocks: [BlockDescription], _ plan: Plan) throws -> ModelConfig {
+    guard blocks != plan.description.blocks else { return plan.config }
+    var description = plan.description
+    description.blocks = blocks
+    return try architectures.configuration(of: description, in: plan.config)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written.
@@ -191,6 +212,9 @@ public struct Compressor: Sendable {
     let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
     // Parameters of the model that came in: one that the run had to add makes the checkpoint larger, not the model.
     let parameters = plan.linears.filter { $0.sourceBits > 0 }.reduce(0) { $0 + $1.rows * $1.columns }
+    let before = plan.model.description.blocks.reduce(0) { sum, block in
+      block.linearShapes.values.reduce(sum) { $0 + $1.rows * $1.columns }
+    }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
         source: file, sequences: plan.statistics?.sequences ?? plan.calibration.count,
@@ -200,14 +224,16 @@ public struct Compressor: Sendable {
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
-        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters))), calibration: calibration, evaluation: nil, layers: swept.layers,
+        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
+      calibration: calibration, evaluation: nil, layers: swept.layers,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let described = try plan.format.files(describing: await sink.modules, in: plan.config)
+    let config = try configuration(of: await sink.descriptions, plan)
+    let described = try plan.format.files(describing: await sink.modules, in: config)
     let data = [
       recipe.calibration?.text, recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.text,
       recipe.evaluation?.tokens,
