@@ -15,11 +15,11 @@ public struct Block: Sendable {
     case head
   }
 
-  public let kind: Kind
+  public internal(set) var kind: Kind
   /// The decoder block's; `nil` at both ends.
   public var description: BlockDescription?
   /// What precedes a linear's name to give its module's full name.
-  public let prefix: String
+  public internal(set) var prefix: String
   public var linears: [LinearName: Linear]
   /// What the norms multiply by, by their names inside the block; the head has one, under its name in the whole model. Where a family stores
   /// weights less an offset, the offset is in these.
@@ -65,7 +65,10 @@ public struct Block: Sendable {
     return description.inputGroups
   }
 
-  public var normEpsilon: Float { norm.epsilon }
+  public var normEpsilon: Float {
+    get { norm.epsilon }
+    set { norm.epsilon = newValue }
+  }
 
   /// A norm's weight as the checkpoint stores it: less the offset, and exactly what was read where nobody changed it.
   package func storedNorm(_ name: String) -> [Float] {
@@ -88,6 +91,14 @@ public struct Block: Sendable {
 
   /// Whether a linear is touched only by passes that are told so by name: the embedding, the head, a router.
   public func isNamedOnly(_ linear: LinearName) -> Bool { description.map { $0.namedOnly.contains(linear) } ?? true }
+
+  /// The same block under another number.
+  func moved(to kind: Kind, prefix: String) -> Block {
+    var moved = self
+    (moved.kind, moved.prefix) = (kind, prefix)
+    moved.description?.prefix = prefix
+    return moved
+  }
 
   /// Gives back the pages of weights that are still in their files; they come back when they are needed.
   package func releasePages() {

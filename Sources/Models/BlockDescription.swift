@@ -37,7 +37,10 @@ public struct BlockDescription: Sendable, Equatable {
       prefix: prefix, hiddenSize: hiddenSize, norm: NormDescription(epsilon: normEpsilon), attention: attention, feedForward: feedForward)
   }
 
-  public var normEpsilon: Float { norm.epsilon }
+  public var normEpsilon: Float {
+    get { norm.epsilon }
+    set { norm.epsilon = newValue }
+  }
 }
 
 // MARK: - What derives from the description

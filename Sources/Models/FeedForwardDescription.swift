@@ -57,6 +57,9 @@ public struct FeedForwardLinears: Sendable, Equatable {
     }
   }
 
+  /// Whether one matrix holds gate and up.
+  public var isFused: Bool { if case .fused = input { true } else { false } }
+
   /// The same linears under longer names.
   func prefixed(_ prefix: String) -> FeedForwardLinears {
     func longer(_ name: LinearName) -> LinearName { LinearName(rawValue: prefix + name.rawValue) }

@@ -59,7 +59,10 @@ public struct ModelDescription: Sendable, Equatable {
       norm: NormDescription(epsilon: normEpsilon), maximumPositions: maximumPositions, blocks: blocks)
   }
 
-  public var normEpsilon: Float { norm.epsilon }
+  public var normEpsilon: Float {
+    get { norm.epsilon }
+    set { norm.epsilon = newValue }
+  }
 }
 
 extension ModelDescription {

@@ -15,6 +15,9 @@ extension BlockDescription {
     return attention + [.router] + feedForward.networks.indices.flatMap { [Stage.expertInput($0), .expertOutput($0)] }
   }
 
+  /// Groups whose outputs are added to the residual stream together: attention's and the feed-forward layer's.
+  package var subBlocks: [Range<Int>] { [0..<2, 2..<stages.count] }
+
   func group(_ stage: Stage) -> InputGroup {
     switch stage {
     case .attentionInput: InputGroup(attention.projections.linears)

@@ -77,8 +77,11 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Accumulates the inputs of a group of a decoder block, or of the head.
-  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block) throws -> S {
-    let visit = try visit(group, in: block)
+  ///
+  /// - Parameter changing: whether what makes these inputs is about to change: the sequences are then kept before it.
+  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block, changingMakers changing: Bool = false) throws -> S
+  {
+    let visit = try visit(group, in: block, keepingBefore: changing)
     var statistic: S?
     try accumulate({ try visit.input($0).input }) { batch in
       if statistic == nil { statistic = S(features: batch.columns) }
@@ -147,7 +150,7 @@ package final class CalibrationStream: Sendable {
     return Matrix(besides: own.input.rows(at: common), other.input.rows(at: common.map { places[ownTokens[$0]]! }))
   }
 
-  private func visit(_ group: InputGroup, in block: Block) throws -> Visit {
+  private func visit(_ group: InputGroup, in block: Block, keepingBefore: Bool = false) throws -> Visit {
     guard block.kind != .head, let description = block.description else {
       return Visit(input: { [self] in (block.headInput(try hidden.read($0)), nil) }, finish: {})
     }
@@ -162,12 +165,15 @@ package final class CalibrationStream: Sendable {
     let prepared = PreparedBlock(
       block, stages: from..<(isExpert ? anchor + 1 : anchor), and: expertStages, positions: longest)
     let isWide = description.stages[stage] == .feedForwardOutput
-    let keeps = anchor > from && (!isWide || keepsWideInput)
+    // What makes an expert's inputs comes behind the router, where states are kept anyway.
+    let kept = keepingBefore && !isExpert ? stage - 1 : anchor
+    let keeps = kept > from && (keepingBefore || !isWide || keepsWideInput)
     return Visit(
       input: { [self] index in
         var state = try state(of: index, at: from, prepared)
-        while state.stage < anchor { prepared.advance(&state) }
+        while state.stage < kept { prepared.advance(&state) }
         if keeps { try keep(state, of: index, description) }
+        while state.stage < anchor { prepared.advance(&state) }
         guard isExpert else { return (state.input!, nil) }
         let visited = prepared.skip(to: stage, from: state)
         return (visited.input!, visited.inputTokens)
@@ -177,12 +183,12 @@ package final class CalibrationStream: Sendable {
         if isExpert { count(expertStages, in: block) }
         guard keeps else { return }
         position.withLock {
-          $0.stage = anchor
+          $0.stage = kept
           $0.norms = block.norms
           $0.normBiases = block.normBiases
           $0.cache = block.cache
           $0.revisions = Dictionary(
-            uniqueKeysWithValues: block.inputGroups[..<anchor].flatMap(\.linears).map { ($0, block[$0].revision) })
+            uniqueKeysWithValues: block.inputGroups[..<kept].flatMap(\.linears).map { ($0, block[$0].revision) })
         }
       })
   }

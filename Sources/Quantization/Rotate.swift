@@ -55,24 +55,10 @@ public struct Rotate: Pass {
   }
 
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
-    if hidden != .none, let reason = Self.obstacle(to: description) {
+    if hidden != .none, let reason = description.residualObstacle {
       throw InvalidOption("hidden", "\(reason), so hidden states cannot be rotated exactly; set it to none and rotate values alone")
     }
     return try plan(linear)
-  }
-
-  /// Why a rotation of the residual stream cannot be folded into the weights; `nil` where it can.
-  ///
-  /// Only a root mean square is the same in all coordinates, and only a norm whose weight can move into the linears after it.
-  static func obstacle(to description: ModelDescription) -> String? {
-    let norms = description.blocks.map(\.norm) + [description.norm]
-    if norms.contains(where: { $0.kind == .layer }) { return "LayerNorm subtracts the mean, which a rotation does not keep" }
-    if norms.contains(where: \.hasBias) { return "its norms add biases" }
-    if description.positions != nil { return "learned positions are added to its embedding" }
-    if description.blocks.contains(where: { $0.norms.afterAttention != nil || $0.norms.afterFeedForward != nil }) {
-      return "norms stand between its layers and the residual stream and scale every coordinate"
-    }
-    return nil
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
