@@ -40,8 +40,9 @@ struct HiddenReduction: Sendable {
     }
     for name in description.residualWriters { reduce(outputsOf: name, of: &block) }
     let size = basis.size
-    block.normEpsilon = Self.epsilon(description.normEpsilon, from: description.hiddenSize, to: size)
-    block.description?.normEpsilon = block.normEpsilon
+    let epsilon = Self.epsilon(description.normEpsilon, from: description.hiddenSize, to: size)
+    block.normEpsilon = epsilon
+    block.description?.normEpsilon = epsilon
     block.description?.hiddenSize = size
     context.recordBlock(
       block,
