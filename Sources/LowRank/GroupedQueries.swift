@@ -36,6 +36,9 @@ public struct GroupedQueries: Pass {
     guard target > 0, target < heads, heads % target == 0 else {
       throw InvalidOption("key_value_heads", "\(target) is no smaller divisor of the model's \(heads) key-value heads")
     }
+    guard attention.rotary?.fraction ?? 1 == 1 else {
+      throw InvalidOption("key_value_heads", "heads that are rotated in part only are not merged here")
+    }
     return target
   }
 
