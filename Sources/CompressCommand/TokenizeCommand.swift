@@ -1,0 +1,57 @@
+public import ArgumentParser
+import CompressKit
+import Foundation
+
+struct TokenizeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "tokenize", abstract: "Print the token ids of a text, one line of ids a text.")
+
+  @Argument(
+    help: ArgumentHelp("A model directory, a GGUF file, or a tokenizer's own file (tokenizer.json, tokenizer.model).", valueName: "model"),
+    completion: .file())
+  var model: String
+
+  @Argument(
+    help: ArgumentHelp("Text, or JSON lines (.jsonl); standard input if absent. Either may be gzipped (.gz).", valueName: "file"),
+    completion: .file())
+  var file: String?
+
+  @Flag(name: .long, help: "Every line is a text of its own.")
+  var lines = false
+
+  @Flag(name: .long, help: "Every line is JSON, whatever the file is called: a string, or an object with the field.")
+  var jsonLines = false
+
+  @Option(name: .long, help: ArgumentHelp("The field of JSON objects that holds the text.", valueName: "name"))
+  var field = "text"
+
+  @Flag(name: .long, inversion: .prefixedNo, help: "Put the tokens around each text that the model expects there.")
+  var specialTokens = true
+
+  @Flag(name: .long, help: "Also print the text that the ids stand for.")
+  var decode = false
+
+  @Flag(name: .long, help: "Print a JSON object a text.")
+  var json = false
+
+  func run() throws {
+    let tokenizer = try Tokenizer(at: URL(userPath: model))
+    let name = file ?? "standard input"
+    let form: TextForm = jsonLines ? .jsonLines : lines ? .lines : file.map { TextForm(fileName: $0) } ?? .whole
+    let data = try file.map { try TextFile.data(of: URL(userPath: $0)) } ?? FileHandle.standardInput.readToEnd() ?? Data()
+    var output = Data()
+    try TextFile.forEachText(in: data, name: name, form: form, field: field) { text in
+      let ids = tokenizer.encode(text, addingSpecialTokens: specialTokens)
+      let decoded = decode ? tokenizer.decode(ids, skippingSpecialTokens: false) : nil
+      if json {
+        let members = [JSON.Member("ids", .array(ids.map { .integer(Int($0)) }))] + (decoded.map { [.init("text", .string($0))] } ?? [])
+        output += Data((JSON.object(members).text() + "\n").utf8)
+      } else {
+        output += Data((ids.map(String.init).joined(separator: " ") + "\n").utf8)
+        if let decoded { output += Data((decoded + "\n").utf8) }
+      }
+      return true
+    }
+    FileHandle.standardOutput.write(output)
+  }
+}
