@@ -37,6 +37,7 @@ let package = Package(
     // System libraries and inner loops.
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"]), .brew(["pcre2"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
     .target(name: "CKernels", cSettings: [.define("_GNU_SOURCE")]),
 
     // Storage, arithmetic, text.
@@ -45,7 +46,7 @@ let package = Package(
     module("Tokenizers", ["StrictJSON", "CPCRE2"]),
 
     // Checkpoints and the models in them.
-    module("CheckpointIO", ["Tensors", "StrictJSON"]),
+    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib"]),
     module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
     module("Formats", ["Models", "CheckpointIO", "StrictJSON", "Tensors"]),
 
