@@ -7,7 +7,7 @@ struct TokenizeCommand: ParsableCommand {
     commandName: "tokenize", abstract: "Print the token ids of a text, one line of ids a text.")
 
   @Argument(
-    help: ArgumentHelp("A model directory, a GGUF file, or a tokenizer's own file (tokenizer.json, tokenizer.model).", valueName: "model"),
+    help: ArgumentHelp("A model directory or a tokenizer's own file (tokenizer.json, tokenizer.model).", valueName: "model"),
     completion: .file())
   var model: String
 
@@ -36,11 +36,10 @@ struct TokenizeCommand: ParsableCommand {
 
   func run() throws {
     let tokenizer = try Tokenizer(at: URL(userPath: model))
-    let name = file ?? "standard input"
-    let form: TextForm = jsonLines ? .jsonLines : lines ? .lines : file.map { TextForm(fileName: $0) } ?? .whole
-    let data = try file.map { try TextFile.data(of: URL(userPath: $0)) } ?? FileHandle.standardInput.readToEnd() ?? Data()
+    let form: TextForm? = jsonLines ? .jsonLines : lines ? .lines : nil
+    let texts = try file.map { try TextFile(URL(userPath: $0), form: form, field: field) } ?? TextFile(standardInput: form ?? .whole, field: field)
     var output = Data()
-    try TextFile.forEachText(in: data, name: name, form: form, field: field) { text in
+    try texts.forEachText { text in
       let ids = tokenizer.encode(text, addingSpecialTokens: specialTokens)
       let decoded = decode ? tokenizer.decode(ids, skippingSpecialTokens: false) : nil
       if json {
