@@ -37,7 +37,8 @@ struct TokenizeCommand: ParsableCommand {
   func run() throws {
     let tokenizer = try Tokenizer(at: URL(userPath: model))
     let form: TextForm? = jsonLines ? .jsonLines : lines ? .lines : nil
-    let texts = try file.map { try TextFile(URL(userPath: $0), form: form, field: field) } ?? TextFile(standardInput: form ?? .whole, field: field)
+    let texts =
+      try file.map { try TextFile(URL(userPath: $0), form: form, field: field) } ?? TextFile(standardInput: form ?? .whole, field: field)
     var output = Data()
     try texts.forEachText { text in
       let ids = tokenizer.encode(text, addingSpecialTokens: specialTokens)

@@ -17,7 +17,8 @@ extension Tokenizer {
       let vocabulary = Vocabulary(pieces)
       // Equal scores are equal ranks: the leftmost pair wins, whatever its parts.
       let order = Dictionary(
-        Set(normal.map { model.pieces[$0].score }).sorted(by: >).enumerated().map { ($1, UInt32($0)) }, uniquingKeysWith: { first, _ in first })
+        Set(normal.map { model.pieces[$0].score }).sorted(by: >).enumerated().map { ($1, UInt32($0)) },
+        uniquingKeysWith: { first, _ in first })
       let rules = MergeRule.all(making: normal.map { (pieces[$0], Int32($0)) })
       let merges = MergeTable(rules) { order[model.pieces[Int($0)].score] ?? 0 }
       core = BytePairEncoding(

@@ -12,7 +12,11 @@ enum TextPattern: Sendable {
   init(_ field: Field) throws(TokenizerError) {
     if let expression = field["Regex"] {
       let text = try expression.string()
-      if let words = WordPattern(text) { self = .words(words) } else { self = .expression(try RegularExpression(text, field: expression.path)) }
+      if let words = WordPattern(text) {
+        self = .words(words)
+      } else {
+        self = .expression(try RegularExpression(text, field: expression.path))
+      }
     } else if let literal = field["String"] {
       let text = Bytes(try literal.string().utf8)
       guard !text.isEmpty else { throw .invalidField(literal.path, expected: .filledString) }

@@ -122,11 +122,14 @@ struct VocabularyFamily {
     let vocabulary = lines.enumerated().map { JSON.Member($1, .integer($0)) }
     let added = addedTokens(vocabulary, defaults: ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"])
     let lowers = configuration["do_lower_case"]?.bool ?? true
-    let (first, last) = (DocumentParts.text(configuration["cls_token"]) ?? "[CLS]", DocumentParts.text(configuration["sep_token"]) ?? "[SEP]")
+    let (first, last) = (
+      DocumentParts.text(configuration["cls_token"]) ?? "[CLS]", DocumentParts.text(configuration["sep_token"]) ?? "[SEP]"
+    )
     return DocumentParts.document(
       added: added,
       normalizer: DocumentParts.object(
-        "BertNormalizer", ("clean_text", .bool(true)), ("handle_chinese_chars", .bool(configuration["tokenize_chinese_chars"]?.bool ?? true)),
+        "BertNormalizer", ("clean_text", .bool(true)),
+        ("handle_chinese_chars", .bool(configuration["tokenize_chinese_chars"]?.bool ?? true)),
         ("strip_accents", configuration["strip_accents"] ?? .null), ("lowercase", .bool(lowers))),
       preTokenizer: DocumentParts.object("BertPreTokenizer"),
       postProcessor: DocumentParts.template(
