@@ -7,7 +7,7 @@ struct TokenizeCommand: ParsableCommand {
     commandName: "tokenize", abstract: "Print the token ids of a text, one line of ids a text.")
 
   @Argument(
-    help: ArgumentHelp("A model directory or a tokenizer's own file (tokenizer.json, tokenizer.model).", valueName: "model"),
+    help: ArgumentHelp("A model directory, a GGUF file, or a tokenizer's own file (tokenizer.json, tokenizer.model).", valueName: "model"),
     completion: .file())
   var model: String
 
@@ -31,6 +31,9 @@ struct TokenizeCommand: ParsableCommand {
   @Flag(name: .long, help: "Also print the text that the ids stand for.")
   var decode = false
 
+  @Flag(name: .long, help: "Print how many ids there are, not which.")
+  var count = false
+
   @Flag(name: .long, help: "Print a JSON object a text.")
   var json = false
 
@@ -43,7 +46,9 @@ struct TokenizeCommand: ParsableCommand {
     try texts.forEachText { text in
       let ids = tokenizer.encode(text, addingSpecialTokens: specialTokens)
       let decoded = decode ? tokenizer.decode(ids, skippingSpecialTokens: false) : nil
-      if json {
+      if count {
+        output += Data("\(ids.count)\n".utf8)
+      } else if json {
         let members = [JSON.Member("ids", .array(ids.map { .integer(Int($0)) }))] + (decoded.map { [.init("text", .string($0))] } ?? [])
         output += Data((JSON.object(members).text() + "\n").utf8)
       } else {
