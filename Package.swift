@@ -54,6 +54,7 @@ let package = Package(
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
@@ -62,9 +63,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
-        "Tensors",
-        "StrictJSON",
+        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Tokenizers", "Tensors", "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
@@ -79,6 +79,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "LowRank", ["CompressKit"]),

@@ -44,7 +44,10 @@ public struct Compressor: Sendable {
     public let calibration: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
+    /// As it will be written.
     let config: ModelConfig
+    /// The model as the passes will leave it, as far as shapes tell.
+    let description: ModelDescription
     let calibrationFile: String?
     let shardLimit: Int
     let remarks: [String]
@@ -72,8 +75,12 @@ public struct Compressor: Sendable {
         - weights.storedBits(rows: linear.rows, columns: linear.columns)
     }
     let model = pipeline.prepared(original)
+    let description = try pipeline.reshapings(of: model.description).last ?? model.description
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true {
+      config.json["tie_word_embeddings"] = .bool(false)
+    }
+    if description != model.description { config = try architectures.configuration(of: description, in: config) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -96,7 +103,8 @@ public struct Compressor: Sendable {
         remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
       }
     }
-    let planned = Set(linears.map { $0.name + ".weight" })
+    // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
+    let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
     let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
@@ -106,7 +114,8 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, shardLimit: shardLimit,
+      remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
@@ -122,7 +131,19 @@ public struct Compressor: Sendable {
     do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
       throw recipe.placed(error)
     }
+    if let block = await sink.descriptions.first, let announced = plan.description.blocks.first, block != announced {
+      throw CheckpointError.inexpressible(
+        type: plan.config.modelType, reason: "\(announced.prefix.dropLast()) became what no pass had announced: \(block)")
+    }
     _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
+  }
+
+  /// The configuration of the blocks that were written: which of them are left, only the sweep has shown.
+  private func configuration(of blocks: [BlockDescription], _ plan: Plan) throws -> ModelConfig {
+    guard blocks != plan.description.blocks else { return plan.config }
+    var description = plan.description
+    description.blocks = blocks
+    return try architectures.configuration(of: description, in: plan.config)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written.
@@ -169,6 +190,9 @@ public struct Compressor: Sendable {
     let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
     // Parameters of the model that came in: one that the run had to add makes the checkpoint larger, not the model.
     let parameters = plan.linears.filter { $0.sourceBits > 0 }.reduce(0) { $0 + $1.rows * $1.columns }
+    let before = plan.model.description.blocks.reduce(0) { sum, block in
+      block.linearShapes.values.reduce(sum) { $0 + $1.rows * $1.columns }
+    }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
         source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
@@ -177,14 +201,16 @@ public struct Compressor: Sendable {
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
-        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters))), calibration: calibration, evaluation: nil, layers: swept.layers,
+        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
+      calibration: calibration, evaluation: nil, layers: swept.layers,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let described = try plan.format.files(describing: await sink.modules, in: plan.config)
+    let config = try configuration(of: await sink.descriptions, plan)
+    let described = try plan.format.files(describing: await sink.modules, in: config)
     let texts = (recipe.calibration?.text?.files ?? []) + (recipe.evaluation?.text?.files ?? [])
     let data = texts.map(\.file) + [recipe.calibration?.tokens, recipe.evaluation?.tokens].compactMap { $0 }
     let companions = try checkpoint.travellingFiles().filter { !data.contains($0.name) }

@@ -57,10 +57,14 @@ public struct PassContext: Sendable {
 
   /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`.
   ///
+  /// - Parameter changingMakers: whether the pass is about to change the layers that make these inputs, which need not be computed from the
+  ///   start again then.
   /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the embedding, whose input is no vector.
-  public func statistic<S: Statistic>(_ type: S.Type, of group: InputGroup, in block: Block) throws -> S {
+  public func statistic<S: Statistic>(
+    _ type: S.Type, of group: InputGroup, in block: Block, changingMakers: Bool = false
+  ) throws -> S {
     guard let stream, block.kind != .embedding else { throw MissingCalibration() }
-    return try stream.statistic(type, of: group, in: block)
+    return try stream.statistic(type, of: group, in: block, changingMakers: changingMakers)
   }
 
   /// As `statistic`, and besides how the inputs of `group` have drifted from those in the reference model, whose inputs never met a
