@@ -1,9 +1,17 @@
 /// The texts of a recipe: the name of a file, or a list of files with what is taken from each.
 public struct TextSources: Sendable, Codable, Equatable, ExpressibleByStringLiteral {
   public var files: [TextSource]
+  /// Whether they are spelled as a lone name.
+  private var isName = false
 
   public init(_ files: [TextSource]) { self.files = files }
-  public init(_ file: String) { files = [TextSource(file: file)] }
+
+  public init(_ file: String) {
+    files = [TextSource(file: file)]
+    isName = true
+  }
+
+  public static func == (a: Self, b: Self) -> Bool { a.files == b.files }
   public init(stringLiteral file: String) { self.init(file) }
 
   public init(from decoder: any Decoder) throws {
@@ -14,9 +22,8 @@ public struct TextSources: Sendable, Codable, Equatable, ExpressibleByStringLite
     }
   }
 
-  /// A lone file without options is spelled as its name.
   public func encode(to encoder: any Encoder) throws {
-    if files.count == 1, files[0] == TextSource(file: files[0].file) {
+    if isName, files.count == 1, files[0] == TextSource(file: files[0].file) {
       try files[0].file.encode(to: encoder)
     } else {
       try files.encode(to: encoder)
