@@ -38,6 +38,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"]), .brew(["pcre2"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
+    .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"]), .brew(["hdf5"])]),
     .target(name: "CKernels", cSettings: [.define("_GNU_SOURCE")]),
 
     // Storage, arithmetic, text.
@@ -46,7 +47,7 @@ let package = Package(
     module("Tokenizers", ["StrictJSON", "CPCRE2"]),
 
     // Checkpoints and the models in them.
-    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib"]),
+    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib", "CHDF5"]),
     module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
     module("Formats", ["Models", "CheckpointIO", "Tokenizers", "StrictJSON", "Tensors"]),
 
@@ -74,7 +75,7 @@ let package = Package(
     tests(of: "StrictJSON"),
     tests(of: "Tensors", ["CKernels"]),
     tests(of: "Tokenizers", ["StrictJSON"]),
-    tests(of: "CheckpointIO", ["Tensors"]),
+    tests(of: "CheckpointIO", ["Tensors", "StrictJSON"], resources: [.copy("Fixtures")]),
     tests(of: "Models", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
@@ -85,6 +86,9 @@ let package = Package(
     tests(of: "LowRank", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
+    .testTarget(
+      name: "FuzzTests", dependencies: ["CompressKit", "TestSupport", "Tensors", "CheckpointIO"], exclude: ["Corpus"],
+      swiftSettings: settings),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),
   ]
 )

@@ -152,8 +152,13 @@ extension Compressor.Plan {
       peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
       \(estimate.spills ? ", activations spilled to a scratch file" : "")
       time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
-      calibration  \(pipelineUsesCalibration ? "\(calibration.count) sequences, \(calibration.reduce(0) { $0 + $1.count }) tokens" : "not needed")
+      calibration  \(calibrationText)
       """
+  }
+
+  private var calibrationText: String {
+    if let statistics { return "statistics of \(statistics.sequences) sequences, \(statistics.tokens) tokens of \(statistics.source)" }
+    return pipelineUsesCalibration ? "\(calibration.count) sequences, \(calibration.reduce(0) { $0 + $1.count }) tokens" : "not needed"
   }
 
   var json: JSON {

@@ -1,6 +1,7 @@
 public import CheckpointIO
 public import Foundation
 public import Recipes
+internal import Passes
 internal import Tensors
 internal import Tokenizers
 
@@ -110,5 +111,25 @@ extension CalibrationSource {
       try source.forEachDocument(in: place) { take($0) }
     }
     return Array(result.prefix(count))
+  }
+}
+
+extension Compressor {
+  /// The statistics that a recipe names, which must be of this model, of the recipe's data where it names any, and enough for its passes.
+  func statistics(_ source: CalibrationSource, for checkpoint: Checkpoint) throws -> StatisticsFile {
+    let places = bases + [checkpoint.directory]
+    let file = try StatisticsFile(try TokenSource(text: nil, tokens: source.statistics, bases: places).file)
+    let hasData = source.text != nil || source.tokens != nil
+    try file.check(
+      against: checkpoint.tensors, data: hasData ? try source.read(for: checkpoint, bases: places, seed: recipe.seed).sequences : nil)
+    for pass in recipe.passes {
+      let name = type(of: pass).name
+      if pass.isExact { throw StatisticsDoNotSuffice(pass: name, reason: "it changes what the layers after it read") }
+      if pass.comparesInputs {
+        throw StatisticsDoNotSuffice(pass: name, reason: "it compares inputs with those of the original model (drift_correction)")
+      }
+      if !pass.analyses.isEmpty, pass.usesCalibration { throw StatisticsDoNotSuffice(pass: name, reason: "it runs the whole model") }
+    }
+    return file
   }
 }

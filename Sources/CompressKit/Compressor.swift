@@ -49,6 +49,8 @@ public struct Compressor: Sendable {
     /// The model as the passes will leave it, as far as shapes tell.
     let description: ModelDescription
     let calibrationFile: String?
+    /// What takes the place of calibration data.
+    public let statistics: StatisticsFile?
     let shardLimit: Int
     let remarks: [String]
 
@@ -94,7 +96,14 @@ public struct Compressor: Sendable {
     _ = try format.configuration(of: modules, in: config)
     var calibration: [[Int32]] = []
     var file: String?
-    if pipeline.usesCalibration {
+    var statistics: StatisticsFile?
+    if pipeline.usesCalibration, let source = recipe.calibration, source.statistics != nil {
+      let stored = try self.statistics(source, for: checkpoint)
+      (statistics, file) = (stored, stored.source)
+      remarks.append(
+        "calibrated by the statistics of \(stored.source) that were saved of the original model: no pass saw what became of earlier layers "
+          + "(not true-sequential)")
+    } else if pipeline.usesCalibration {
       guard let source = recipe.calibration else { throw MissingCalibration() }
       let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed)
       (calibration, file) = (data.sequences, data.files)
@@ -114,7 +123,8 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, shardLimit: shardLimit,
+      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
+      shardLimit: shardLimit,
       remarks: remarks)
   }
 
@@ -122,6 +132,7 @@ public struct Compressor: Sendable {
   public func preflight(_ plan: Plan) async throws {
     var options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
     options.isRehearsal = true
+    options.statistics = plan.statistics
     let sink = CheckpointSink(format: plan.format, writer: nil)
     // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
     let head = plan.model.description.head.map { name in
@@ -182,8 +193,9 @@ public struct Compressor: Sendable {
   private func sweep(
     _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
   ) async throws -> CompressionReport {
-    let options = SweepOptions(
+    var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
+    options.statistics = plan.statistics
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
@@ -195,7 +207,8 @@ public struct Compressor: Sendable {
     }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
-        source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
+        source: file, sequences: plan.statistics?.sequences ?? plan.calibration.count,
+        tokens: plan.statistics?.tokens ?? plan.calibration.reduce(0) { $0 + $1.count })
     }
     return CompressionReport(
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
@@ -212,7 +225,8 @@ public struct Compressor: Sendable {
     let config = try configuration(of: await sink.descriptions, plan)
     let described = try plan.format.files(describing: await sink.modules, in: config)
     let texts = (recipe.calibration?.text?.files ?? []) + (recipe.evaluation?.text?.files ?? [])
-    let data = texts.map(\.file) + [recipe.calibration?.tokens, recipe.evaluation?.tokens].compactMap { $0 }
+    let data =
+      texts.map(\.file) + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.tokens].compactMap { $0 }
     let companions = try checkpoint.travellingFiles().filter { !data.contains($0.name) }
     try Task.checkCancellation()
     try await sink.finish(

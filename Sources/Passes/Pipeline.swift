@@ -28,6 +28,8 @@ public struct SweepOptions: Sendable {
   public var scratch: URL
   /// Whether a fallback ends the run.
   public var strict: Bool
+  /// Of the original model, in place of calibration data.
+  public var statistics: (any StoredStatistics)?
   /// Whether this is a rehearsal, of which nothing is kept: analyses need not measure anything.
   public var isRehearsal = false
 
@@ -122,7 +124,7 @@ public struct Pipeline: Sendable {
     let records = PassContext.Records()
     let context = PassContext(
       stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
-      reference: reference, following: Array(passes[(index + 1)...]))
+      reference: reference, following: Array(passes[(index + 1)...]), statistics: options.statistics)
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {

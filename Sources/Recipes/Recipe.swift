@@ -8,6 +8,8 @@ public struct CalibrationSource: Sendable, Codable, Equatable {
   public var text: TextSources?
   /// a file of token ids.
   public var tokens: String?
+  /// Statistics that `compress calibrate` saved; beside them, text or tokens only say what they must have been made of.
+  public var statistics: String?
   public var sequences = 128
   /// Tokens of a sequence; of documents, the most.
   public var length = 2048
@@ -16,11 +18,12 @@ public struct CalibrationSource: Sendable, Codable, Equatable {
   public var shuffle = false
 
   public init(
-    text: TextSources? = nil, tokens: String? = nil, sequences: Int = 128, length: Int = 2048, packing: Packing = .concatenate,
-    shuffle: Bool = false
+    text: TextSources? = nil, tokens: String? = nil, statistics: String? = nil, sequences: Int = 128, length: Int = 2048,
+    packing: Packing = .concatenate, shuffle: Bool = false
   ) {
     self.text = text
     self.tokens = tokens
+    self.statistics = statistics
     self.sequences = sequences
     self.length = length
     self.packing = packing
