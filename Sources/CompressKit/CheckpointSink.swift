@@ -9,6 +9,8 @@ actor CheckpointSink: BlockSink {
   private let format: any CheckpointFormat
   private let writer: (any CheckpointWriter)?
   private(set) var modules: [StoredModule] = []
+  /// Of the decoder blocks, as they came.
+  private(set) var descriptions: [BlockDescription] = []
   /// Bits of all linears of decoder blocks as stored, and how many weights they are.
   private(set) var linearBits = 0
   private(set) var linearWeights = 0
@@ -23,6 +25,7 @@ actor CheckpointSink: BlockSink {
   func append(_ block: Block) async throws {
     let tensors = try format.encode(block)
     modules += format.modules(of: block)
+    if let description = block.description { descriptions.append(description) }
     if case .decoder = block.kind {
       for linear in block.linears.values {
         // A dense result does not know what it will be stored as; its layer does.
@@ -32,6 +35,7 @@ actor CheckpointSink: BlockSink {
           linearBits +=
             quantized.storedBits - quantized.scheme.storedBits(rows: quantized.rows, columns: quantized.columns)
             + format.storedBits(quantized.scheme, input: linear.inputQuantization, rows: quantized.rows, columns: quantized.columns)
+        case let factors as FactoredWeight: linearBits += factors.storedBits(denseAs: linear.storageType)
         case let other: linearBits += other.storedBits
         }
         linearWeights += linear.weight.rows * linear.weight.columns

@@ -2,8 +2,10 @@
 @_exported public import CheckpointIO
 @_exported public import Evaluation
 @_exported public import Formats
+@_exported public import LowRank
 @_exported public import Models
 @_exported public import Passes
+@_exported public import Pruning
 @_exported public import Quantization
 @_exported public import Recipes
 @_exported public import StrictJSON
@@ -14,7 +16,8 @@ extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    KVCacheScales.self,
+    KVCacheScales.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
+    SliceGPT.self,
   ])
 }
 

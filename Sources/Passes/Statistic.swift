@@ -18,6 +18,13 @@ public struct Hessian: Statistic, Equatable {
 
   public init(features: Int) { matrix = SymmetricMatrix(size: features) }
 
+  /// A second moment that was summed before, or follows from others, such as that of a projection.
+  package init(_ matrix: SymmetricMatrix, tokens: Int, skippedTokens: Int = 0) {
+    self.matrix = matrix
+    self.tokens = tokens
+    self.skippedTokens = skippedTokens
+  }
+
   public mutating func update(_ input: Matrix) {
     let finite = input.withoutNonfiniteRows()
     skippedTokens += input.rows - finite.rows
@@ -39,6 +46,12 @@ public struct InputNorm: Statistic, Equatable {
   public private(set) var tokens = 0
 
   public init(features: Int) { squares = Array(repeating: 0, count: features) }
+
+  /// What was summed before.
+  package init(squares: [Double], tokens: Int) {
+    self.squares = squares
+    self.tokens = tokens
+  }
 
   public var values: [Float] { squares.map { Float($0.squareRoot()) } }
 
@@ -65,6 +78,9 @@ public struct InputMaximum: Statistic, Equatable {
   public private(set) var values: [Float]
 
   public init(features: Int) { values = Array(repeating: 0, count: features) }
+
+  /// What was found before.
+  package init(values: [Float]) { self.values = values }
 
   public var amax: Float { values.max() ?? 0 }
 

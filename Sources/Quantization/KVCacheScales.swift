@@ -17,6 +17,8 @@ public struct KVCacheScales: Pass {
 
   public init() {}
 
+  public var acceptsFactors: Bool { true }
+
   public func run(on block: inout Block, in context: PassContext) throws {
     guard case .decoder = block.kind else { return }
     let range = try context.cacheRange(of: block)

@@ -30,6 +30,7 @@ public struct RoundToNearest: WeightQuantizer {
   }
 
   package var weighsInputs: Bool { importance == .activations }
+  public var acceptsFactors: Bool { true }
   public var usesCalibration: Bool { importance == .activations || calibratesInputs }
 
   public func validate() throws(InvalidOption) { try validateGrid() }
@@ -40,16 +41,22 @@ public struct RoundToNearest: WeightQuantizer {
       let importance = weighted ? try context.statistic(InputNorm.self, of: group, in: block).squaredValues.map { Float($0) } : nil
       let global = globalScale(of: group, in: block)
       for name in group.linears {
+        if let factors = block[name].weight as? FactoredWeight {
+          try quantize(factors, named: name, of: &block, importance: importance, context)
+          continue
+        }
         let scheme = try storedScheme(of: name, in: block)
         let weight = block[name].weight.dense()
         let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance, globalScale: global)
+        var metrics = [
+          "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": Self.relativeError(of: quantized, against: weight),
+          "clip": Self.clip(of: quantized, against: weight),
+        ]
+        let sparsity = sparsity(of: quantized, from: weight)
+        if let sparsity { metrics["sparsity"] = sparsity.now }
         block[name].weight = quantized
-        context.record(
-          name, in: block,
-          [
-            "bits_per_weight": quantized.bitsPerWeight,
-            "relative_weight_error": Self.relativeError(of: quantized, against: weight), "clip": Self.clip(of: quantized, against: weight),
-          ], scheme: scheme.description)
+        context.record(name, in: block, metrics, scheme: scheme.description)
+        try recordLostZeros(name, in: block, sparsity, context)
       }
       try quantizeInputs(of: group, in: &block, context)
     }
