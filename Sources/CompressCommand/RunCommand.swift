@@ -113,7 +113,7 @@ extension CompressionReport {
       table.rows.append(["KL divergence to the original, nats", "", evaluation.klDivergence.rounded(toPlaces: 5), ""])
       if let predicted = predictedDivergence {
         let ratio = (evaluation.klDivergence / predicted).rounded(toPlaces: 2)
-        table.rows.append(["KL divergence predicted by the allocation", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
+        table.rows.append(["KL divergence predicted on calibration text", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
       }
       table.rows.append(["same most likely token", "", "\((evaluation.top1Agreement * 100).rounded(toPlaces: 2)) %", ""])
     }
