@@ -53,7 +53,8 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
-    module("Evaluation", ["Models", "Tensors"]),
+    module("KVCache", ["Passes", "Models", "Tensors"]),
+    module("Evaluation", ["KVCache", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
@@ -61,7 +62,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "Allocation", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers", "Tensors",
+        "Recipes", "Allocation", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
+        "Tensors",
         "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
@@ -77,6 +79,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "KVCache", ["CompressKit"]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),

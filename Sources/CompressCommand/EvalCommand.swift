@@ -24,6 +24,21 @@ struct EvalCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("Tokens between two windows' starts (default: the window).", valueName: "n"))
   var stride: Int?
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Tokens fed at a time through the key-value cache (default: all, or 32 where a policy is in use).", valueName: "n"))
+  var chunk: Int?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Keep the cache so, by options of the pass kv_cache such as '{ scheme: kivi, bits: 2 }'.", valueName: "options"))
+  var cache: String?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Also measure how well random strings far back are found again, on so many windows.", valueName: "n"))
+  var retrieval: Int?
+
   @Option(name: .long, help: ArgumentHelp("Score only so many tokens, from the start.", valueName: "n"))
   var limit: Int?
 
@@ -39,6 +54,8 @@ struct EvalCommand: AsyncParsableCommand {
     guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names what to score") }
     guard window > 1 else { throw ValidationError("--window: at least 2") }
     guard stride.map({ $0 > 0 }) ?? true else { throw ValidationError("--stride: at least 1") }
+    guard chunk.map({ $0 > 0 }) ?? true else { throw ValidationError("--chunk: at least 1") }
+    guard retrieval.map({ $0 > 0 }) ?? true else { throw ValidationError("--retrieval: at least 1") }
     guard limit.map({ $0 > 1 }) ?? true else { throw ValidationError("--limit: at least 2") }
   }
 
@@ -55,15 +72,26 @@ struct EvalCommand: AsyncParsableCommand {
     let checkpoint = try Checkpoint(URL(userPath: model))
     let source = try TokenSource(text: text, tokens: tokens, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
-    let subject = try Model(checkpoint)
+    var subject = try Model(checkpoint)
+    if let cache {
+      let recipe = try Recipe(yaml: "passes: [ { kv_cache: \(cache) } ]", file: "--cache", passes: .standard)
+      guard recipe.passes.count == 1, let pass = recipe.passes[0] as? CacheCompression else {
+        throw ValidationError("--cache: options of the pass kv_cache are needed")
+      }
+      subject = try pass.applied(to: subject)
+    }
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
-    let evaluator = Evaluator(window: window, stride: stride, memory: memory / 2)
+    let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
     progress.observe(.step("evaluate"))
     let start = ContinuousClock.now
     let result = try evaluator.evaluate(subject, against: other, on: tokens) { done, total in
       progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
     }
-    return Figures(result: result, seconds: start.duration(to: .now).inSeconds, peakMemory: Machine.peakMemory)
+    let seconds = start.duration(to: .now).inSeconds
+    let probe = retrieval.map { RetrievalProbe(sequences: $0) }
+    let found = try probe.map { try evaluator.retrieval(of: subject, $0, on: tokens) }
+    let otherFound = try probe.flatMap { probe in try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) } }
+    return Figures(result: result, retrieval: found, referenceRetrieval: otherFound, seconds: seconds, peakMemory: Machine.peakMemory)
   }
 }
 
@@ -71,6 +99,8 @@ extension BeginningOfSequence: ExpressibleByArgument {}
 
 private struct Figures: Sendable {
   let result: Evaluator.Result
+  let retrieval: RetrievalProbe.Result?
+  let referenceRetrieval: RetrievalProbe.Result?
   let seconds: Double
   let peakMemory: Int?
 
@@ -86,8 +116,24 @@ private struct Figures: Sendable {
       .init("kl_standard_error", result.divergence.map { .double($0.standardError) } ?? .null),
       .init("top1_agreement", result.divergence.map { .double($0.topAgreement) } ?? .null),
       .init("reference_perplexity", result.reference.map { .double($0.value) } ?? .null),
+      .init("chunk", result.cache.chunk.map { .integer($0) } ?? .null),
+      .init("cache_bytes_per_token", .double(result.cache.bytesPerToken)),
+      .init("reference_cache_bytes_per_token", result.referenceCache.map { .double($0.bytesPerToken) } ?? .null),
+      .init("retrieval", retrieval.map(Self.json) ?? .null), .init("reference_retrieval", referenceRetrieval.map(Self.json) ?? .null),
       .init("tokens_per_second", .double(tokensPerSecond)), .init("peak_memory_bytes", peakMemory.map { .integer($0) } ?? .null),
     ])
+  }
+
+  private static func json(_ retrieval: RetrievalProbe.Result) -> JSON {
+    .object([
+      .init("gain", .double(retrieval.gain)), .init("standard_error", .double(retrieval.standardError)),
+      .init("recalled", .double(retrieval.recalled)), .init("tokens", .integer(retrieval.tokens)),
+    ])
+  }
+
+  private static func text(_ retrieval: RetrievalProbe.Result) -> String {
+    "\(retrieval.gain.rounded(toPlaces: 4)) ± \(retrieval.standardError.rounded(toPlaces: 4)) nats a token, "
+      + "\((retrieval.recalled * 100).rounded(toPlaces: 2)) % of them most likely"
   }
 
   var text: String {
@@ -103,6 +149,13 @@ private struct Figures: Sendable {
         "same top token  \((divergence.topAgreement * 100).rounded(toPlaces: 2)) %",
       ]
     }
+    if result.cache.chunk != nil || result.referenceCache.map({ $0.bytesPerToken != result.cache.bytesPerToken }) == true {
+      let before = result.referenceCache.map { ", of the reference \($0.bytesPerToken.rounded(toPlaces: 1))" } ?? ""
+      let chunk = result.cache.chunk.map { ", \($0) tokens at a time" } ?? ""
+      lines.append("cache           \(result.cache.bytesPerToken.rounded(toPlaces: 1)) bytes per token\(before)\(chunk)")
+    }
+    if let retrieval { lines.append("retrieval       \(Self.text(retrieval))") }
+    if let referenceRetrieval { lines.append("  of reference  \(Self.text(referenceRetrieval))") }
     lines.append("speed           \(tokensPerSecond.rounded(toPlaces: 0)) tokens/s")
     if let peakMemory { lines.append("peak memory     \(ByteCount.text(peakMemory))") }
     return lines.joined(separator: "\n")

@@ -208,6 +208,7 @@ extension Model {
         option: "quantization_config.quant_method", value: quantization["quant_method"]?.string ?? "(missing)",
         reason: "none of \(formats.names.joined(separator: ", ")) reads it")
     }
-    try self.init(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
+    let model = try Model(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
+    self = try model.withCachePolicies(in: checkpoint.directory)
   }
 }

@@ -1,0 +1,105 @@
+import CompressKit
+import Foundation
+import TestSupport
+import Testing
+
+struct CachedEvaluationTests {
+  private let tokens = TinyModel.sequences(1, length: 200)[0]
+
+  private func model(_ options: String) throws -> Model {
+    let recipe = try Recipe(yaml: "passes: [ { kv_cache: \(options) } ]", file: "r.yaml", passes: .standard)
+    return try #require(recipe.passes[0] as? CacheCompression).applied(to: try TinyModel.model())
+  }
+
+  @Test func chunksWithoutAPolicyScoreTheSame() throws {
+    let model = try TinyModel.model()
+    let whole = try Evaluator(window: 40).evaluate(model, on: tokens)
+    #expect(whole.cache.chunk == nil && whole.cache.bytesPerToken == 2 * 2 * 2 * 8 * 2)
+    for chunk in [1, 7, 40, 100] {
+      let chunked = try Evaluator(window: 40, chunk: chunk).evaluate(model, against: model, on: tokens)
+      #expect(abs(chunked.perplexity.value / whole.perplexity.value - 1) < 1e-6, "\(chunk)")
+      #expect(chunked.divergence?.mean == 0 && chunked.cache.chunk == chunk && chunked.referenceCache == chunked.cache)
+      #expect(chunked.cache.bytesPerToken == whole.cache.bytesPerToken)
+    }
+  }
+
+  @Test func quantizationCostsTheSameInAnyChunks() throws {
+    let model = try model("{ scheme: rotated, bits: 2, group_size: 8, residual: 4 }")
+    let usual = try Evaluator(window: 40).evaluate(model, against: try TinyModel.model(), on: tokens)
+    #expect(usual.cache.chunk == Evaluator.usualChunk && usual.referenceCache?.chunk == nil)
+    #expect(try #require(usual.divergence).mean > 1e-5)
+    for chunk in [1, 16, 40] {
+      let other = try Evaluator(window: 40, chunk: chunk).evaluate(model, on: tokens)
+      // Sums in another order move a code here and there.
+      #expect(abs(other.perplexity.negativeLogLikelihood - usual.perplexity.negativeLogLikelihood) < 1e-3, "\(chunk)")
+      #expect(other.cache.bytesPerToken == usual.cache.bytesPerToken)
+    }
+    // 36 of 40 tokens in 2 + 4 bits, 4 in 16, keys and values of two heads of 8 in two blocks.
+    #expect(abs(usual.cache.bytesPerToken - 64 * (36 * 6 + 4 * 16) / 40 / 8) < 1e-9)
+  }
+
+  @Test func evictionIsSeenInBytesAndScores() throws {
+    let reference = try TinyModel.model()
+    for method in ["streaming", "h2o", "snapkv", "tova", "expected_attention"] {
+      let model = try model("{ scheme: none, eviction: { method: \(method), budget: 10 } }")
+      let result = try Evaluator(window: 40, chunk: 5).evaluate(model, against: reference, on: tokens)
+      #expect(result.cache.bytesPerToken == try #require(result.referenceCache).bytesPerToken / 4, "\(method)")
+      #expect(try #require(result.divergence).mean > 1e-6, "\(method)")
+    }
+  }
+
+  @Test func neitherThreadsNorMemoryChangeTheResult() throws {
+    let model = try model("{ scheme: kivi, group_size: 4, residual: 2 }")
+    func result(_ width: Int, _ memory: Int) throws -> Evaluator.Result {
+      try Parallel.$width.withValue(width) { try Evaluator(window: 8, stride: 3, chunk: 3, memory: memory).evaluate(model, on: tokens) }
+    }
+    let whole = try result(1, 1 << 30)
+    #expect(try result(2, 1 << 30) == whole)
+    #expect(try result(3, 20_000) == whole)
+  }
+
+  @Test func fixedScalesCannotBeTriedWithoutCalibration() throws {
+    #expect(throws: InvalidOption.self) { try model("{ scheme: fp8 }") }
+    #expect(throws: InvalidOption.self) { try model("{ scheme: int, group_size: 3 }") }
+  }
+
+  // MARK: Retrieval
+
+  @Test func probesRepeatAString() throws {
+    let probe = RetrievalProbe(sequences: 20, length: 6, seed: 3)
+    let sequences = try probe.sequences(of: 40, from: tokens)
+    #expect(sequences.count == 20 && Set(sequences.map(\.lead)).count > 5)
+    for sequence in sequences {
+      let (lead, all) = (sequence.lead, sequence.tokens)
+      #expect(all.count == 40 && (1...14).contains(lead) && all[lead..<lead + 6] == all[34...][...])
+      // What surrounds the string is a stretch of the text.
+      let text = Array(all[..<lead] + all[(lead + 6)..<34])
+      #expect((0...tokens.count - 28).contains { Array(tokens[$0..<$0 + 28]) == text })
+    }
+    #expect(try probe.sequences(of: 40, from: tokens).map(\.tokens) == sequences.map(\.tokens))
+    #expect(try RetrievalProbe(sequences: 1).sequences(of: 160, from: tokens)[0].length == 20)
+    #expect(throws: EvaluationError.self) { try probe.sequences(of: 400, from: tokens) }
+    #expect(throws: EvaluationError.self) { try probe.sequences(of: 13, from: tokens) }
+  }
+
+  @Test func whatIsRetrievedIsThatOfTheDefinition() throws {
+    let (model, probe) = (try TinyModel.model(), RetrievalProbe(sequences: 9, length: 5))
+    let result = try Evaluator(window: 30).retrieval(of: model, probe, on: tokens)
+    var (gains, hits) = ([Double](), 0)
+    for sequence in try probe.sequences(of: 30, from: tokens) {
+      let logits = try model.logits(of: sequence.tokens)
+      func logProbability(_ place: Int) -> Double {
+        let row = (0..<64).map { Double(logits[place - 1, $0]) }
+        return row[Int(sequence.tokens[place])] - log(row.reduce(0) { $0 + exp($1) })
+      }
+      gains.append((1..<5).reduce(0) { $0 + logProbability(25 + $1) - logProbability(sequence.lead + $1) } / 4)
+      for place in 26..<30 {
+        let row = (0..<64).map { logits[place - 1, $0] }
+        hits += row.max() == row[Int(sequence.tokens[place])] ? 1 : 0
+      }
+    }
+    let mean = gains.reduce(0, +) / 9
+    #expect(abs(result.gain - mean) < 1e-5 && result.tokens == 36 && result.recalled == Double(hits) / 36)
+    #expect(abs(result.standardError - (gains.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 8 / 9).squareRoot()) < 1e-5)
+  }
+}
