@@ -3,6 +3,9 @@
 
 #include <cblas.h>
 
+// The name of the processor family whose kernels are in use.
+char *openblas_get_corename(void);
+
 // Debian builds OpenBLAS without LAPACKE, so LAPACK is called by its Fortran symbols.
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
 void dsyevd_(

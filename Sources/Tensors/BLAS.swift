@@ -4,7 +4,10 @@ internal import COpenBLAS
 ///
 /// Threads are `Parallel`'s alone: OpenBLAS called from several threads must run single-threaded inside, or sections nest.
 package enum BLAS {
-  private static let singleThreaded: Void = openblas_set_num_threads(1)
+  private static let singleThreaded: Void = {
+    OpenBLASKernels.chooseForThisProcessor()
+    openblas_set_num_threads(1)
+  }()
 
   /// c ← α · op(a) · op(b) + β · c, with op(a) [rows × inner], op(b) [inner × columns], and the strides of the matrices as stored.
   package static func product(
