@@ -31,11 +31,6 @@ struct EvalCommand: AsyncParsableCommand {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("Keep the cache so, by options of the pass kv_cache such as '{ scheme: kivi, bits: 2 }'.", valueName: "options"))
-  var cache: String?
-
-  @Option(
-    name: .long,
     help: ArgumentHelp("Also measure how well random strings far back are found again, on so many windows.", valueName: "n"))
   var retrieval: Int?
 
@@ -48,6 +43,7 @@ struct EvalCommand: AsyncParsableCommand {
   @Flag(name: .long, help: "Print one JSON object.")
   var json = false
 
+  @OptionGroup var cache: CacheOption
   @OptionGroup var machine: MachineOptions
 
   func validate() throws {
@@ -72,14 +68,7 @@ struct EvalCommand: AsyncParsableCommand {
     let checkpoint = try Checkpoint(URL(userPath: model))
     let source = try TokenSource(text: text, tokens: tokens, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
-    var subject = try Model(checkpoint)
-    if let cache {
-      let recipe = try Recipe(yaml: "passes: [ { kv_cache: \(cache) } ]", file: "--cache", passes: .standard)
-      guard recipe.passes.count == 1, let pass = recipe.passes[0] as? CacheCompression else {
-        throw ValidationError("--cache: options of the pass kv_cache are needed")
-      }
-      subject = try pass.applied(to: subject)
-    }
+    let subject = try cache.applied(to: try Model(checkpoint))
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
     let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
     progress.observe(.step("evaluate"))

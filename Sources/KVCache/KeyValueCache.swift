@@ -100,8 +100,9 @@ public struct KeyValueCache: Sendable {
 
   private mutating func evict(by block: PreparedBlock) {
     guard let eviction = policy.eviction, held > eviction.budget else { return }
-    let held = heads.map { head in
-      { HeldHead(keys: withoutRotation(head.keys.dense()), values: withoutRotation(head.values.dense()), positions: head.positions) }
+    let now = self
+    let held = heads.indices.map { head in
+      { HeldHead(keys: now.keys(of: head), values: now.values(of: head), positions: now.positions(of: head)) }
     }
     let scores = importance?.scores(of: held, counts: heads.map(\.count)) { block.rotate(&$0, heads: 1, positions: $1) }
     for index in heads.indices {

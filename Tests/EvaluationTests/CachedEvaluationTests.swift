@@ -103,3 +103,56 @@ struct CachedEvaluationTests {
     #expect(abs(result.standardError - (gains.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 8 / 9).squareRoot()) < 1e-5)
   }
 }
+
+struct GeneratorTests {
+  private let tokens = TinyModel.sequences(1, length: 40)[0]
+
+  @Test func logitsAreThoseOfTheWholeModel() throws {
+    let model = try TinyModel.model()
+    let expected = try model.logits(of: tokens)
+    for pieces in [[40], [1, 39], [10, 20, 10], Array(repeating: 1, count: 40)] {
+      var generator = try Generator(model, positions: 40)
+      var start = 0
+      for count in pieces {
+        let logits = try generator.read(Array(tokens[start..<start + count]))
+        start += count
+        #expect(logits.count == 64)
+        for id in 0..<64 { #expect(abs(logits[id] - expected[start - 1, id]) < 1e-4 * max(1, abs(expected[start - 1, id]))) }
+      }
+      #expect(generator.tokens == 40 && generator.cacheBytes == 40 * 2 * 2 * 2 * 8 * 2)
+    }
+  }
+
+  @Test func policiesAreObeyed() throws {
+    let recipe = try Recipe(
+      yaml: "passes: [ { kv_cache: { scheme: int, bits: 2, residual: 2, eviction: { method: tova, budget: 8 } } } ]", file: "r.yaml",
+      passes: .standard)
+    let pass = try #require(recipe.passes[0] as? CacheCompression)
+    var generator = try Generator(try pass.applied(to: try TinyModel.model()), positions: 40)
+    for token in tokens { _ = try generator.read([token]) }
+    // Eight tokens in each of two blocks and two heads: six coded, two plain, keys and values of eight numbers.
+    #expect(generator.cacheBytes == 2 * 2 * 2 * (6 * (2 + 4) + 2 * 16))
+  }
+
+  @Test func strangersAreRefused() throws {
+    var generator = try Generator(try TinyModel.model(), positions: 4)
+    #expect(throws: TokenOutOfRange.self) { try generator.read([64]) }
+  }
+
+  @Test func drawsFollowTheProbabilities() {
+    let logits: [Float] = [0, log(3), log(6), -100]
+    var random = KeyedRandomness(seed: 1, key: "draws")
+    func shares(_ sampling: Sampling) -> [Double] {
+      var counts = [Double](repeating: 0, count: 4)
+      for _ in 0..<20_000 { counts[Int(sampling.token(from: logits, using: &random))] += 1 / 20_000 }
+      return counts
+    }
+    #expect(Sampling().token(from: logits, using: &random) == 2 && Sampling().token(from: [1, 1], using: &random) == 0)
+    for (sampling, expected) in [
+      (Sampling(temperature: 1), [0.1, 0.3, 0.6, 0]), (Sampling(temperature: 1, topP: 0.8), [0, 1.0 / 3, 2.0 / 3, 0]),
+      (Sampling(temperature: 1, topP: 0.5), [0, 0, 1, 0]), (Sampling(temperature: 0.5), [1.0 / 46, 9.0 / 46, 36.0 / 46, 0]),
+    ] {
+      for (share, expected) in zip(shares(sampling), expected) { #expect(abs(share - expected) < 0.015, "\(sampling)") }
+    }
+  }
+}
