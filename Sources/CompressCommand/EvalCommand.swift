@@ -31,7 +31,7 @@ struct EvalCommand: AsyncParsableCommand {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("Also measure how well random strings far back are found again, on so many windows.", valueName: "n"))
+    help: ArgumentHelp("Also measure what it is worth to have read a string before, on so many windows.", valueName: "n"))
   var retrieval: Int?
 
   @Option(name: .long, help: ArgumentHelp("Score only so many tokens, from the start.", valueName: "n"))
@@ -77,19 +77,27 @@ struct EvalCommand: AsyncParsableCommand {
       progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
     }
     let seconds = start.duration(to: .now).inSeconds
-    let probe = retrieval.map { RetrievalProbe(sequences: $0) }
-    let found = try probe.map { try evaluator.retrieval(of: subject, $0, on: tokens) }
-    let otherFound = try probe.flatMap { probe in try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) } }
-    return Figures(result: result, retrieval: found, referenceRetrieval: otherFound, seconds: seconds, peakMemory: Machine.peakMemory)
+    let probes = retrieval.map { count in RetrievalProbe.Strings.allCases.map { RetrievalProbe($0, sequences: count) } } ?? []
+    let found = try probes.map { probe in
+      Figures.Retrieval(
+        strings: probe.strings, own: try evaluator.retrieval(of: subject, probe, on: tokens),
+        reference: try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) })
+    }
+    return Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
   }
 }
 
 extension BeginningOfSequence: ExpressibleByArgument {}
 
 private struct Figures: Sendable {
+  struct Retrieval: Sendable {
+    let strings: RetrievalProbe.Strings
+    let own: RetrievalProbe.Result
+    let reference: RetrievalProbe.Result?
+  }
+
   let result: Evaluator.Result
-  let retrieval: RetrievalProbe.Result?
-  let referenceRetrieval: RetrievalProbe.Result?
+  let retrieval: [Retrieval]
   let seconds: Double
   let peakMemory: Int?
 
@@ -108,21 +116,30 @@ private struct Figures: Sendable {
       .init("chunk", result.cache.chunk.map { .integer($0) } ?? .null),
       .init("cache_bytes_per_token", .double(result.cache.bytesPerToken)),
       .init("reference_cache_bytes_per_token", result.referenceCache.map { .double($0.bytesPerToken) } ?? .null),
-      .init("retrieval", retrieval.map(Self.json) ?? .null), .init("reference_retrieval", referenceRetrieval.map(Self.json) ?? .null),
+      .init("retrieval", Self.json(retrieval) { $0.own }), .init("reference_retrieval", Self.json(retrieval) { $0.reference }),
       .init("tokens_per_second", .double(tokensPerSecond)), .init("peak_memory_bytes", peakMemory.map { .integer($0) } ?? .null),
     ])
   }
 
-  private static func json(_ retrieval: RetrievalProbe.Result) -> JSON {
-    .object([
-      .init("gain", .double(retrieval.gain)), .init("standard_error", .double(retrieval.standardError)),
-      .init("recalled", .double(retrieval.recalled)), .init("tokens", .integer(retrieval.tokens)),
-    ])
+  private static func json(_ probes: [Retrieval], _ side: (Retrieval) -> RetrievalProbe.Result?) -> JSON {
+    .object(
+      probes.compactMap { probe in
+        side(probe).map { result in
+          .init(
+            probe.strings.rawValue,
+            .object([
+              .init("gain", .double(result.gain)), .init("standard_error", .double(result.standardError)),
+              .init("recalled", .double(result.recalled)), .init("guessed", .double(result.guessed)),
+              .init("tokens", .integer(result.tokens)),
+            ]))
+        }
+      })
   }
 
   private static func text(_ retrieval: RetrievalProbe.Result) -> String {
-    "\(retrieval.gain.rounded(toPlaces: 4)) ± \(retrieval.standardError.rounded(toPlaces: 4)) nats a token, "
-      + "\((retrieval.recalled * 100).rounded(toPlaces: 2)) % of them most likely"
+    func percent(_ share: Double) -> String { (share * 100).rounded(toPlaces: 2) }
+    return "+\(retrieval.gain.rounded(toPlaces: 4)) ± \(retrieval.standardError.rounded(toPlaces: 4)) nats a token, "
+      + "most likely \(percent(retrieval.recalled)) % instead of \(percent(retrieval.guessed)) %"
   }
 
   var text: String {
@@ -143,8 +160,10 @@ private struct Figures: Sendable {
       let chunk = result.cache.chunk.map { ", \($0) tokens at a time" } ?? ""
       lines.append("cache           \(result.cache.bytesPerToken.rounded(toPlaces: 1)) bytes per token\(before)\(chunk)")
     }
-    if let retrieval { lines.append("retrieval       \(Self.text(retrieval))") }
-    if let referenceRetrieval { lines.append("  of reference  \(Self.text(referenceRetrieval))") }
+    for probe in retrieval {
+      lines.append("\(probe.strings.rawValue) read before  \(Self.text(probe.own))")
+      if let reference = probe.reference { lines.append("  of reference  \(Self.text(reference))") }
+    }
     lines.append("speed           \(tokensPerSecond.rounded(toPlaces: 0)) tokens/s")
     if let peakMemory { lines.append("peak memory     \(ByteCount.text(peakMemory))") }
     return lines.joined(separator: "\n")

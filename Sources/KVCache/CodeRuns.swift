@@ -36,7 +36,7 @@ struct CodeRuns: Sendable, Equatable {
 
   /// Bytes of codes and scales; the one fixed scale of a block counts nothing.
   var byteCount: Int {
-    let codes = count * (length * coding.bits + 7) / 8
+    let codes = count * ((length * coding.bits + 7) / 8)
     guard case .measured(let numbers) = coding else { return codes }
     return codes + count * numbers.bitsPerGroup / 8
   }

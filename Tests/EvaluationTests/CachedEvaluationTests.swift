@@ -65,42 +65,63 @@ struct CachedEvaluationTests {
 
   // MARK: Retrieval
 
-  @Test func probesRepeatAString() throws {
-    let probe = RetrievalProbe(sequences: 20, length: 6, seed: 3)
+  @Test(arguments: RetrievalProbe.Strings.allCases)
+  func probesRepeatAString(strings: RetrievalProbe.Strings) throws {
+    let probe = RetrievalProbe(strings, sequences: 20, length: 6, seed: 3)
     let sequences = try probe.sequences(of: 40, from: tokens)
     #expect(sequences.count == 20 && Set(sequences.map(\.lead)).count > 5)
     for sequence in sequences {
-      let (lead, all) = (sequence.lead, sequence.tokens)
-      #expect(all.count == 40 && (1...14).contains(lead) && all[lead..<lead + 6] == all[34...][...])
-      // What surrounds the string is a stretch of the text.
-      let text = Array(all[..<lead] + all[(lead + 6)..<34])
-      #expect((0...tokens.count - 28).contains { Array(tokens[$0..<$0 + 28]) == text })
+      let (lead, all, control) = (sequence.lead, sequence.tokens, sequence.control)
+      let (string, other) = (Array(all[34...]), Array(control[lead..<lead + 6]))
+      #expect(all.count == 40 && (1..<28).contains(lead) && Array(all[lead..<lead + 6]) == string && other != string)
+      #expect(all.prefix(lead) == control.prefix(lead) && all[(lead + 6)...] == control[(lead + 6)...])
+      // What surrounds the string is a stretch of the text; so are the strings, or else their tokens are.
+      func isStretch(_ part: [Int32]) -> Bool {
+        (0...tokens.count - part.count).contains { Array(tokens[$0...].prefix(part.count)) == part }
+      }
+      #expect(isStretch(Array(all[..<lead] + all[(lead + 6)..<34])))
+      #expect(strings == .random ? Set(string + other).isSubset(of: tokens) : isStretch(string) && isStretch(other))
     }
-    #expect(try probe.sequences(of: 40, from: tokens).map(\.tokens) == sequences.map(\.tokens))
-    #expect(try RetrievalProbe(sequences: 1).sequences(of: 160, from: tokens)[0].length == 20)
+    #expect(try probe.sequences(of: 40, from: tokens) == sequences)
+    #expect(RetrievalProbe().length(in: 160) == 20 && RetrievalProbe().length(in: 4096) == 32)
     #expect(throws: EvaluationError.self) { try probe.sequences(of: 400, from: tokens) }
     #expect(throws: EvaluationError.self) { try probe.sequences(of: 13, from: tokens) }
   }
 
   @Test func whatIsRetrievedIsThatOfTheDefinition() throws {
-    let (model, probe) = (try TinyModel.model(), RetrievalProbe(sequences: 9, length: 5))
+    let (model, probe) = (try TinyModel.model(), RetrievalProbe(.text, sequences: 9, length: 5))
     let result = try Evaluator(window: 30).retrieval(of: model, probe, on: tokens)
-    var (gains, hits) = ([Double](), 0)
+    var (gains, hits, guesses) = ([Double](), 0, 0)
     for sequence in try probe.sequences(of: 30, from: tokens) {
-      let logits = try model.logits(of: sequence.tokens)
-      func logProbability(_ place: Int) -> Double {
-        let row = (0..<64).map { Double(logits[place - 1, $0]) }
-        return row[Int(sequence.tokens[place])] - log(row.reduce(0) { $0 + exp($1) })
+      func score(_ tokens: [Int32]) throws -> (sum: Double, hits: Int) {
+        let logits = try model.logits(of: tokens)
+        return (26..<30).reduce(into: (0, 0)) { score, place in
+          let row = (0..<64).map { Double(logits[place - 1, $0]) }
+          score.0 += row[Int(tokens[place])] - log(row.reduce(0) { $0 + exp($1) })
+          score.1 += row.max() == row[Int(tokens[place])] ? 1 : 0
+        }
       }
-      gains.append((1..<5).reduce(0) { $0 + logProbability(25 + $1) - logProbability(sequence.lead + $1) } / 4)
-      for place in 26..<30 {
-        let row = (0..<64).map { logits[place - 1, $0] }
-        hits += row.max() == row[Int(sequence.tokens[place])] ? 1 : 0
-      }
+      let (with, without) = (try score(sequence.tokens), try score(sequence.control))
+      gains.append((with.sum - without.sum) / 4)
+      hits += with.hits
+      guesses += without.hits
     }
     let mean = gains.reduce(0, +) / 9
-    #expect(abs(result.gain - mean) < 1e-5 && result.tokens == 36 && result.recalled == Double(hits) / 36)
+    #expect(abs(result.gain - mean) < 1e-5 && result.tokens == 36)
+    #expect(result.recalled == Double(hits) / 36 && result.guessed == Double(guesses) / 36)
     #expect(abs(result.standardError - (gains.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 8 / 9).squareRoot()) < 1e-5)
+  }
+
+  @Test func nothingIsRememberedOfWhatIsGone() throws {
+    let forgetful = try model("{ scheme: none, eviction: { method: streaming, budget: 4, sinks: 0 } }")
+    // Four held tokens in each of two blocks: nothing reaches back further than eight. All first strings lie before that.
+    let probe = try #require(
+      try (0..<200).lazy.map { RetrievalProbe(.random, sequences: 3, length: 4, seed: $0) }.first { probe in
+        try probe.sequences(of: 40, from: tokens).allSatisfy { $0.lead + 4 < 40 - 4 - 8 }
+      })
+    let evaluator = Evaluator(window: 40, chunk: 1)
+    #expect(abs(try evaluator.retrieval(of: try TinyModel.model(), probe, on: tokens).gain) > 1e-4)
+    #expect(abs(try evaluator.retrieval(of: forgetful, probe, on: tokens).gain) < 1e-6)
   }
 }
 
