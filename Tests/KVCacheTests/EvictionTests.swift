@@ -107,8 +107,9 @@ struct EvictionTests {
       var total = [Double](repeating: 0, count: 30)
       for query in [2 * head, 2 * head + 1] {
         let states = Array(sample.head(query, of: sample.queries)[4...])
-        let mean = (0..<8).map { channel in states.reduce(0) { $0 + $1[channel] } / 26 }
-        let covariance = (0..<8).map { a in (0..<8).map { b in states.reduce(0) { $0 + ($1[a] - mean[a]) * ($1[b] - mean[b]) } / 26 } }
+        let mean: [Double] = (0..<8).map { channel in states.reduce(0) { $0 + $1[channel] } / 26 }
+        var covariance = Array(repeating: [Double](repeating: 0, count: 8), count: 8)
+        for state in states { for a in 0..<8 { for b in 0..<8 { covariance[a][b] += (state[a] - mean[a]) * (state[b] - mean[b]) / 26 } } }
         // The mean rotation in the half-split layout: pairs (i, i + 4) at frequency 10000^(-i/4).
         var rotation = Array(repeating: [Double](repeating: 0, count: 8), count: 8)
         for i in 0..<4 {
@@ -117,16 +118,20 @@ struct EvictionTests {
           let (c, s) = (angles.reduce(0) { $0 + cos($1) } / 512, angles.reduce(0) { $0 + sin($1) } / 512)
           (rotation[i][i], rotation[i][i + 4], rotation[i + 4][i], rotation[i + 4][i + 4]) = (c, -s, s, c)
         }
-        let center = rotation.map { row in zip(row, mean).reduce(0) { $0 + $1.0 * $1.1 } }
         func times(_ a: [[Double]], _ b: [[Double]]) -> [[Double]] {
-          a.map { row in (0..<8).map { column in (0..<8).reduce(0) { $0 + row[$1] * b[$1][column] } } }
+          a.map { row in (0..<b[0].count).map { column in (0..<8).reduce(0.0) { $0 + row[$1] * b[$1][column] } } }
         }
-        let transposed = (0..<8).map { a in (0..<8).map { rotation[$0][a] } }
+        let center = times(rotation, mean.map { [$0] }).map { $0[0] }
+        let transposed: [[Double]] = (0..<8).map { a in (0..<8).map { rotation[$0][a] } }
         let spread = times(times(rotation, covariance), transposed)
-        let logits = keys.map { key in
-          let linear = zip(key, center).reduce(0) { $0 + $1.0 * $1.1 } / 8.0.squareRoot()
-          let square = (0..<8).reduce(0) { sum, a in sum + (0..<8).reduce(0) { $0 + key[a] * spread[a][$1] * key[$1] } }
-          return linear + square / 16
+        var logits: [Double] = []
+        for key in keys {
+          var (linear, square) = (0.0, 0.0)
+          for a in 0..<8 {
+            linear += key[a] * center[a]
+            for b in 0..<8 { square += key[a] * spread[a][b] * key[b] }
+          }
+          logits.append(linear / 8.0.squareRoot() + square / 16)
         }
         let sum = logits.reduce(0) { $0 + exp($1) }
         for key in 0..<30 { total[key] += exp(logits[key]) / sum }
@@ -144,7 +149,7 @@ struct EvictionTests {
       for cut in [Array(repeating: 1, count: 60), [30, 1, 1, 20], []] {
         var cache = sample.cache(policy)
         let output = sample.run(&cache, pieces: cut)
-        #expect(output.elements.allSatisfy(\.isFinite))
+        #expect(output.elements.allSatisfy { $0.isFinite })
         for head in 0..<2 {
           let positions = cache.positions(of: head)
           #expect(positions.count == 12 && positions == positions.sorted() && Set(positions).count == 12)
