@@ -17,6 +17,8 @@ struct ExpectedAttention: KeyImportance {
   private var sums: [Float]
   private var squares: [Float]
   private var next = 0
+  /// The rotary embedding averaged over positions 1 … horizon, as a matrix that rows are multiplied by, [size × size].
+  private var horizonRotation: Matrix?
 
   init(_ description: AttentionDescription) {
     self.description = description
@@ -43,11 +45,18 @@ struct ExpectedAttention: KeyImportance {
     }
   }
 
-  func scores(of heads: [() -> HeldHead], counts: [Int], rotate: (inout Matrix, [Int]) -> Void) -> [[Float]] {
+  mutating func scores(of heads: [() -> HeldHead], counts: [Int], rotate: (inout Matrix, [Int]) -> Void) -> [[Float]] {
     let (size, group) = (description.headSize, description.heads / description.keyValueHeads)
     // Before the fifth token nothing is known; all keys are alike.
     guard tokens > 0 else { return counts.map { Array(repeating: 1, count: $0) } }
-    let rotation = meanRotation(rotate)
+    let ahead = horizonRotation ?? meanRotation(rotate)
+    horizonRotation = ahead
+    // Rotations by two distances are one by their sum; what stretched embeddings multiply by would count twice.
+    var rotation = ahead
+    rotate(&rotation, Array(repeating: next, count: size))
+    var unit = Matrix(rows: 1, columns: size, repeating: 1)
+    rotate(&unit, [0])
+    rotation = Matrix(rows: size, columns: size, elements: rotation.elements.enumerated().map { $1 / unit[0, $0 % size] })
     return heads.indices.map { index in
       let head = heads[index]()
       var mean = [Float](repeating: 0, count: head.positions.count)
@@ -72,14 +81,13 @@ struct ExpectedAttention: KeyImportance {
     }
   }
 
-  /// The rotary embedding averaged over the positions ahead, as a matrix that rows are multiplied by, [size × size].
   private func meanRotation(_ rotate: (inout Matrix, [Int]) -> Void) -> Matrix {
     let size = description.headSize
     var mean = Matrix(rows: size, columns: size)
     for basis in 0..<size {
       var rows = Matrix(rows: Self.horizon, columns: size)
       for row in 0..<Self.horizon { rows[row, basis] = 1 }
-      rotate(&rows, (0..<Self.horizon).map { next + 1 + $0 })
+      rotate(&rows, Array(1...Self.horizon))
       for row in 0..<Self.horizon { for channel in 0..<size { mean[basis, channel] += rows[row, channel] / Float(Self.horizon) } }
     }
     return mean

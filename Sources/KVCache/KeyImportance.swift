@@ -18,7 +18,7 @@ protocol KeyImportance: Sendable {
   /// Scores of the held tokens of every key-value head.
   ///
   /// - Parameter rotate: the rotary embedding of rows at given positions.
-  func scores(of heads: [() -> HeldHead], counts: [Int], rotate: (inout Matrix, [Int]) -> Void) -> [[Float]]
+  mutating func scores(of heads: [() -> HeldHead], counts: [Int], rotate: (inout Matrix, [Int]) -> Void) -> [[Float]]
   /// Follows an eviction.
   mutating func keep(_ tokens: [Int], of head: Int)
 }
