@@ -54,7 +54,7 @@ public struct KeyValueCache: Sendable {
   /// Where the held tokens of a key-value head stood in the sequence.
   public func positions(of head: Int) -> [Int] { heads[head].positions }
 
-  private func withoutRotation(_ states: Matrix) -> Matrix { rotation?.applied(to: states, inverse: true) ?? states }
+  private func withoutRotation(_ states: Matrix) -> Matrix { rotation?.undone(in: states) ?? states }
 
   private var isConsecutive: Bool { policy.eviction?.positions == .consecutive }
 

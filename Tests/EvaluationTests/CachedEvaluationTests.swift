@@ -147,7 +147,8 @@ struct GeneratorTests {
 
   @Test func policiesAreObeyed() throws {
     let recipe = try Recipe(
-      yaml: "passes: [ { kv_cache: { scheme: int, bits: 2, residual: 2, eviction: { method: tova, budget: 8 } } } ]", file: "r.yaml",
+      yaml: "passes: [ { kv_cache: { scheme: int, bits: 2, residual: 2, eviction: { method: tova, budget: 8, recent: 2 } } } ]",
+      file: "r.yaml",
       passes: .standard)
     let pass = try #require(recipe.passes[0] as? CacheCompression)
     var generator = try Generator(try pass.applied(to: try TinyModel.model()), positions: 40)

@@ -99,7 +99,7 @@ struct EvictionTests {
     }
   }
 
-  @Test(arguments: [CachePolicy(), .byToken(8, isRotated: true)])
+  @Test(arguments: [CachePolicy(), .byToken(8, residual: 30, isRotated: true)])
   func expectedAttentionFollowsItsFormula(policy: CachePolicy) throws {
     try check(eviction(.expectedAttention, sinks: 2), policy: policy) { sample, head in
       let keys = sample.head(head, of: sample.rotated.keys)
