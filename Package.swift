@@ -56,13 +56,15 @@ let package = Package(
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
+    module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
     module("Recipes", ["Passes", "Models", "StrictJSON", .product(name: "Yams", package: "Yams")]),
     module(
       "CompressKit",
       [
-        "Recipes", "Allocation", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models", "CheckpointIO", "Tokenizers",
+        "Recipes", "LowRank", "Allocation", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Tokenizers",
         "Tensors",
         "StrictJSON",
       ]),
@@ -82,6 +84,7 @@ let package = Package(
     tests(of: "KVCache", ["CompressKit"]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
+    tests(of: "LowRank", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),

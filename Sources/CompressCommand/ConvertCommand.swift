@@ -24,6 +24,9 @@ struct ConvertCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("Bytes of tensors in a shard.", valueName: "size"))
   var maxShardSize = "5GB"
 
+  @Flag(name: .long, help: "Multiply low-rank factors out, for formats that know only whole matrices.")
+  var merge = false
+
   @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
   var overwrite = false
 
@@ -37,12 +40,14 @@ struct ConvertCommand: AsyncParsableCommand {
       throw OptionError(option: "--to", value: to, known: FormatCatalog.standard.names)
     }
     let limit = try ByteCount(maxShardSize, option: "--max-shard-size").value
-    let converter = Converter(to: format, overwrite: overwrite, shardLimit: limit)
+    var converter = Converter(to: format, overwrite: overwrite, shardLimit: limit)
+    converter.merge = merge
     let source = URL(userPath: model).standardizedFileURL
     let destination = output.map { URL(userPath: $0) } ?? URL(filePath: source.path + "-" + to)
     let progress = Progress(machine.progress)
     defer { progress.end() }
-    let report = try await machine.run { try await converter.run(try Checkpoint(source), to: destination, observer: progress) }
+    let report = try await machine.run { [converter] in try await converter.run(try Checkpoint(source), to: destination, observer: progress)
+    }
     progress.end()
     printResult(json ? report.json : report.text(from: model, to: destination.relativePath))
   }

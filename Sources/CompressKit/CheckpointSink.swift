@@ -35,6 +35,7 @@ actor CheckpointSink: BlockSink {
           linearBits +=
             quantized.storedBits - quantized.scheme.storedBits(rows: quantized.rows, columns: quantized.columns)
             + format.storedBits(quantized.scheme, input: linear.inputQuantization, rows: quantized.rows, columns: quantized.columns)
+        case let factors as FactoredWeight: linearBits += factors.storedBits(denseAs: linear.storageType)
         case let other: linearBits += other.storedBits
         }
         linearWeights += linear.weight.rows * linear.weight.columns

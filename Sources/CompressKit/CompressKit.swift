@@ -3,6 +3,7 @@
 @_exported public import Evaluation
 @_exported public import Formats
 @_exported public import KVCache
+@_exported public import LowRank
 @_exported public import Models
 @_exported public import Passes
 @_exported public import Quantization
@@ -15,7 +16,7 @@ extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    CacheCompression.self,
+    CacheCompression.self, LowRank.self, LatentCache.self,
   ])
 }
 

@@ -15,6 +15,8 @@ public struct Converter: Sendable {
   public var formats: FormatCatalog
   /// Whether an existing output is replaced once the new one is complete.
   public var overwrite: Bool
+  /// Whether low-rank factors are multiplied out, for formats that know only whole matrices.
+  public var merge = false
   /// Bytes of tensors in a shard.
   public var shardLimit: Int
 
@@ -41,11 +43,12 @@ public struct Converter: Sendable {
     var modules: [StoredModule] = []
     for kind in model.kinds {
       try Task.checkCancellation()
-      modules += format.modules(of: try model.outline(kind))
+      let outline = try model.outline(kind)
+      modules += format.modules(of: merge ? outline.merged() : outline)
     }
     let format = format.settled(for: modules)
     let config = try format.configuration(of: modules, in: checkpoint.config)
-    let reader = try format.reader(for: try ModelConfig(text: config.text().utf8))
+    let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
     let writer = try format.makeWriter(at: output, shardLimit: shardLimit, overwrite: overwrite)
     var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
@@ -53,12 +56,13 @@ public struct Converter: Sendable {
       for (index, kind) in model.kinds.enumerated() {
         try Task.checkCancellation()
         let start = ContinuousClock.now
-        let block = try model.block(kind)
+        let stored = try model.block(kind)
+        let block = merge ? stored.merged() : stored
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
         try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
         try await append(tensors, to: writer, &report)
-        block.releasePages()
+        stored.releasePages()
         observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
       }
       for name in model.carried {
@@ -109,6 +113,11 @@ public struct Converter: Sendable {
         report.sameCodes += 1
       } else {
         let changed = differences(of: original, again)
+        if let factors = original as? FactoredWeight, let others = again as? FactoredWeight, factors.isQuantized, !others.isQuantized {
+          report.dequantized += 1
+          report.roundedWeights += changed
+          continue
+        }
         guard changed == 0 else { throw ConversionMismatch(module: module, weights: changed) }
         report.sameNumbers += 1
       }

@@ -14,6 +14,9 @@ public protocol CheckpointFormat: Sendable {
   /// What its runtimes want integer scales rounded to; `nil` for the type each weight is stored in.
   var scaleType: DType? { get }
 
+  /// Whether a linear may be stored as the two factors of its weight.
+  var storesFactors: Bool { get }
+
   /// This format with everything settled that depends on all weights at once; by default nothing does.
   ///
   /// - Parameter modules: as far as they are known before the first weight is written.
@@ -49,6 +52,9 @@ extension CheckpointFormat {
 
   public var scaleType: DType? { nil }
 
+  /// Runtimes multiply by one matrix.
+  public var storesFactors: Bool { false }
+
   public func settled(for modules: [StoredModule]) -> any CheckpointFormat { self }
 
   public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
@@ -70,6 +76,8 @@ public struct StoredModule: Sendable, Equatable {
   public var isEmbedding: Bool
   /// Whether its groups are scattered over the columns.
   public var hasColumnGroups: Bool
+  /// For the output factor of a linear that is stored as two: what the linear is.
+  public var factors: StoredFactors?
   /// For one linear of every decoder block: how the block's keys and values are cached.
   public var cache: CacheQuantization?
 
@@ -110,7 +118,7 @@ extension CheckpointFormat {
     var tensors: [NamedTensor] = []
     for name in block.inputGroups.flatMap(\.linears) {
       let (linear, module) = (block[name], block.fullName(of: name))
-      tensors += try encode(linear, module: module)
+      tensors += linear.weight is FactoredWeight ? try encodeFactors(of: name, in: block) : try encode(linear, module: module)
       if let bias = linear.bias {
         tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: linear.storageType)))
       }
@@ -140,11 +148,18 @@ extension CheckpointFormat {
 
   /// What `encode(_:)` will be asked to describe later.
   public func modules(of block: Block) -> [StoredModule] {
-    block.inputGroups.flatMap(\.linears).enumerated().map { index, name in
+    block.inputGroups.flatMap(\.linears).enumerated().flatMap { index, name -> [StoredModule] in
       let quantized = block[name].weight as? QuantizedMatrix
-      return StoredModule(
-        name: block.fullName(of: name), scheme: quantized?.scheme, input: block[name].inputQuantization,
-        isEmbedding: block.kind == .embedding, hasColumnGroups: quantized?.columnGroups != nil, cache: index == 0 ? block.cache : nil)
+      var modules = factorModules(of: name, in: block)
+      if modules.isEmpty {
+        modules = [
+          StoredModule(
+            name: block.fullName(of: name), scheme: quantized?.scheme, input: block[name].inputQuantization,
+            isEmbedding: block.kind == .embedding, hasColumnGroups: quantized?.columnGroups != nil)
+        ]
+      }
+      if index == 0 { modules[0].cache = block.cache }
+      return modules
     }
   }
 
@@ -201,13 +216,16 @@ extension Model {
   public init(
     _ checkpoint: Checkpoint, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard
   ) throws(CheckpointError) {
+    let factored = try LowRankConfiguration(checkpoint.config)
+    let config = factored?.inner ?? checkpoint.config
     var reader: WeightReader?
-    for format in formats.formats where reader == nil { reader = try format.reader(for: checkpoint.config) }
-    if reader == nil, let quantization = checkpoint.config.json["quantization_config"], !quantization.isNull {
+    for format in formats.formats where reader == nil { reader = try format.reader(for: config) }
+    if reader == nil, let quantization = config.json["quantization_config"], !quantization.isNull {
       throw .unsupportedOption(
         option: "quantization_config.quant_method", value: quantization["quant_method"]?.string ?? "(missing)",
         reason: "none of \(formats.names.joined(separator: ", ")) reads it")
     }
+    if let factored { reader = factored.reader(over: reader) }
     let model = try Model(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
     self = try model.withCachePolicies(in: checkpoint.directory)
   }

@@ -14,6 +14,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   static let version = "0.20.0"
   public init() {}
 
+  public var storesFactors: Bool { true }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
       let tensor = try dense(linear, module: module)
@@ -103,15 +105,19 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization
     let caches = modules.compactMap(\.cache)
-    guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else { return json }
+    guard modules.contains(where: { $0.scheme != nil }) || !caches.isEmpty else {
+      json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: nil)
+      return json
+    }
     let tied = json["tie_word_embeddings"]?.bool == true && !modules.contains { $0.name == "lm_head" }
     if tied, let embedding = modules.first(where: { $0.isEmbedding && $0.scheme != nil }) {
       throw .cannotStore(
         module: embedding.name, format: Self.name,
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
-    json["quantization_config"] = CompressedTensorsConfiguration.json(
+    let quantization = CompressedTensorsConfiguration.json(
       for: modules, ignoring: tied ? ["lm_head"] : [], cache: caches.first?.key.grid)
+    json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }
 }

@@ -8,6 +8,8 @@ public struct PlainFormat: CheckpointFormat {
   public static let summary = "plain dense weights; quantized ones are written as the numbers they stand for"
   public init() {}
 
+  public var storesFactors: Bool { true }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
     return [plain(linear, module: module)]
@@ -17,6 +19,8 @@ public struct PlainFormat: CheckpointFormat {
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
-    config.withoutQuantization
+    var json = config.withoutQuantization
+    json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: nil)
+    return json
   }
 }

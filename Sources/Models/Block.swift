@@ -64,8 +64,11 @@ public struct Block: Sendable {
   /// Gives back the pages of weights that are still in their files; they come back when they are needed.
   package func releasePages() {
     for linear in linears.values {
-      (linear.weight as? StoredWeight)?.tensor.releasePages()
-      (linear.weight as? BlockQuantizedMatrix)?.blocks.releasePages()
+      let factors = (linear.weight as? FactoredWeight).map { [$0.input, $0.output] }
+      for weight in factors ?? [linear.weight] {
+        (weight as? StoredWeight)?.tensor.releasePages()
+        (weight as? BlockQuantizedMatrix)?.blocks.releasePages()
+      }
     }
   }
 

@@ -233,7 +233,9 @@ private struct BlockLoader: Sendable {
     return source.names.filter { name in
       let parts = name.split(separator: ".")
       let isWeight = components.contains(parts.last.map(String.init) ?? "")
-      return !(isWeight && weights.contains(parts.dropLast().joined(separator: "."))) && !exact.contains(name)
+      var module = parts.dropLast()
+      if let part = module.last, reader?.parts.contains(String(part)) == true { module = module.dropLast() }
+      return !(isWeight && weights.contains(module.joined(separator: "."))) && !exact.contains(name)
         && !name.hasSuffix(".rotary_emb.inv_freq")
     }
   }

@@ -4,6 +4,8 @@ public import CheckpointIO
 public struct WeightReader: Sendable {
   /// Last components of the names of the tensors that together store a module, such as `weight_packed` and `weight_scale`.
   public var components: Set<String>
+  /// Last components of modules inside a module that together store it, such as the factors `A` and `B`.
+  public var parts: Set<String>
   /// Whether the module is stored the compressed way; otherwise a plain `weight` tensor is what remains.
   public var holds: @Sendable (_ module: String, _ source: any TensorSource) -> Bool
   public var weight: @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> any Weight
@@ -13,12 +15,13 @@ public struct WeightReader: Sendable {
   public var cache: @Sendable (_ attention: String, _ source: any TensorSource) throws(CheckpointError) -> CacheQuantization?
 
   public init(
-    components: Set<String>, holds: @escaping @Sendable (String, any TensorSource) -> Bool,
+    components: Set<String>, parts: Set<String> = [], holds: @escaping @Sendable (String, any TensorSource) -> Bool,
     weight: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> any Weight,
     input: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> InputQuantization? = { _, _ in nil },
     cache: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> CacheQuantization? = { _, _ in nil }
   ) {
     self.components = components
+    self.parts = parts
     self.holds = holds
     self.weight = weight
     self.input = input

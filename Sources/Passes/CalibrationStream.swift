@@ -83,6 +83,12 @@ package final class CalibrationStream: Sendable {
     return statistic
   }
 
+  /// Accumulates what the inputs of a group would be in the reference model.
+  package func originalStatistic<S: Statistic>(_: S.Type, of group: InputGroup, in reference: Block) throws -> S {
+    guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }
+    return try originals.statistic(S.self, of: group, in: reference)
+  }
+
   /// Accumulates the inputs of a group together with what they would be in the reference model.
   package func drift(of group: InputGroup, in block: Block, reference: Block) throws -> InputDrift {
     guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }

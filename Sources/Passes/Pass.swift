@@ -24,6 +24,9 @@ public protocol Pass: Sendable, Codable {
   /// Whether the pass changes the coordinates of the hidden states between blocks. The sweep then gives a tied model a head of its own,
   /// and passes that use calibration data must come after this one: on a block still to be changed they would see changed inputs.
   var changesHiddenBasis: Bool { get }
+  /// Whether the pass knows what to do with a weight that is two low-rank factors; one that does not is refused after `low_rank`, because it
+  /// would multiply them out.
+  var acceptsFactors: Bool { get }
   /// The pass with every option spelt out that depends on others where it is left out; what a printed recipe says.
   var effective: Self { get }
   /// Checks the options against each other.
@@ -45,6 +48,7 @@ extension Pass {
   public var analyses: [any Analysis] { [] }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
   public var changesHiddenBasis: Bool { false }
+  public var acceptsFactors: Bool { false }
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func validate(before following: [any Pass]) throws(InvalidOption) {}
@@ -88,6 +92,8 @@ public struct PlannedLinear: Sendable, Equatable {
   /// The numbers its weight and its input become, where a pass says so; a format may need other bits for them than they have.
   public var weights: QuantizationScheme?
   public var input: InputQuantization?
+  /// Of its two low-rank factors, where it is stored so: exact where it follows from the shape, otherwise the rank that all get by default.
+  public var rank: Int?
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 

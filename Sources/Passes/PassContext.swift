@@ -72,6 +72,14 @@ public struct PassContext: Sendable {
     return try stream.drift(of: group, in: block, reference: reference)
   }
 
+  /// The inputs of `group` in the reference model, which met no block that is not exact.
+  ///
+  /// - Precondition: the pass `comparesInputs`.
+  public func originalStatistic<S: Statistic>(_ type: S.Type, of group: InputGroup) throws -> S {
+    guard let stream, reference.kind != .embedding else { throw MissingCalibration() }
+    return try stream.originalStatistic(type, of: group, in: reference)
+  }
+
   /// The largest magnitudes of the keys and values that the block would cache over the calibration data.
   public func cacheRange(of block: Block) throws -> (key: Float, value: Float) {
     guard let stream else { throw MissingCalibration() }

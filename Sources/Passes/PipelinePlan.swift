@@ -21,12 +21,14 @@ extension Pipeline {
             scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
             storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
         linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
+        linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
       }
     }
     for (place, pass) in passes.enumerated() {
       let name = type(of: pass).name
       do {
         for selector in pass.selectors { try selector.check(against: linears) }
+        try Self.checkFactors(pass, linears)
       } catch { throw PipelineError(pass: name, block: "the model", cause: error, index: place) }
       for index in linears.indices {
         do { linears[index] = try pass.plan(linears[index], in: model.description) } catch {
@@ -35,6 +37,19 @@ extension Pipeline {
       }
     }
     return linears
+  }
+
+  /// - Throws: `InvalidOption` for a pass that would multiply low-rank factors out without saying so.
+  private static func checkFactors(_ pass: any Pass, _ linears: [PlannedLinear]) throws(InvalidOption) {
+    guard !pass.acceptsFactors else { return }
+    let selectors = pass.selectors
+    for linear in linears where linear.rank != nil {
+      guard selectors.isEmpty || selectors.contains(where: { $0.contains(linear.name, isEnd: linear.isEnd) }) else { continue }
+      throw InvalidOption(
+        "layers",
+        "\(linear.name) is two low-rank factors by now, which \(type(of: pass).name) does not work on; put it before low_rank, or let that merge them"
+      )
+    }
   }
 
   /// The model as the passes see it: with a head of its own where the hidden states change coordinates, because the head then takes up the

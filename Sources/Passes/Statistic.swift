@@ -18,6 +18,12 @@ public struct Hessian: Statistic, Equatable {
 
   public init(features: Int) { matrix = SymmetricMatrix(size: features) }
 
+  /// The second moment of inputs that were not seen but follow from others, such as a projection of theirs.
+  package init(_ matrix: SymmetricMatrix, tokens: Int) {
+    self.matrix = matrix
+    self.tokens = tokens
+  }
+
   public mutating func update(_ input: Matrix) {
     let finite = input.withoutNonfiniteRows()
     skippedTokens += input.rows - finite.rows

@@ -1,5 +1,5 @@
-import Passes
-import Tensors
+package import Passes
+package import Tensors
 
 extension GPTQSolver {
   /// The weight that undoes drifted inputs best, on the way to which `strength` is taken.
@@ -7,10 +7,15 @@ extension GPTQSolver {
   /// ‖W·X₀ − Q·X‖² = ‖(Q − W*)·X‖² + const with W* = W + W·D·H⁻¹ and D = (X₀ − X)·Xᵀ, so that quantizing W* by the plain algorithm
   /// minimises the error against the original model's outputs. GPTAQ (Li et al. 2025) approximates the same correction column by column;
   /// the regression is exact, and less than all of it keeps the calibration data from being fitted too closely.
-  func corrected(_ weight: Matrix, for drift: InputDrift, by strength: Double) -> Matrix {
+  package func corrected(_ weight: Matrix, for drift: InputDrift, by strength: Double) -> Matrix {
+    corrected(weight, cross: drift.cross, by: strength)
+  }
+
+  /// - Parameter crossMoment: D [inputs × inputs], row-major.
+  func corrected(_ weight: Matrix, cross crossMoment: [Double], by strength: Double) -> Matrix {
     let size = weight.columns
-    precondition(drift.cross.count == size * size, "the drift has other features than the weight")
-    let cross = Matrix(rows: size, columns: size, elements: drift.cross.map { Float($0) })
+    precondition(crossMoment.count == size * size, "the drift has other features than the weight")
+    let cross = Matrix(rows: size, columns: size, elements: crossMoment.map { Float($0) })
     var result = weight
     let strip = 64
     result.withUnsafeMutableElements { out in

@@ -53,6 +53,7 @@ public struct GPTQ: WeightQuantizer {
 
   public var comparesInputs: Bool { driftCorrection > 0 }
   package var weighsInputs: Bool { true }
+  public var acceptsFactors: Bool { true }
 
   public func validate() throws(InvalidOption) {
     try validateGrid()
@@ -84,6 +85,15 @@ public struct GPTQ: WeightQuantizer {
       var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
       for name in group.linears {
         let linear = block[name]
+        if let factors = linear.weight as? FactoredWeight {
+          guard
+            case .success(let solver) = GPTQSolver.prepare(
+              hessian, groupSize: try factorSchemes(of: factors, named: name, in: block).input.groupSize(columns: factors.columns),
+              order: order, damping: damping)
+          else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(block.fullName(of: name)) positive definite") }
+          try quantize(factors, named: name, of: &block, solver, hessian, context)
+          continue
+        }
         let scheme = try storedScheme(of: name, in: block)
         if case .block(_, let width) = scheme.granularity, linear.weight.columns % width != 0 {
           throw InvalidOption("group_size", "tiles of \(width) columns do not divide \(block.fullName(of: name)); round it with rtn")

@@ -30,6 +30,7 @@ public struct RoundToNearest: WeightQuantizer {
   }
 
   package var weighsInputs: Bool { importance == .activations }
+  public var acceptsFactors: Bool { true }
   public var usesCalibration: Bool { importance == .activations || calibratesInputs }
 
   public func validate() throws(InvalidOption) { try validateGrid() }
@@ -40,6 +41,10 @@ public struct RoundToNearest: WeightQuantizer {
       let importance = weighted ? try context.statistic(InputNorm.self, of: group, in: block).squaredValues.map { Float($0) } : nil
       let global = globalScale(of: group, in: block)
       for name in group.linears {
+        if let factors = block[name].weight as? FactoredWeight {
+          try quantize(factors, named: name, of: &block, importance: importance, context)
+          continue
+        }
         let scheme = try storedScheme(of: name, in: block)
         let weight = block[name].weight.dense()
         let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance, globalScale: global)

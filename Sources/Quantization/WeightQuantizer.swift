@@ -130,6 +130,7 @@ extension WeightQuantizer {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
     var scheme = scheme(of: linear.name, isEnd: linear.isEnd)
     if scheme.scaleType == .bfloat16 { scheme.scaleType = linear.scaleType }
+    if let rank = linear.rank { return try plan(factorsOf: linear, rank: rank, scheme) }
     guard scheme.fits(columns: linear.columns) else {
       throw InvalidOption(
         "group_size",
