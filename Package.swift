@@ -53,6 +53,7 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
@@ -63,7 +64,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Recipes", "LowRank", "Allocation", "Evaluation", "KVCache", "Formats", "Pruning", "Quantization", "Passes", "Models",
+        "CheckpointIO",
         "Tokenizers",
         "Tensors",
         "StrictJSON",
@@ -82,6 +84,7 @@ let package = Package(
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "KVCache", ["CompressKit"]),
+    tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "LowRank", ["CompressKit"]),

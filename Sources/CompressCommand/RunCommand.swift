@@ -91,6 +91,14 @@ extension CompressionReport {
     let sizeRatio = Double(sizes.bytesBefore) / Double(max(1, sizes.bytesAfter))
     table.rows.append(["size", ByteCount.text(sizes.bytesBefore), ByteCount.text(sizes.bytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))"])
     table.rows.append(["bits per weight, linears", "", sizes.linearBitsPerWeight.rounded(toPlaces: 3), ""])
+    let sparse = kinds.filter { $0.sparsity != nil }
+    if !sparse.isEmpty {
+      let shares = Dictionary(grouping: sparse) { ($0.sparsity! * 100).rounded(toPlaces: 1) }.sorted { $0.key < $1.key }
+      let text =
+        shares.count == 1
+        ? "\(shares[0].key) %" : shares.map { "\($1.map(\.kind).joined(separator: ", ")) \($0) %" }.joined(separator: "; ")
+      table.rows.append(["zeros among the weights", "", text, ""])
+    }
     if let evaluation {
       let change = (evaluation.perplexityAfter / evaluation.perplexityBefore - 1) * 100
       table.rows.append([

@@ -6,6 +6,7 @@
 @_exported public import LowRank
 @_exported public import Models
 @_exported public import Passes
+@_exported public import Pruning
 @_exported public import Quantization
 @_exported public import Recipes
 @_exported public import StrictJSON
@@ -16,7 +17,7 @@ extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    CacheCompression.self, LowRank.self, LatentCache.self,
+    CacheCompression.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self,
   ])
 }
 

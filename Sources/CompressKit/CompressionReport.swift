@@ -46,6 +46,8 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     /// Means over the modules that report them.
     public var bitsPerWeight: Double?
     public var relativeLayerLoss: Double?
+    /// The share of weights that are zero at the end, where some pass reports it.
+    public var sparsity: Double?
     public var fallbacks: Int
   }
 
@@ -70,6 +72,10 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   /// The layers' records by the last part of their names; what several passes did to one layer counts once for each.
   static func totals(of layers: [Report.LayerRecord]) -> [KindTotal] {
     func mean(_ values: [Double]) -> Double? { values.isEmpty ? nil : values.reduce(0, +) / Double(values.count) }
+    /// What the last pass of each module that counted zeros found.
+    func sparsities(_ records: [Report.LayerRecord]) -> [Double] {
+      Dictionary(records.compactMap { record in record.metrics["sparsity"].map { (record.layer, $0) } }) { _, last in last }.values.sorted()
+    }
     let kinds = Dictionary(grouping: layers) { String($0.layer.split(separator: ".").last ?? "") }
     return kinds.sorted { $0.key < $1.key }.map { kind, records in
       KindTotal(
@@ -77,6 +83,7 @@ public struct CompressionReport: Sendable, Codable, Equatable {
         schemes: records.reduce(into: [:]) { if let scheme = $1.scheme { $0[scheme, default: 0] += 1 } },
         bitsPerWeight: mean(records.compactMap { $0.metrics["bits_per_weight"] }),
         relativeLayerLoss: mean(records.compactMap { $0.metrics["relative_layer_loss"] ?? $0.metrics["relative_weight_error"] }),
+        sparsity: mean(sparsities(records)),
         fallbacks: records.count { $0.fallback != nil })
     }
   }

@@ -68,6 +68,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard let json = config.json["quantization_config"], json["quant_method"]?.string == "compressed-tensors" else { return nil }
+    if let layout = try SparseBitmaskLayout(json) { return layout.reader }
     let configuration = try CompressedTensorsConfiguration(json)
     return WeightReader(
       components: CompressedTensorsLayout.components,

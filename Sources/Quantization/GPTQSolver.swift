@@ -19,8 +19,8 @@ public struct GPTQSolver: Sendable {
   }
 
   /// Position in the order → column.
-  let order: [Int]
-  let factor: SymmetricMatrix.UpperFactor
+  package let order: [Int]
+  package let factor: SymmetricMatrix.UpperFactor
   /// Mean square of every input, by column: the importance of its errors in the scale search.
   private let importance: [Float]
   private let columnOrder: GPTQ.Order
@@ -73,9 +73,24 @@ public struct GPTQSolver: Sendable {
     _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
     blockSize: Int = 128, globalScale: Float? = nil
   ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
+    quantize(
+      weight, scheme: scheme, scales: choice, staticGroups: staticGroups, refit: refit, blockSize: blockSize, globalScale: globalScale,
+      zeros: nil)
+  }
+
+  /// - Parameters:
+  ///   - weight: [outputs × inputs].
+  ///   - zeros: which weights become zero whatever they are.
+  ///   - choice: how further ones are chosen in the sweep; their groups must lie together in the order of the columns.
+  /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
+  package func quantize(
+    _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
+    blockSize: Int = 128, globalScale: Float? = nil, zeros zeroMask: SparsityMask?, choosing zeroChoice: ZeroChoice? = nil
+  ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
     precondition(weight.columns == order.count, "the weight has \(weight.columns) inputs, the Hessian \(order.count)")
     let size = scheme.groupSize(columns: weight.columns)
     precondition(weight.columns % size == 0, "tiles that are cut off have no scale of their own in a solve")
+    precondition(scheme.zeroPoint != .real || (zeroMask == nil && zeroChoice == nil), "a grid with real zero points has no zero")
     let groups = weight.columns / size
     let search = ScaleSearch(
       scheme: scheme, choice: choice,
@@ -99,7 +114,7 @@ public struct GPTQSolver: Sendable {
               let rows = index * height..<min((index + 1) * height, weight.rows)
               var strip = GPTQStrip(
                 weight, rows: rows, order: order, factor: factor, importance: importance,
-                search: search, groupSize: size)
+                search: search, groupSize: size, zeros: zeroMask, choosing: zeroChoice)
               strip.solve(fixedGroups: fixed, preset: preset, blockSize: blockSize)
               // Powers of two have no neighbours close enough to move to.
               if refit, !shared, scheme.scaleType != .float8E8M0 { strip.refitScales() }

@@ -26,16 +26,19 @@ struct GPTQStrip {
   /// By [group × row].
   private var groupScales: [Float]
   private var groupZeros: [Float]
+  /// Which weights become zero; empty where none has to.
+  private var isZero: [Bool] = []
+  private let zeroChoice: ZeroChoice?
 
   init(
     _ source: Matrix, rows: Range<Int>, order: [Int], factor: SymmetricMatrix.UpperFactor, importance: [Float], search: ScaleSearch,
-    groupSize: Int
+    groupSize: Int, zeros: SparsityMask?, choosing zeroChoice: ZeroChoice?
   ) {
     (self.rows, columns, self.order, self.factor) = (rows, source.columns, order, factor)
     var positions = order
     for (position, column) in order.enumerated() { positions[column] = position }
     positionOfColumn = positions
-    (self.importance, self.search, self.groupSize) = (importance, search, groupSize)
+    (self.importance, self.search, self.groupSize, self.zeroChoice) = (importance, search, groupSize, zeroChoice)
     let count = columns * rows.count
     weight = [Float](unsafeUninitializedCapacity: count) { out, initialized in
       for (position, column) in order.enumerated() {
@@ -47,9 +50,15 @@ struct GPTQStrip {
     errors = Array(repeating: 0, count: count)
     codes = Array(repeating: 0, count: count)
     scales = errors
-    zeros = errors
+    self.zeros = errors
     groupScales = Array(repeating: 1, count: source.columns / groupSize * rows.count)
     groupZeros = groupScales
+    guard zeros != nil || zeroChoice != nil else { return }
+    isZero = [Bool](repeating: false, count: count)
+    guard let zeros else { return }
+    for (position, column) in order.enumerated() {
+      for (index, row) in rows.enumerated() { isZero[position * rows.count + index] = zeros.isPruned[row * source.columns + column] }
+    }
   }
 
   private var topCode: Float { search.scheme.top }
@@ -64,6 +73,8 @@ struct GPTQStrip {
     if let preset {
       take(preset)
     } else if fixedGroups {
+      // Scales fixed beforehand are to fit what is likely to stay.
+      chooseZeros(0..<columns)
       for group in 0..<columns / groupSize { chooseParameters(group, from: weight) }
     }
     var start = 0
@@ -73,11 +84,12 @@ struct GPTQStrip {
       let end = min(start + blockSize, groupEnd)
       if !fixedGroups, start % groupSize == 0 {
         correct(start..<groupEnd)
+        chooseZeros(start..<groupEnd)
         chooseParameters(group(ofPosition: start), from: target)
       } else {
         correct(start..<end)
       }
-      quantize(start..<end)
+      quantizeChoosing(start..<end)
       start = end
     }
     findLevels()
@@ -122,7 +134,10 @@ struct GPTQStrip {
     let factors = positions.map { importance[order[$0]] }
     var part = [Float](repeating: 0, count: positions.count)
     for row in 0..<rows.count {
-      for (index, position) in positions.enumerated() { part[index] = values[position * rows.count + row] }
+      for (index, position) in positions.enumerated() {
+        let at = position * rows.count + row
+        part[index] = isZero.isEmpty || !isZero[at] ? values[at] : 0
+      }
       let chosen = part.withUnsafeBufferPointer { part in
         factors.withUnsafeBufferPointer { search.parameters(part, importance: $0.baseAddress) }
       }
@@ -131,19 +146,69 @@ struct GPTQStrip {
     }
   }
 
+  /// Chooses what becomes zero among some columns, by what it costs with the corrections made so far and all of them kept.
+  private mutating func chooseZeros(_ block: Range<Int>) {
+    guard let zeroChoice else { return }
+    let (count, from, columns) = (rows.count, block.lowerBound * rows.count, columns)
+    var kept = Array(target[from..<block.upperBound * count])
+    var (unused, none) = (kept, [Bool](repeating: false, count: kept.count))
+    factor.unitUpper.withUnsafeElements { upper in
+      weight.withUnsafeBufferPointer { weight in
+        Kernel.sparseGPTBlock(
+          target: &kept, weight: weight.baseAddress! + from, feedback: upper + block.lowerBound * columns + block.lowerBound,
+          feedbackStride: columns, pivots: zeroChoice.pivots, choosing: nil, mask: &none, errors: &unused, columns: block.count, rows: count
+        )
+      }
+    }
+    let scores = Matrix(rows: count, columns: block.count) { out in
+      for (index, position) in block.enumerated() {
+        for row in 0..<count {
+          let value = kept[index * count + row]
+          out[row * block.count + index] = zeroChoice.pivots[position] * value * value
+        }
+      }
+    }
+    let mask = zeroChoice.mask(scores)
+    for (index, position) in block.enumerated() {
+      for row in 0..<count { isZero[position * count + row] = mask.isPruned[row * block.count + index] }
+    }
+  }
+
+  /// Quantizes a block whose targets know of all columns before it, and chooses its zeros where they are still to be chosen.
+  private mutating func quantizeChoosing(_ block: Range<Int>) {
+    guard let zeroChoice else { return quantize(block) }
+    guard case .grouped(_, let size) = zeroChoice.pattern else {
+      chooseZeros(block)
+      return quantize(block)
+    }
+    for start in stride(from: block.lowerBound, to: block.upperBound, by: size) {
+      let group = start..<min(start + size, block.upperBound)
+      correct(group, after: block.lowerBound)
+      chooseZeros(group)
+      quantize(group)
+    }
+  }
+
   /// target ← weight + Uᵀ·errors of all columns before the block.
   private mutating func correct(_ block: Range<Int>) {
     let count = rows.count
-    let (before, from, to) = (block.lowerBound, block.lowerBound * count, block.upperBound * count)
+    let (from, to) = (block.lowerBound * count, block.upperBound * count)
     target.replaceSubrange(from..<to, with: weight[from..<to])
+    correct(block, after: 0)
+  }
+
+  /// target ← target + Uᵀ·errors of the columns from `first` up to the block.
+  private mutating func correct(_ block: Range<Int>, after first: Int) {
+    let count = rows.count
+    let (before, from) = (block.lowerBound - first, block.lowerBound * count)
     guard before > 0 else { return }
     let columns = columns
     factor.unitUpper.withUnsafeElements { upper in
       errors.withUnsafeBufferPointer { errors in
         target.withUnsafeMutableBufferPointer { target in
           BLAS.product(
-            upper + before, stride: columns, leftTransposed: true, errors.baseAddress!, stride: count, rows: block.count, columns: count,
-            inner: before, beta: 1, into: target.baseAddress! + from, stride: count)
+            upper + first * columns + block.lowerBound, stride: columns, leftTransposed: true, errors.baseAddress! + first * count,
+            stride: count, rows: block.count, columns: count, inner: before, beta: 1, into: target.baseAddress! + from, stride: count)
         }
       }
     }
@@ -157,6 +222,9 @@ struct GPTQStrip {
       zeros.replaceSubrange(position * count..<(position + 1) * count, with: groupZeros[first..<first + count])
     }
     let from = block.lowerBound * count
+    // On a grid as fine as this, all points are zero to a weight.
+    if !isZero.isEmpty { for at in from..<block.upperBound * count where isZero[at] { scales[at] = 1e-30 } }
+    defer { settleZeros(block) }
     let (start, columns, top) = (block.lowerBound, columns, topCode)
     let format = search.scheme.grid == .float ? search.scheme.miniFloat : nil
     factor.unitUpper.withUnsafeElements { upper in
@@ -184,6 +252,15 @@ struct GPTQStrip {
           }
         }
       }
+    }
+  }
+
+  /// What became zero has the code of zero and an error of all it was.
+  private mutating func settleZeros(_ block: Range<Int>) {
+    guard !isZero.isEmpty else { return }
+    for at in block.lowerBound * rows.count..<block.upperBound * rows.count where isZero[at] {
+      codes[at] = UInt8(zeros[at])
+      errors[at] = weight[at]
     }
   }
 

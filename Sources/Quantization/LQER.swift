@@ -1,6 +1,6 @@
 public import Models
 public import Passes
-import Tensors
+package import Tensors
 
 /// A low-rank branch beside every quantized weight, which gives back the part of the error that matters most to the outputs.
 ///
@@ -88,7 +88,7 @@ extension Hessian {
 }
 
 extension Matrix {
-  mutating func subtract(_ other: Matrix) {
+  package mutating func subtract(_ other: Matrix) {
     var negative = other
     negative.updateRows { _, row in for column in row.indices { row[column] = -row[column] } }
     add(negative)

@@ -48,13 +48,15 @@ public struct RoundToNearest: WeightQuantizer {
         let scheme = try storedScheme(of: name, in: block)
         let weight = block[name].weight.dense()
         let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance, globalScale: global)
+        var metrics = [
+          "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": Self.relativeError(of: quantized, against: weight),
+          "clip": Self.clip(of: quantized, against: weight),
+        ]
+        let sparsity = sparsity(of: quantized, from: weight)
+        if let sparsity { metrics["sparsity"] = sparsity.now }
         block[name].weight = quantized
-        context.record(
-          name, in: block,
-          [
-            "bits_per_weight": quantized.bitsPerWeight,
-            "relative_weight_error": Self.relativeError(of: quantized, against: weight), "clip": Self.clip(of: quantized, against: weight),
-          ], scheme: scheme.description)
+        context.record(name, in: block, metrics, scheme: scheme.description)
+        try recordLostZeros(name, in: block, sparsity, context)
       }
       try quantizeInputs(of: group, in: &block, context)
     }

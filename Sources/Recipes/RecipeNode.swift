@@ -74,6 +74,8 @@ struct RecipeNode: Sendable {
   /// The YAML core schema; quoted scalars are strings whatever they look like.
   private static func resolve(_ node: Node, _ scalar: Node.Scalar) -> JSON {
     guard scalar.style == .plain || scalar.style == .any else { return .string(scalar.string) }
+    // Older YAML takes 2:4 for a number to the base of 60.
+    if scalar.string.contains(":") { return .string(scalar.string) }
     if node.null != nil { return .null }
     if let integer = node.int { return .integer(integer) }
     if let large = UInt64(scalar.string) { return .number("\(large)") }

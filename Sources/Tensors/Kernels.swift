@@ -122,6 +122,21 @@ extension Kernel {
     errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
   ) { compress_gptq_block(target, weight, feedback, feedbackStride, scales, zeros, top, codes, errors, columns, rows) }
 
+  /// One block of SparseGPT columns; every matrix is [columns × rows], see `CKernels.h`.
+  ///
+  /// - Parameter choosing: how many of how many columns to remove in every row; `nil` where the mask is given.
+  package static func sparseGPTBlock(
+    target: UnsafeMutablePointer<Float>, weight: UnsafePointer<Float>, feedback: UnsafePointer<Float>, feedbackStride: Int,
+    pivots: UnsafePointer<Float>, choosing: (pruned: Int, group: Int)?, mask: UnsafeMutablePointer<Bool>,
+    errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
+  ) {
+    precondition(choosing.map { $0.group < 256 && columns % $0.group == 0 } ?? true, "whole groups of columns are needed")
+    mask.withMemoryRebound(to: UInt8.self, capacity: columns * rows) {
+      compress_sparsegpt_block(
+        target, weight, feedback, feedbackStride, pivots, choosing?.pruned ?? 0, choosing?.group ?? 0, $0, errors, columns, rows)
+    }
+  }
+
   /// One block of GPTQ columns on a float grid; leaves errors only.
   package static func gptqBlock(
     target: UnsafeMutablePointer<Float>, weight: UnsafePointer<Float>, feedback: UnsafePointer<Float>, feedbackStride: Int,

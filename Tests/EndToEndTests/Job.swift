@@ -104,7 +104,10 @@ func checkResult(
 ) async throws {
   let plan = try await job.run(to: "unused", "--dry-run", "--json")
   let planned = try #require(try JSONSerialization.jsonObject(with: Data(plan.output.utf8)) as? [String: Any])
-  let quantized = planned.list("linears").filter { !["F32", "F16", "BF16"].contains($0["scheme"] as? String ?? "") }
+  let floats = ["F32", "F16", "BF16"]
+  let changed = planned.list("linears").filter { !floats.contains($0["scheme"] as? String ?? "") }
+  // Sparse weights are floats as before, many of them zero.
+  let quantized = changed.filter { !floats.contains(($0["scheme"] as? String)?.split(separator: " ").first.map(String.init) ?? "") }
   let report = try job.json(name, "report.json")
   for key in [
     "architecture", "blocks", "carried_tensors", "evaluation", "fallback_count", "instruction_set", "kinds", "layers", "remarks", "seed",
@@ -112,23 +115,24 @@ func checkResult(
     "sweep_seconds", "toolkit_version",
   ] { #expect(report[key] != nil, "report.json lacks \(key)") }
   let reported = Set(report.list("layers").compactMap { $0["layer"] as? String })
-  #expect(quantized.isEmpty != quantizes && reported.isSuperset(of: quantized.compactMap { $0["name"] as? String }))
+  #expect(changed.isEmpty != quantizes && reported.isSuperset(of: changed.compactMap { $0["name"] as? String }))
   #expect(report.number("fallback_count") == Double(report.list("layers").filter { $0["fallback"] != nil }.count))
   #expect(report.list("layers").allSatisfy { !$0.object("metrics").isEmpty })
   for block in report.list("blocks") where block["forward_passes"] != nil { #expect(block.number("forward_passes") <= 1.5) }
   let (sizes, figures) = (report.object("sizes"), report.object("evaluation"))
-  #expect(!quantizes || sizes.number("bytes_after") < sizes.number("bytes_before"))
+  #expect(sizes.number("bytes_after") < sizes.number("bytes_before") || quantized.isEmpty)
   // Beside codes and scales, a format stores a few bytes per linear that the plan leaves out.
   #expect(abs(sizes.number("bytes_after") / planned.number("bytes_after") - 1) < 0.02)
 
   let isGGUF = job.weights(name) == GGUFWriter.fileName
-  if format == "compressed-tensors", !isGGUF, quantizes {
+  if format == "compressed-tensors", !isGGUF, !quantized.isEmpty {
     let configuration = try job.json(name, "config.json").object("quantization_config")
     #expect(configuration["quant_method"] as? String == "compressed-tensors")
   }
   let opened = try Checkpoint(job.output(name))
   #expect(Double(opened.byteCount) == sizes.number("bytes_after"))
   let model = try Model(opened)
+  try checkZeros(of: model, report)
   for linear in quantized {
     let full = linear["name"] as? String ?? ""
     let unit = try model.kinds.map { try model.block($0) }.first { block in block.linears.keys.contains { block.fullName(of: $0) == full } }
@@ -149,4 +153,28 @@ func checkResult(
   #expect(abs(eval.number("kl_divergence") - figures.number("kl_divergence")) < 1e-6)
   #expect(eval.number("tokens") == figures.number("tokens"))
   #expect(eval.number("cache_bytes_per_token") == figures.number("cache_bytes_per_token_after"))
+}
+
+/// What the report says about zeros must be in the files.
+private func checkZeros(of model: Model, _ report: [String: Any]) throws {
+  let records = report.list("layers").filter { !$0.object("metrics").number("sparsity").isNaN }
+  guard !records.isEmpty else { return }
+  let shares = Dictionary(
+    records.map { ($0["layer"] as? String ?? "", $0.object("metrics").number("sparsity")) }, uniquingKeysWith: { _, last in last })
+  var byKind: [String: [Double]] = [:]
+  for kind in model.kinds {
+    let block = try model.block(kind)
+    for (name, linear) in block.linears {
+      guard let share = shares[block.fullName(of: name)] else { continue }
+      let dense = linear.weight.dense()
+      // A number may round to zero when it is stored.
+      let found = Double(dense.elements.count { $0 == 0 }) / Double(dense.elements.count)
+      #expect(share > 0.05 && abs(found - share) < 1e-3, "\(block.fullName(of: name))")
+      byKind[String(name.rawValue.split(separator: ".").last ?? ""), default: []].append(share)
+    }
+  }
+  for kind in report.list("kinds") {
+    guard let expected = byKind[kind["kind"] as? String ?? ""] else { continue }
+    #expect(abs(kind.number("sparsity") - expected.reduce(0, +) / Double(expected.count)) < 1e-9)
+  }
 }

@@ -92,7 +92,8 @@ import Testing
       try await expect(
         "GPTQModifier: { ignore: [lm_head], config_groups: { a: { targets: [Linear], weights: { num_bits: 4, group_size: 96 } } } }",
         "recipe.yaml:3:105: gptq.group_size: 96 does not divide")
-      try await expect("SparseGPTModifier: { sparsity: 0.5 }", "recipe.yaml:3:5: SparseGPTModifier: no pass here")
+      try await expect(
+        "MagnitudePruningModifier: { sparsity: 0.5 }", "recipe.yaml:3:5: MagnitudePruningModifier: it prunes little by little")
       try Data("quant_modifiers: { GPTQModifier: {} }".utf8).write(to: job.recipe)
       try await job.expectFailure(64, saying: "recipe.yaml:1:1: quant_modifiers: llm-compressor reads only keys that end in `_stage`")
     }

@@ -85,8 +85,7 @@ import Testing
   // MARK: What is not done here
 
   @Test(arguments: [
-    "AutoRoundModifier", "QuIPModifier", "SparseGPTModifier", "WandaPruningModifier", "MagnitudePruningModifier", "ConstantPruningModifier",
-    "REAPPruningModifier",
+    "AutoRoundModifier", "QuIPModifier", "MagnitudePruningModifier", "ConstantPruningModifier", "REAPPruningModifier",
   ])
   func modifiersWithoutAPass(name: String) throws {
     try expect(Dialect.stage("SmoothQuantModifier: {}\n\(name): { sparsity: 0.5 }"), at: 4, 5, key: name, saying: "no")

@@ -236,4 +236,43 @@ struct QuantizationKernelTests {
       }
     }
   }
+
+  @Test(arguments: [(1, 1), (4, 8), (16, 7), (8, 33), (24, 64)], [(0, 0), (2, 4), (1, 8)])
+  func aBlockOfSparseGPTIsItsRecursion(shape: (Int, Int), choice: (Int, Int)) {
+    let (columns, rows) = shape
+    let (pruned, group) = choice
+    guard group == 0 || columns % group == 0 else { return }
+    let stride = columns + 3
+    let (start, weight) = (values(rows * columns, "target"), values(rows * columns, "weight"))
+    let feedback = values(stride * columns, "feedback").map { $0 * 0.1 }
+    let pivots = values(columns, "pivots").map { abs($0) + 0.1 }
+    let given = (0..<rows * columns).map { $0 % 3 == 0 }
+    var (target, mask, errors) = (start, given, [Float](repeating: 0, count: rows * columns))
+    Kernel.sparseGPTBlock(
+      target: &target, weight: weight, feedback: feedback, feedbackStride: stride, pivots: pivots,
+      choosing: group == 0 ? nil : (pruned, group), mask: &mask, errors: &errors, columns: columns, rows: rows)
+    for row in 0..<rows {
+      var sums = (0..<columns).map { Double(start[$0 * rows + row]) }
+      for column in 0..<columns {
+        if group > 0, column % group == 0 {
+          var kept = sums
+          for at in column..<column + group {
+            for later in at + 1..<max(column + group, at + 1) {
+              kept[later] += Double(feedback[at * stride + later]) * (Double(weight[at * rows + row]) - kept[at])
+            }
+          }
+          let costs = (column..<column + group).map { (at: Int) -> Double in Double(pivots[at]) * kept[at] * kept[at] }
+          let order = (column..<column + group).sorted { costs[$0 - column] < costs[$1 - column] }
+          for (rank, at) in order.enumerated() { #expect(mask[at * rows + row] == (rank < pruned), "row \(row), column \(at)") }
+        } else if group == 0 {
+          #expect(mask[column * rows + row] == given[column * rows + row])
+        }
+        let at = column * rows + row
+        let error = Double(weight[at]) - (mask[at] ? 0 : sums[column])
+        #expect(abs(Double(errors[at]) - error) < 1e-5)
+        #expect(abs(Double(target[at]) - sums[column]) < 1e-5)
+        for later in column + 1..<max(columns, column + 1) { sums[later] += Double(feedback[column * stride + later]) * error }
+      }
+    }
+  }
 }

@@ -66,6 +66,15 @@ void compress_gptq_block(
     float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, const float *zero, float top,
     uint8_t *codes, float *errors, size_t columns, size_t rows);
 
+/// SparseGPT inside one block of columns; matrices and feedback as for `compress_gptq_block`. (sparsegpt.c)
+///
+/// Where `mask` is not zero, a weight is removed and its error is all of it; a kept one becomes its target. With `group` > 0, which must
+/// divide `columns`, the mask is chosen here: of every `group` columns the `pruned` ones with the lowest pivot · target² go, with the
+/// targets they would have if all of the group were kept, and of equal ones those further left.
+void compress_sparsegpt_block(
+    float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *pivots, size_t pruned, size_t group,
+    uint8_t *mask, float *errors, size_t columns, size_t rows);
+
 /// Floats of few bits: `mantissa` bits after the point, the smallest normal number 2^min_exponent, magnitudes up to `largest`.
 /// codes = sign | exponent | mantissa of x / scale. (minifloat.c)
 void compress_minifloat_encode(

@@ -6,7 +6,7 @@ extension LLMCompressor {
   struct Modifier {
     /// What becomes of a class.
     enum Kind: Equatable {
-      case rounding, gptq, awq, smoothQuant, spinQuant
+      case rounding, gptq, awq, smoothQuant, spinQuant, sparseGPT, wanda
       /// Nothing here does it.
       case none(String)
     }
@@ -20,10 +20,11 @@ extension LLMCompressor {
       "SpinQuantModifier": .spinQuant,
       "AutoRoundModifier": .none("roundings are not learned by any pass here yet"),
       "QuIPModifier": .none("no pass here rotates single linears yet"),
-      "SparseGPTModifier": .none(noPruning), "WandaPruningModifier": .none(noPruning), "MagnitudePruningModifier": .none(noPruning),
-      "ConstantPruningModifier": .none(noPruning), "REAPPruningModifier": .none("no pass here removes experts yet"),
+      "SparseGPTModifier": .sparseGPT, "WandaPruningModifier": .wanda,
+      "MagnitudePruningModifier": .none("it prunes little by little while a model is trained; no pass here does"),
+      "ConstantPruningModifier": .none("it keeps zeros while a model is trained; no pass here trains"),
+      "REAPPruningModifier": .none("no pass here removes experts yet"),
     ]
-    private static let noPruning = "no pass here prunes yet"
 
     /// What every modifier has; none of it changes a result.
     static let lifecycle = ["index", "group", "start", "end", "update", "requires_calibration_data"]
@@ -31,8 +32,12 @@ extension LLMCompressor {
       "config_groups", "scheme", "targets", "ignore", "kv_cache_scheme", "weight_observer", "input_observer", "output_observer", "observer",
       "bypass_divisibility_checks",
     ]
+    static let pruning = [
+      "sparsity", "sparsity_profile", "mask_structure", "owl_m", "owl_lmbda", "targets", "ignore", "sequential_update",
+      "sequential_targets",
+    ]
     /// How the reference goes about its work on its machine.
-    static let hints = ["offload_hessians", "batched_quantization", "offload_device"]
+    static let hints = ["offload_hessians", "batched_quantization", "offload_device", "sequential_update", "sequential_targets"]
 
     private var known: [String] {
       switch kind {
@@ -43,6 +48,8 @@ extension LLMCompressor {
       case .smoothQuant: ["smoothing_strength", "mappings", "ignore", "num_calibration_steps", "calibration_function", "algorithm"]
       case .spinQuant:
         ["rotations", "transform_type", "randomize", "learnable", "precision", "transform_block_size", "transform_config"]
+      case .sparseGPT: Self.pruning + ["block_size", "dampening_frac", "preserve_sparsity_mask", "offload_hessians"]
+      case .wanda: Self.pruning
       case .none: []
       }
     }

@@ -28,7 +28,7 @@ extension LLMCompressor {
         case .awq:
           steps.append(.transform(modifier))
           if try hasScheme(modifier) { steps.append(.quantize(try Quantizer(modifier, &remarks))) }
-        case .smoothQuant, .spinQuant, .none: steps.append(.transform(modifier))
+        case .smoothQuant, .spinQuant, .sparseGPT, .wanda, .none: steps.append(.transform(modifier))
         }
       }
       try checkOnce(steps.compactMap(\.quantizer))
@@ -42,6 +42,8 @@ extension LLMCompressor {
           case .awq:
             let following = steps[(index + 1)...].compactMap(\.quantizer).filter { !$0.groups.isEmpty }
             try add("awq", try LLMCompressor.awq(modifier, before: following), for: modifier)
+          case .sparseGPT: try add("sparsegpt", try LLMCompressor.pruning(modifier), for: modifier)
+          case .wanda: try add("wanda", try LLMCompressor.pruning(modifier), for: modifier)
           case .smoothQuant: try add("smoothquant", try LLMCompressor.smoothQuant(modifier), for: modifier)
           default: try add("rotate", try LLMCompressor.spinQuant(modifier, &remarks), for: modifier)
           }

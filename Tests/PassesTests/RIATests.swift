@@ -2,9 +2,9 @@ import CompressKit
 import TestSupport
 import Testing
 
-/// Wanda: in every row, drops the weights with the smallest |w|·‖x‖ (Sun et al. 2023, equation 1).
-struct Wanda: Pass {
-  static let name = "wanda"
+/// RIA: in every row, drops the weights that matter least to their row and their column (Zhang et al. 2024, equation 4).
+struct RIA: Pass {
+  static let name = "ria"
   var sparsity: Float = 0.5
   var layers = LayerSelector()
 
@@ -13,9 +13,12 @@ struct Wanda: Pass {
       let norm = try context.statistic(InputNorm.self, of: group, in: block).values
       for name in group.linears {
         var weight = block[name].weight.dense()
-        weight.updateRows { _, row in
-          var scores: [Float] = []
-          for column in row.indices { scores.append(abs(row[column]) * norm[column]) }
+        var sums = [Float](repeating: 0, count: weight.columns)
+        for row in 0..<weight.rows { for column in sums.indices { sums[column] += abs(weight[row, column]) } }
+        weight.updateRows { [sums] _, row in
+          var (sum, scores) = (Float(0), [Float]())
+          for column in row.indices { sum += abs(row[column]) }
+          for column in row.indices { scores.append(abs(row[column]) * (1 / sum + 1 / sums[column]) * norm[column].squareRoot()) }
           let cut = scores.sorted()[Int(sparsity * Float(scores.count))]
           for column in row.indices where scores[column] < cut { row[column] = 0 }
         }
@@ -27,12 +30,12 @@ struct Wanda: Pass {
 }
 
 /// The custom pass of the guide, as a user would write it.
-@Suite struct WandaTests {
+@Suite struct RIATests {
   private let options = SweepOptions(calibration: TinyModel.sequences(4, length: 16))
 
   @Test func runsFromCode() async throws {
     let (shelf, plain) = (Shelf(), Shelf())
-    let report = try await Pipeline([Wanda()]).run(on: TinyModel.model(), options: options, into: shelf)
+    let report = try await Pipeline([RIA()]).run(on: TinyModel.model(), options: options, into: shelf)
     _ = try await Pipeline([]).run(on: TinyModel.model(), into: plain)
     let (after, before) = (await shelf.weights, await plain.weights)
     for (name, weight) in after {
@@ -52,9 +55,9 @@ struct Wanda: Pass {
   @Test func runsBeforeAnotherPass() async throws {
     let model = try TinyModel.model(Wide.config)
     let (shelf, sparse) = (Shelf(), Shelf())
-    let report = try await Pipeline([Wanda(), .gptq()]).run(on: model, options: options, into: shelf)
-    _ = try await Pipeline([Wanda()]).run(on: model, options: options, into: sparse)
-    #expect(report.layers.map(\.pass).filter { $0 == "wanda" }.count == 14)
+    let report = try await Pipeline([RIA(), .gptq()]).run(on: model, options: options, into: shelf)
+    _ = try await Pipeline([RIA()]).run(on: model, options: options, into: sparse)
+    #expect(report.layers.map(\.pass).filter { $0 == "ria" }.count == 14)
     #expect(report.layers.map(\.pass).filter { $0 == "gptq" }.count == 14)
     #expect(await shelf.blocks[1]["mlp.down_proj"].weight is QuantizedMatrix)
     // The first group of the first block sees the same inputs, so its sparse weights are what was quantized.
@@ -67,18 +70,18 @@ struct Wanda: Pass {
   @Test func runsFromARecipe() async throws {
     let yaml = """
       passes:
-        - wanda: { sparsity: 0.25, layers: { exclude: [down_proj] } }
+        - ria: { sparsity: 0.25, layers: { exclude: [down_proj] } }
         - gptq: { group_size: 32 }
       """
-    let recipe = try Recipe(yaml: yaml, file: "custom.yaml", passes: .standard.adding(Wanda.self))
-    let wanda = try #require(recipe.passes.first as? Wanda)
-    #expect(wanda.sparsity == 0.25 && wanda.layers == LayerSelector(exclude: ["down_proj"]))
+    let recipe = try Recipe(yaml: yaml, file: "custom.yaml", passes: .standard.adding(RIA.self))
+    let ria = try #require(recipe.passes.first as? RIA)
+    #expect(ria.sparsity == 0.25 && ria.layers == LayerSelector(exclude: ["down_proj"]))
     let report = try await Pipeline(recipe.passes).run(on: TinyModel.model(), options: options, into: Shelf())
-    #expect(report.layers.filter { $0.pass == "wanda" }.count == 12)
+    #expect(report.layers.filter { $0.pass == "ria" }.count == 12)
     #expect(report.layers.filter { $0.pass == "gptq" }.count == 14)
     let error = #expect(throws: RecipeError.self) { try Recipe(yaml: yaml, file: "custom.yaml", passes: .standard) }
-    #expect(error?.problem == .unknownPass("wanda", known: PassCatalog.standard.names))
-    let again = try Recipe(yaml: recipe.yaml, file: "again.yaml", passes: .standard.adding(Wanda.self))
+    #expect(error?.problem == .unknownPass("ria", known: PassCatalog.standard.names))
+    let again = try Recipe(yaml: recipe.yaml, file: "again.yaml", passes: .standard.adding(RIA.self))
     #expect(again.yaml == recipe.yaml)
   }
 }

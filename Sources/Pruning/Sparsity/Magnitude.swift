@@ -1,0 +1,53 @@
+public import Models
+public import Passes
+import Tensors
+
+/// Removes the weights with the smallest magnitudes (Han et al. 2015): the baseline of all others, and it needs no data.
+///
+/// With `refit`, which does, the weights kept make up for those removed as well as the calibration data allows.
+public struct Magnitude: Sparsifier {
+  public static let name = "magnitude"
+  public static let summary = "remove the weights with the smallest magnitudes"
+
+  public var sparsity: Double?
+  public var pattern = SparsityPattern.unstructured
+  /// The weights that compete; a pattern compares inside its groups.
+  public var comparison = ComparisonGroup.layer
+  public var allocation = SparsityAllocation.uniform
+  public var owlThreshold = 5.0
+  public var owlLimit = 0.08
+  public var refit = false
+  public var damping = 0.01
+  public var layers = LayerSelector()
+
+  public init() {}
+
+  private enum CodingKeys: String, CodingKey {
+    case sparsity, pattern, comparison, allocation, owlThreshold = "owl_threshold", owlLimit = "owl_limit", refit, damping, layers
+  }
+
+  public var usesCalibration: Bool { refit || allocation == .owl }
+
+  public func validate() throws(InvalidOption) { try validateSparsity() }
+
+  public func run(on block: inout Block, in context: PassContext) throws {
+    let share = share(of: block, in: context)
+    for group in block.groups(layers) {
+      let refits = refit && block.kind != .embedding
+      let solver =
+        try refits
+        ? SparseGPTSolver.prepare(
+          context.statistic(Hessian.self, of: group, in: block), pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
+        : nil
+      for name in group.linears {
+        let weight = block[name].weight.dense()
+        try checkFit(block.fullName(of: name), columns: weight.columns)
+        let mask = SparsityMask(scores: weight.magnitudes(times: nil), pattern: pattern, sparsity: share, comparing: comparison)
+        try keep(mask, of: name, in: &block, context, solver)
+        if refit, !refits {
+          try context.recordFallback(name, in: block, "an embedding is looked up, so there is nothing to refit it to")
+        }
+      }
+    }
+  }
+}
