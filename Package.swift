@@ -38,6 +38,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"]), .brew(["pcre2"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
+    .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"]), .brew(["hdf5"])]),
     .target(name: "CKernels", cSettings: [.define("_GNU_SOURCE")]),
 
     // Storage, arithmetic, text.
@@ -46,16 +47,16 @@ let package = Package(
     module("Tokenizers", ["StrictJSON", "CPCRE2"]),
 
     // Checkpoints and the models in them.
-    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib"]),
+    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib", "CHDF5"]),
     module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
     module("Formats", ["Models", "CheckpointIO", "StrictJSON", "Tensors"]),
 
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
-    module("Pruning", ["Quantization", "Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Models", "Tensors"]),
+    module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
@@ -64,11 +65,9 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Evaluation", "KVCache", "Formats", "Pruning", "Quantization", "Passes", "Models",
+        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models",
         "CheckpointIO",
-        "Tokenizers",
-        "Tensors",
-        "StrictJSON",
+        "Tokenizers", "Tensors", "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .executableTarget(name: "compress", dependencies: ["CompressCommand", "CompressKit"], swiftSettings: settings),
@@ -78,7 +77,7 @@ let package = Package(
     tests(of: "StrictJSON"),
     tests(of: "Tensors", ["CKernels"]),
     tests(of: "Tokenizers", ["StrictJSON"]),
-    tests(of: "CheckpointIO", ["Tensors"]),
+    tests(of: "CheckpointIO", ["Tensors", "StrictJSON"], resources: [.copy("Fixtures")]),
     tests(of: "Models", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
@@ -90,6 +89,9 @@ let package = Package(
     tests(of: "LowRank", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
     tests(of: "CompressCommand", ["CompressKit"]),
+    .testTarget(
+      name: "FuzzTests", dependencies: ["CompressKit", "TestSupport", "Tensors", "CheckpointIO"], exclude: ["Corpus"],
+      swiftSettings: settings),
     .testTarget(name: "EndToEndTests", dependencies: ["CompressKit", "TestSupport", "compress"], swiftSettings: settings),
   ]
 )

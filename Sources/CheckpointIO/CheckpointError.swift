@@ -14,6 +14,8 @@ public enum CheckpointError: Error, Equatable, Sendable {
   case nonfiniteWeight(tensor: String)
   case unsupportedModel(type: String, known: [String])
   case unsupportedOption(option: String, value: String, reason: String)
+  /// `config.json` of this family has no words for what a run made of the model.
+  case inexpressible(type: String, reason: String)
   case exists(path: String)
   case cannotWrite(path: String, reason: String)
 }
@@ -37,6 +39,7 @@ extension CheckpointError: CustomStringConvertible {
     case .unsupportedModel(let type, let known):
       "model type \"\(type)\" is not supported; known: \(known.joined(separator: ", "))"
     case .unsupportedOption(let option, let value, let reason): "config.json: \(option) = \(value): \(reason)"
+    case .inexpressible(let type, let reason): "config.json of a \(type) model cannot say that \(reason)"
     case .exists(let path): "\(path) exists already"
     case .cannotWrite(let path, let reason): "\(path): cannot be written: \(reason)"
     }

@@ -90,6 +90,11 @@ extension CompressionReport {
     var table = TextTable("", "before", "after", "change")
     let sizeRatio = Double(sizes.bytesBefore) / Double(max(1, sizes.bytesAfter))
     table.rows.append(["size", ByteCount.text(sizes.bytesBefore), ByteCount.text(sizes.bytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))"])
+    let (parameters, left) = (sizes.linearParametersBefore, sizes.linearParametersAfter)
+    if parameters != left {
+      let share = (1 - Double(left) / Double(max(1, parameters))) * 100
+      table.rows.append(["weights in linears", "\(parameters)", "\(left)", "-\(share.rounded(toPlaces: 2)) %"])
+    }
     table.rows.append(["bits per weight, linears", "", sizes.linearBitsPerWeight.rounded(toPlaces: 3), ""])
     let sparse = kinds.filter { $0.sparsity != nil }
     if !sparse.isEmpty {
@@ -158,8 +163,13 @@ extension Compressor.Plan {
       peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
       \(estimate.spills ? ", activations spilled to a scratch file" : "")
       time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
-      calibration  \(pipelineUsesCalibration ? "\(calibration.count) sequences, \(calibration.reduce(0) { $0 + $1.count }) tokens" : "not needed")
+      calibration  \(calibrationText)
       """
+  }
+
+  private var calibrationText: String {
+    if let statistics { return "statistics of \(statistics.sequences) sequences, \(statistics.tokens) tokens of \(statistics.source)" }
+    return pipelineUsesCalibration ? "\(calibration.count) sequences, \(calibration.reduce(0) { $0 + $1.count }) tokens" : "not needed"
   }
 
   var json: JSON {

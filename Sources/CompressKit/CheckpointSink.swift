@@ -9,6 +9,8 @@ actor CheckpointSink: BlockSink {
   private let format: any CheckpointFormat
   private let writer: (any CheckpointWriter)?
   private(set) var modules: [StoredModule] = []
+  /// Of the decoder blocks, as they came.
+  private(set) var descriptions: [BlockDescription] = []
   /// Bits of all linears of decoder blocks as stored, and how many weights they are.
   private(set) var linearBits = 0
   private(set) var linearWeights = 0
@@ -25,6 +27,7 @@ actor CheckpointSink: BlockSink {
   func append(_ block: Block) async throws {
     let tensors = try format.encode(block)
     modules += format.modules(of: block)
+    if let description = block.description { descriptions.append(description) }
     if case .decoder = block.kind {
       if let policy = block.cachePolicy { cachePolicies[block.name] = policy }
       for linear in block.linears.values {

@@ -10,6 +10,9 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     public var linearBitsPerWeight: Double
     /// Bits of the whole checkpoint per parameter of the model.
     public var bitsPerWeight: Double
+    /// Weights of the decoder blocks' linears.
+    public var linearParametersBefore: Int
+    public var linearParametersAfter: Int
   }
 
   public struct Calibration: Sendable, Codable, Equatable {

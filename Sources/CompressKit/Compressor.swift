@@ -44,8 +44,13 @@ public struct Compressor: Sendable {
     public let calibration: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
+    /// As it will be written.
     let config: ModelConfig
+    /// The model as the passes will leave it, as far as shapes tell.
+    let description: ModelDescription
     let calibrationFile: String?
+    /// What takes the place of calibration data.
+    public let statistics: StatisticsFile?
     let shardLimit: Int
     let remarks: [String]
 
@@ -72,8 +77,12 @@ public struct Compressor: Sendable {
         - weights.storedBits(rows: linear.rows, columns: linear.columns)
     }
     let model = pipeline.prepared(original)
+    let description = try pipeline.reshapings(of: model.description).last ?? model.description
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true { config.json["tie_word_embeddings"] = .bool(false) }
+    if model.description.head != nil, config.json["tie_word_embeddings"]?.bool == true {
+      config.json["tie_word_embeddings"] = .bool(false)
+    }
+    if description != model.description { config = try architectures.configuration(of: description, in: config) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -87,7 +96,14 @@ public struct Compressor: Sendable {
     _ = try format.configuration(of: modules, in: config)
     var calibration: [[Int32]] = []
     var file: String?
-    if pipeline.usesCalibration {
+    var statistics: StatisticsFile?
+    if pipeline.usesCalibration, let source = recipe.calibration, source.statistics != nil {
+      let stored = try self.statistics(source, for: checkpoint)
+      (statistics, file) = (stored, stored.source)
+      remarks.append(
+        "calibrated by the statistics of \(stored.source) that were saved of the original model: no pass saw what became of earlier layers "
+          + "(not true-sequential)")
+    } else if pipeline.usesCalibration {
       guard let source = recipe.calibration else { throw MissingCalibration() }
       let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
       let tokens = try input.tokens(for: checkpoint, bos: .never)
@@ -106,7 +122,8 @@ public struct Compressor: Sendable {
         remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
       }
     }
-    let planned = Set(linears.map { $0.name + ".weight" })
+    // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
+    let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
     let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
@@ -116,13 +133,16 @@ public struct Compressor: Sendable {
     }
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, calibrationFile: file, shardLimit: shardLimit, remarks: remarks)
+      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
+      shardLimit: shardLimit,
+      remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
   public func preflight(_ plan: Plan) async throws {
     var options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
     options.isRehearsal = true
+    options.statistics = plan.statistics
     let sink = CheckpointSink(format: plan.format, writer: nil)
     // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
     let head = plan.model.description.head.map { name in
@@ -132,7 +152,19 @@ public struct Compressor: Sendable {
     do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
       throw recipe.placed(error)
     }
+    if let block = await sink.descriptions.first, let announced = plan.description.blocks.first, block != announced {
+      throw CheckpointError.inexpressible(
+        type: plan.config.modelType, reason: "\(announced.prefix.dropLast()) became what no pass had announced: \(block)")
+    }
     _ = try plan.format.configuration(of: await sink.modules, in: plan.config)
+  }
+
+  /// The configuration of the blocks that were written: which of them are left, only the sweep has shown.
+  private func configuration(of blocks: [BlockDescription], _ plan: Plan) throws -> ModelConfig {
+    guard blocks != plan.description.blocks else { return plan.config }
+    var description = plan.description
+    description.blocks = blocks
+    return try architectures.configuration(of: description, in: plan.config)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written.
@@ -171,31 +203,41 @@ public struct Compressor: Sendable {
   private func sweep(
     _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
   ) async throws -> CompressionReport {
-    let options = SweepOptions(
+    var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
+    options.statistics = plan.statistics
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
     let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
     // Parameters of the model that came in: one that the run had to add makes the checkpoint larger, not the model.
     let parameters = plan.linears.filter { $0.sourceBits > 0 }.reduce(0) { $0 + $1.rows * $1.columns }
+    let before = plan.model.description.blocks.reduce(0) { sum, block in
+      block.linearShapes.values.reduce(sum) { $0 + $1.rows * $1.columns }
+    }
     let calibration = plan.calibrationFile.map { file in
       CompressionReport.Calibration(
-        source: file, sequences: plan.calibration.count, tokens: plan.calibration.reduce(0) { $0 + $1.count })
+        source: file, sequences: plan.statistics?.sequences ?? plan.calibration.count,
+        tokens: plan.statistics?.tokens ?? plan.calibration.reduce(0) { $0 + $1.count })
     }
     return CompressionReport(
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
-        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters))), calibration: calibration, evaluation: nil, layers: swept.layers,
+        bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
+      calibration: calibration, evaluation: nil, layers: swept.layers,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
   }
 
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let described = try plan.format.files(describing: await sink.modules, in: plan.config)
-    let data = [recipe.calibration?.text, recipe.calibration?.tokens, recipe.evaluation?.text, recipe.evaluation?.tokens].compactMap { $0 }
+    let config = try configuration(of: await sink.descriptions, plan)
+    let described = try plan.format.files(describing: await sink.modules, in: config)
+    let data = [
+      recipe.calibration?.text, recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.text,
+      recipe.evaluation?.tokens,
+    ].compactMap { $0 }
     // Blocks carry the policies of the checkpoint they come from.
     let companions = checkpoint.companionFiles().filter { !(data + [CachePolicyFile.name]).contains($0.lastPathComponent) }
     let policies = await sink.cachePolicies

@@ -24,10 +24,13 @@ public struct ResourceEstimate: Sendable, Equatable {
   public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibrationTokens tokens: Int, memoryLimit: Int, otherBytes: Int)
   {
     let blocks = Dictionary(grouping: plan.filter { !$0.isEnd }) { $0.name.split(separator: ".").prefix(3).joined(separator: ".") }
-    func weights(_ linears: [PlannedLinear]) -> Int { linears.reduce(0) { $0 + $1.rows * $1.columns } }
+    // What is made smaller is worked on at its full size.
+    func weights(_ linears: [PlannedLinear]) -> Int {
+      linears.reduce(0) { $0 + max($1.rows * $1.columns, $1.sourceBits / $1.storageType.bitCount) }
+    }
     let largestBlock = blocks.values.map(weights).max() ?? 0
     let calibrated = pipeline.usesCalibration && tokens > 0
-    let widest = plan.filter { !$0.isEnd }.map(\.columns).max() ?? 0
+    let widest = model.description.blocks.flatMap { $0.linearShapes.values.map(\.columns) }.max() ?? 0
     let largestEnd = plan.filter(\.isEnd).map { $0.rows * $0.columns }.max() ?? 0
     // What is made anew is held as floats: all of an end, and a block while the one before it is being written.
     let rewrittenBlock = blocks.values.map { weights($0.filter(\.isRewritten)) }.max() ?? 0

@@ -33,6 +33,27 @@ package struct HeadDivergence: Sendable {
     }
     return sums.reduce(0, +) / Double(max(1, hidden.reduce(0) { $0 + $1.rows }))
   }
+
+  /// Mean negative log-likelihood of every sequence's next tokens, in nats.
+  ///
+  /// - Parameter hidden: as for `mean`, of the sequences `tokens`.
+  package func meanNegativeLogLikelihood(of hidden: [Matrix], tokens: [[Int32]]) -> Double {
+    let sums = Parallel.map(hidden.count) { index in
+      var sum = 0.0
+      for first in stride(from: 0, to: hidden[index].rows - 1, by: 128) {
+        let positions = first..<min(first + 128, hidden[index].rows - 1)
+        let logits = head.logits(hidden[index], positions)
+        logits.withUnsafeElements { logits in
+          for row in 0..<positions.count {
+            let own = logits + row * head.vocabularySize
+            sum += Kernel.logSumExp(own, count: head.vocabularySize) - Double(own[Int(tokens[index][first + row + 1])])
+          }
+        }
+      }
+      return sum
+    }
+    return sums.reduce(0, +) / Double(max(1, hidden.reduce(0) { $0 + $1.rows - 1 }))
+  }
 }
 
 /// The final norm and the matrix that turns hidden states into logits.

@@ -188,7 +188,8 @@ public struct FormatCatalog: Sendable {
 
   /// The formats this package ships.
   public static let standard = FormatCatalog([
-    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), MLXFormat(), GGUFFormat(), PlainFormat(),
+    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), MLXFormat(), GGUFFormat(), PlainFormat(), NumpyFormat(),
+    HDF5Format(), KerasFormat(),
   ])
 
   public func adding(_ more: any CheckpointFormat...) -> FormatCatalog { FormatCatalog(more + formats) }

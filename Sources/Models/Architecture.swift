@@ -6,6 +6,10 @@ public protocol Architecture: Sendable {
   static var modelTypes: [String] { get }
   /// - Throws: `CheckpointError` for keys that are missing, contradictory, or ask for what the forward pass does not compute.
   static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription
+  /// `config.json` of a model whose sizes have changed. By default the keys of Llama and its relatives are set where they say otherwise.
+  ///
+  /// - Throws: `CheckpointError.inexpressible` where what the family can write is another model than the one described.
+  static func configuration(of description: ModelDescription, in config: ModelConfig) throws(CheckpointError) -> ModelConfig
 }
 
 /// The families that can be opened. A value: extended by `adding`, never by registration.
@@ -22,10 +26,20 @@ public struct ArchitectureCatalog: Sendable {
   public var modelTypes: [String] { families.flatMap { $0.modelTypes }.sorted() }
 
   /// - Throws: `CheckpointError.unsupportedModel` for a type no family answers to.
-  public func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
+  public func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription { try family(of: config).describe(config) }
+
+  /// `config.json` of a model that a run has given other sizes; the same where it has not.
+  ///
+  /// - Throws: `CheckpointError.inexpressible` for sizes that the family's configuration has no words for.
+  public func configuration(of description: ModelDescription, in config: ModelConfig) throws(CheckpointError) -> ModelConfig {
+    let family = try family(of: config)
+    return try family.describe(config) == description ? config : family.configuration(of: description, in: config)
+  }
+
+  private func family(of config: ModelConfig) throws(CheckpointError) -> any Architecture.Type {
     guard let family = families.first(where: { $0.modelTypes.contains(config.modelType) }) else {
       throw .unsupportedModel(type: config.modelType, known: modelTypes)
     }
-    return try family.describe(config)
+    return family
   }
 }

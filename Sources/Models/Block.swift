@@ -15,11 +15,11 @@ public struct Block: Sendable {
     case head
   }
 
-  public let kind: Kind
+  public internal(set) var kind: Kind
   /// The decoder block's; `nil` at both ends.
   public var description: BlockDescription?
   /// What precedes a linear's name to give its module's full name.
-  public let prefix: String
+  public internal(set) var prefix: String
   public var linears: [LinearName: Linear]
   /// Weights of the norms, by their names inside the block; the head has one, under its name in the whole model.
   public var norms: [String: [Float]]
@@ -59,6 +59,14 @@ public struct Block: Sendable {
       return linear
     }
     set { linears[name] = newValue }
+  }
+
+  /// The same block under another number.
+  func moved(to kind: Kind, prefix: String) -> Block {
+    var moved = self
+    (moved.kind, moved.prefix) = (kind, prefix)
+    moved.description?.prefix = prefix
+    return moved
   }
 
   /// Gives back the pages of weights that are still in their files; they come back when they are needed.

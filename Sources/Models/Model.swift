@@ -13,7 +13,7 @@ public struct Model: Sendable {
   /// What scales are to be rounded to where they are not powers of two or E4M3; `nil` for the type each weight is stored in.
   public var scaleType: DType?
   private var load: @Sendable (Block.Kind) throws -> Block
-  private let check: @Sendable (Block) throws -> Void
+  private var check: @Sendable (Block) throws -> Void
   private var change: (@Sendable (inout Block) throws -> Void)?
 
   /// A model from any source of blocks: what tests and other containers use.
@@ -63,6 +63,29 @@ public struct Model: Sendable {
       try change(&block)
     }
     return changed
+  }
+
+  /// The same model without some of its decoder blocks, by index; those that remain are numbered and named as in a smaller model.
+  package func removing(_ dropped: Set<Int>) -> Model {
+    let kept = description.blocks.indices.filter { !dropped.contains($0) }
+    guard kept.count < description.blocks.count else { return self }
+    let (prefixes, load, check) = (description.blocks.map(\.prefix), load, check)
+    var smaller = self
+    smaller.description.blocks = kept.enumerated().map { place, index in
+      var block = description.blocks[index]
+      block.prefix = prefixes[place]
+      return block
+    }
+    smaller.load = { kind in
+      guard case .decoder(let place) = kind else { return try load(kind) }
+      return try load(.decoder(index: kept[place])).moved(to: kind, prefix: prefixes[place])
+    }
+    smaller.check = { block in
+      guard case .decoder(let place) = block.kind else { return try check(block) }
+      // What is wrong is reported under the name it has in the file.
+      try check(block.moved(to: .decoder(index: kept[place]), prefix: prefixes[kept[place]]))
+    }
+    return smaller
   }
 
   /// The block unchecked, for its names and shapes: no stored weight is read.

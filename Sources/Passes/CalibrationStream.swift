@@ -71,8 +71,11 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Accumulates the inputs of a group of a decoder block, or of the head.
-  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block) throws -> S {
-    let visit = try visit(group, in: block)
+  ///
+  /// - Parameter changing: whether what makes these inputs is about to change: the sequences are then kept before it.
+  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block, changingMakers changing: Bool = false) throws -> S
+  {
+    let visit = try visit(group, in: block, keepingBefore: changing)
     var statistic: S?
     try accumulate(visit.input) { batch in
       if statistic == nil { statistic = S(features: batch.columns) }
@@ -131,7 +134,7 @@ package final class CalibrationStream: Sendable {
     var finish: @Sendable () -> Void
   }
 
-  private func visit(_ group: InputGroup, in block: Block) throws -> Visit {
+  private func visit(_ group: InputGroup, in block: Block, keepingBefore: Bool = false) throws -> Visit {
     guard block.kind != .head else { return Visit(input: { [self] in block.headInput(try hidden.read($0)) }, finish: {}) }
     guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else {
       preconditionFailure("the linears \(group.linears) do not share an input")
@@ -139,22 +142,24 @@ package final class CalibrationStream: Sendable {
     let from = startingPoint(for: stage, in: block)
     let prepared = PreparedBlock(block, stages: from..<stage, positions: longest)
     let isWide = stage == block.inputGroups.count - 1
-    let keeps = stage > from && (!isWide || keepsWideInput)
+    let kept = keepingBefore ? stage - 1 : stage
+    let keeps = kept > from && (keepingBefore || !isWide || keepsWideInput)
     return Visit(
       input: { [self] index in
         var state = try state(of: index, at: from, prepared)
-        while state.stage < stage { prepared.advance(&state) }
+        while state.stage < kept { prepared.advance(&state) }
         if keeps { try keep(state, of: index) }
+        while state.stage < stage { prepared.advance(&state) }
         return state.input!
       },
       finish: { [self] in
         count(from..<stage, in: block)
         guard keeps else { return }
         position.withLock {
-          $0.stage = stage
+          $0.stage = kept
           $0.norms = block.norms
           $0.cache = block.cache
-          $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<stage].flatMap(\.linears).map { ($0, block[$0].revision) })
+          $0.revisions = Dictionary(uniqueKeysWithValues: block.inputGroups[..<kept].flatMap(\.linears).map { ($0, block[$0].revision) })
         }
       })
   }

@@ -2,8 +2,8 @@ public import Tensors
 
 /// Size of every input feature: the mean of |x| and of x², and the largest |x|.
 public struct InputMagnitude: Statistic, Equatable {
-  private var sums: [Double]
-  private var squares: [Double]
+  package private(set) var sums: [Double]
+  package private(set) var squares: [Double]
   public private(set) var maxima: [Float]
   /// Tokens summed.
   public private(set) var tokens = 0
@@ -12,6 +12,14 @@ public struct InputMagnitude: Statistic, Equatable {
     sums = Array(repeating: 0, count: features)
     squares = sums
     maxima = Array(repeating: 0, count: features)
+  }
+
+  /// What was summed before.
+  package init(sums: [Double], squares: [Double], maxima: [Float], tokens: Int) {
+    self.sums = sums
+    self.squares = squares
+    self.maxima = maxima
+    self.tokens = tokens
   }
 
   /// Mean of |x|, what AWQ's scales grow with.

@@ -24,6 +24,13 @@ public protocol Pass: Sendable, Codable {
   /// Whether the pass changes the coordinates of the hidden states between blocks. The sweep then gives a tied model a head of its own,
   /// and passes that use calibration data must come after this one: on a block still to be changed they would see changed inputs.
   var changesHiddenBasis: Bool { get }
+  /// Whether the head must be a weight of its own for that, because the head and the embedding change differently. By default it must.
+  var untiesHead: Bool { get }
+  /// Whether the pass may leave whole decoder blocks out.
+  var removesBlocks: Bool { get }
+  /// Which ones, by index, now that the pass's analyses are answered. The sweep never meets those blocks: the others are numbered anew, and
+  /// later passes and analyses see the smaller model.
+  func removedBlocks(in context: PassContext) -> Set<Int>
   /// Whether the pass knows what to do with a weight that is two low-rank factors; one that does not is refused after `low_rank`, because it
   /// would multiply them out.
   var acceptsFactors: Bool { get }
@@ -33,6 +40,9 @@ public protocol Pass: Sendable, Codable {
   func validate() throws(InvalidOption)
   /// Checks that the passes after this one are such as it needs.
   func validate(before following: [any Pass]) throws(InvalidOption)
+  /// The model as this pass leaves it: other sizes, fewer blocks. Only shapes are known yet; where calibration data decide which blocks go,
+  /// it is their number that counts. A block that comes out of the sweep with other sizes than were announced here cannot be written.
+  func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
@@ -48,6 +58,10 @@ extension Pass {
   public var analyses: [any Analysis] { [] }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
   public var changesHiddenBasis: Bool { false }
+  public var untiesHead: Bool { changesHiddenBasis }
+  public var removesBlocks: Bool { false }
+  public func removedBlocks(in context: PassContext) -> Set<Int> { [] }
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription { description }
   public var acceptsFactors: Bool { false }
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
@@ -77,8 +91,8 @@ public struct InvalidOption: Error, Equatable, Sendable, CustomStringConvertible
 public struct PlannedLinear: Sendable, Equatable {
   /// Its name in the whole model.
   public let name: String
-  public let rows: Int
-  public let columns: Int
+  public internal(set) var rows: Int
+  public internal(set) var columns: Int
   public let isEnd: Bool
   /// What the checkpoint stores its dense numbers as.
   public let storageType: DType

@@ -5,6 +5,7 @@ public import Tensors
 /// Everything a pass may know besides the block in its hands.
 public struct PassContext: Sendable {
   private let stream: CalibrationStream?
+  private let statistics: (any StoredStatistics)?
   private let answers: Answers
   private let seed: UInt64
   private let pass: String
@@ -43,9 +44,10 @@ public struct PassContext: Sendable {
 
   package init(
     stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: Block,
-    following: [any Pass] = []
+    following: [any Pass] = [], statistics: (any StoredStatistics)? = nil
   ) {
     self.stream = stream
+    self.statistics = statistics
     self.answers = answers
     self.seed = seed
     self.pass = pass
@@ -55,12 +57,23 @@ public struct PassContext: Sendable {
     self.following = following
   }
 
-  /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`.
+  /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`; or answers with what was stored of the
+  /// original model.
   ///
-  /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the embedding, whose input is no vector.
-  public func statistic<S: Statistic>(_ type: S.Type, of group: InputGroup, in block: Block) throws -> S {
+  /// - Parameter changingMakers: whether the pass is about to change the layers that make these inputs, which need not be computed from the
+  ///   start again then.
+  /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the embedding, whose input is no vector;
+  ///   `StatisticNotStored`.
+  public func statistic<S: Statistic>(
+    _ type: S.Type, of group: InputGroup, in block: Block, changingMakers: Bool = false
+  ) throws -> S {
+    if let statistics, block.kind != .embedding {
+      let linear = block.fullName(of: group.linears[0])
+      guard let stored = try statistics.statistic(type, of: linear) else { throw StatisticNotStored(statistic: "\(type)", linear: linear) }
+      return stored
+    }
     guard let stream, block.kind != .embedding else { throw MissingCalibration() }
-    return try stream.statistic(type, of: group, in: block)
+    return try stream.statistic(type, of: group, in: block, changingMakers: changingMakers)
   }
 
   /// As `statistic`, and besides how the inputs of `group` have drifted from those in the reference model, whose inputs never met a

@@ -28,6 +28,8 @@ public struct SweepOptions: Sendable {
   public var scratch: URL
   /// Whether a fallback ends the run.
   public var strict: Bool
+  /// Of the original model, in place of calibration data.
+  public var statistics: (any StoredStatistics)?
   /// Whether this is a rehearsal, of which nothing is kept: analyses need not measure anything.
   public var isRehearsal = false
 
@@ -61,15 +63,18 @@ public struct Pipeline: Sendable {
     into sink: any BlockSink
   ) async throws -> Report {
     try checkOrder()
-    let model = prepared(model)
-    let answers = try await answers(of: model, options: options, observer)
+    let whole = prepared(model)
+    let descriptions = try reshapings(of: whole.description)
+    let (answers, model) = try await answers(of: whole, options: options, observer)
     let stream =
       usesCalibration && !options.calibration.isEmpty
       ? try CalibrationStream(
         options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch,
         comparing: comparesInputs) : nil
     let kinds = kinds ?? model.kinds
-    let lastExact = passes.lastIndex { $0.isExact } ?? -1
+    // Inputs of other widths cannot be compared, so what a pass has made smaller is what later ones are measured against.
+    let lastExact =
+      passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
     var next = try model.block(kinds[0])
     var finished: Block?
@@ -119,7 +124,7 @@ public struct Pipeline: Sendable {
     let records = PassContext.Records()
     let context = PassContext(
       stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
-      reference: reference, following: Array(passes[(index + 1)...]))
+      reference: reference, following: Array(passes[(index + 1)...]), statistics: options.statistics)
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
     do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
@@ -131,21 +136,29 @@ public struct Pipeline: Sendable {
 
   /// What the analyses of all passes say. Each sees the model as the exact passes before its own leave it, so that what is measured is what
   /// will be compressed; exact passes that need calibration data themselves cannot be run ahead and are left out.
-  private func answers(of model: Model, options: SweepOptions, _ observer: any PipelineObserver) async throws -> Answers {
-    var (answers, model) = (Answers(), model)
+  ///
+  /// - Returns: besides the answers, the model without the blocks that passes leave out.
+  private func answers(
+    of model: Model, options: SweepOptions, _ observer: any PipelineObserver
+  ) async throws -> (answers: Answers, remaining: Model) {
+    var (answers, model, remaining) = (Answers(), model, model)
     for (index, pass) in passes.enumerated() {
       for analysis in pass.analyses {
         try await Self.ask(analysis, for: pass, index, of: model, options: options, observer, into: &answers)
       }
-      guard pass.isExact, !pass.usesCalibration else { continue }
-      model = model.changing { [answers] block in
-        let context = PassContext(
+      let ahead: @Sendable (Block) -> PassContext = { [answers] reference in
+        PassContext(
           stream: nil, answers: answers, seed: options.seed, pass: type(of: pass).name, strict: false, records: PassContext.Records(),
-          reference: block)
-        try pass.run(on: &block, in: context)
+          reference: reference)
       }
+      if pass.removesBlocks {
+        let removed = pass.removedBlocks(in: ahead(try model.outline(.embedding)))
+        (model, remaining) = (model.removing(removed), remaining.removing(removed))
+      }
+      guard pass.removesBlocks || pass.isExact && !pass.usesCalibration else { continue }
+      model = model.changing { block in try pass.run(on: &block, in: ahead(block)) }
     }
-    return answers
+    return (answers, remaining)
   }
 
   private static func ask<A: Analysis>(

@@ -24,14 +24,16 @@ extension Pipeline {
         linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
       }
     }
+    let descriptions = try reshapings(of: model.description)
     for (place, pass) in passes.enumerated() {
       let name = type(of: pass).name
       do {
         for selector in pass.selectors { try selector.check(against: linears) }
+        linears = try Self.fit(linears, to: descriptions[place + 1], before: descriptions[place])
         try Self.checkFactors(pass, linears)
       } catch { throw PipelineError(pass: name, block: "the model", cause: error, index: place) }
       for index in linears.indices {
-        do { linears[index] = try pass.plan(linears[index], in: model.description) } catch {
+        do { linears[index] = try pass.plan(linears[index], in: descriptions[place + 1]) } catch {
           throw PipelineError(pass: name, block: linears[index].name, cause: error, index: place)
         }
       }
@@ -54,7 +56,63 @@ extension Pipeline {
 
   /// The model as the passes see it: with a head of its own where the hidden states change coordinates, because the head then takes up the
   /// final norm and the embedding does not.
-  package func prepared(_ model: Model) -> Model { passes.contains { $0.changesHiddenBasis } ? model.untied() : model }
+  package func prepared(_ model: Model) -> Model { passes.contains { $0.untiesHead } ? model.untied() : model }
+
+  /// The model's description as every pass finds it, and at the end as the last one leaves it.
+  ///
+  /// - Throws: `PipelineError` for sizes a pass cannot make, or passes of which one would be misled about sizes by another.
+  package func reshapings(of description: ModelDescription) throws(PipelineError) -> [ModelDescription] {
+    var descriptions = [description]
+    var resizing: (name: String, index: Int)?
+    for (index, pass) in passes.enumerated() {
+      let (name, before) = (type(of: pass).name, descriptions[index])
+      func fail(_ error: InvalidOption) -> PipelineError { PipelineError(pass: name, block: "the model", cause: error, index: index) }
+      if let resizing, !pass.analyses.isEmpty {
+        throw fail(
+          InvalidOption(
+            "passes",
+            "\(name) looks at the whole model before the sweep, when \(resizing.name) has not made it smaller yet; "
+              + "put \(name) before it, or run the two one after the other"))
+      }
+      do { descriptions.append(try pass.reshape(before)) } catch { throw fail(error) }
+      if pass.removesBlocks {
+        if let earlier = passes[..<index].first(where: { !$0.removesBlocks }) {
+          throw fail(InvalidOption("passes", "\(name) decides before any other pass has run; put it before \(type(of: earlier).name)"))
+        }
+      } else if descriptions[index + 1] != before {
+        resizing = (name, index)
+      }
+    }
+    return descriptions
+  }
+
+  /// The linears that are left, with the shapes they will have.
+  private static func fit(
+    _ linears: [PlannedLinear], to after: ModelDescription, before: ModelDescription
+  ) throws(InvalidOption) -> [PlannedLinear] {
+    guard after != before else { return linears }
+    var shapes: [String: (rows: Int, columns: Int)] = [after.embedding: (after.vocabularySize, after.hiddenSize)]
+    if let head = after.head { shapes[head] = (after.vocabularySize, after.hiddenSize) }
+    for block in after.blocks {
+      for (name, shape) in block.linearShapes { shapes[block.prefix + name.rawValue] = (shape.rows, shape.columns) }
+    }
+    var fitted: [PlannedLinear] = []
+    for var linear in linears {
+      guard let shape = shapes[linear.name] else { continue }
+      if shape != (linear.rows, linear.columns) {
+        let bits = linear.storageType.bitCount
+        guard linear.storedBits == linear.rows * linear.columns * bits else {
+          throw InvalidOption(
+            "passes", "\(linear.name) is stored as \(linear.scheme); what is compressed cannot be made smaller, put this before it")
+        }
+        (linear.rows, linear.columns) = shape
+        linear.storedBits = shape.rows * shape.columns * bits
+        linear.isRewritten = true
+      }
+      fitted.append(linear)
+    }
+    return fitted
+  }
 
   /// - Throws: `PipelineError` for a pass that would be calibrated in coordinates its block does not have yet, or that is not followed by what
   ///   it needs.
@@ -65,7 +123,7 @@ extension Pipeline {
       }
     }
     guard let changing = passes.lastIndex(where: { $0.changesHiddenBasis }),
-      let calibrated = passes[..<changing].first(where: { $0.usesCalibration })
+      let calibrated = passes[..<changing].first(where: { $0.usesCalibration && !$0.removesBlocks })
     else { return }
     let (name, earlier) = (type(of: passes[changing]).name, type(of: calibrated).name)
     throw PipelineError(

@@ -18,10 +18,11 @@ public struct Hessian: Statistic, Equatable {
 
   public init(features: Int) { matrix = SymmetricMatrix(size: features) }
 
-  /// The second moment of inputs that were not seen but follow from others, such as a projection of theirs.
-  package init(_ matrix: SymmetricMatrix, tokens: Int) {
+  /// A second moment that was summed before, or follows from others, such as that of a projection.
+  package init(_ matrix: SymmetricMatrix, tokens: Int, skippedTokens: Int = 0) {
     self.matrix = matrix
     self.tokens = tokens
+    self.skippedTokens = skippedTokens
   }
 
   public mutating func update(_ input: Matrix) {
@@ -45,6 +46,12 @@ public struct InputNorm: Statistic, Equatable {
   public private(set) var tokens = 0
 
   public init(features: Int) { squares = Array(repeating: 0, count: features) }
+
+  /// What was summed before.
+  package init(squares: [Double], tokens: Int) {
+    self.squares = squares
+    self.tokens = tokens
+  }
 
   public var values: [Float] { squares.map { Float($0.squareRoot()) } }
 
@@ -71,6 +78,9 @@ public struct InputMaximum: Statistic, Equatable {
   public private(set) var values: [Float]
 
   public init(features: Int) { values = Array(repeating: 0, count: features) }
+
+  /// What was found before.
+  package init(values: [Float]) { self.values = values }
 
   public var amax: Float { values.max() ?? 0 }
 

@@ -23,7 +23,7 @@ public struct BlockQuantization: Pass {
     public init?(_ name: String) {
       if let mix = BlockMix(rawValue: name.lowercased()) {
         self = .mix(mix)
-      } else if let type = BlockType(name: name) {
+      } else if let type = BlockType(name: name), type.isWritten {
         self = .type(type)
       } else {
         return nil
@@ -38,7 +38,7 @@ public struct BlockQuantization: Pass {
     }
 
     static var known: [String] {
-      BlockMix.allCases.map(\.rawValue) + BlockType.allCases.map { "\($0)" }.filter { BlockMix(rawValue: $0) == nil }
+      BlockMix.allCases.map(\.rawValue) + BlockType.allCases.filter(\.isWritten).map { "\($0)" }.filter { BlockMix(rawValue: $0) == nil }
     }
   }
 

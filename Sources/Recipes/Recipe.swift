@@ -8,13 +8,18 @@ public struct CalibrationSource: Sendable, Codable, Equatable {
   public var text: String?
   /// a NumPy file of token ids.
   public var tokens: String?
+  /// Statistics that `compress calibrate` saved; beside them, text or tokens only say what they must have been made of.
+  public var statistics: String?
   public var sequences = 128
   /// Tokens of a sequence.
   public var length = 2048
 
-  public init(text: String? = nil, tokens: String? = nil, sequences: Int = 128, length: Int = 2048) {
+  public init(
+    text: String? = nil, tokens: String? = nil, statistics: String? = nil, sequences: Int = 128, length: Int = 2048
+  ) {
     self.text = text
     self.tokens = tokens
+    self.statistics = statistics
     self.sequences = sequences
     self.length = length
   }

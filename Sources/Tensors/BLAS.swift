@@ -41,6 +41,17 @@ package enum BLAS {
       blasint(stride), 1, c, blasint(stride))
   }
 
+  /// c ← c − a · bᵀ in double, with strides of their own.
+  package static func subtractProduct(
+    _ a: UnsafePointer<Double>, stride aStride: Int, _ b: UnsafePointer<Double>, stride bStride: Int, rows: Int, columns: Int, inner: Int,
+    from c: UnsafeMutablePointer<Double>, stride cStride: Int
+  ) {
+    _ = singleThreaded
+    cblas_dgemm(
+      CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), blasint(columns), blasint(inner), -1, a, blasint(aStride), b,
+      blasint(bStride), 1, c, blasint(cStride))
+  }
+
   /// b ← b · l⁻ᵀ for a lower triangle l [size × size] and b [rows × size].
   package static func solveLowerTransposed(
     _ l: UnsafePointer<Double>, size: Int, stride: Int, _ b: UnsafeMutablePointer<Double>, rows: Int
@@ -49,6 +60,16 @@ package enum BLAS {
     cblas_dtrsm(
       CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, blasint(rows), blasint(size), 1, l, blasint(stride), b,
       blasint(stride))
+  }
+
+  /// b ← b · (l · lᵀ)⁻¹ for a lower triangle l [size × size] and b [rows × size].
+  package static func solveCholesky(_ l: UnsafePointer<Double>, size: Int, _ b: UnsafeMutablePointer<Double>, rows: Int) {
+    _ = singleThreaded
+    for transposed in [true, false] {
+      cblas_dtrsm(
+        CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit, blasint(rows), blasint(size), 1, l,
+        blasint(size), b, blasint(size))
+    }
   }
 
   /// b ← b · u⁻¹, or b · u⁻ᵀ, for a unit upper triangle u [size × size] and b [rows × size].

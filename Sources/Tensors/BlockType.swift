@@ -20,6 +20,31 @@ public enum BlockType: UInt32, Sendable, Hashable, CaseIterable {
   case bf16 = 30
   case mxfp4 = 39
   case nvfp4 = 40
+  // Read, never written: blocks that index codebooks, ternary and binary ones, and plain numbers that are no weights.
+  case iq2_xxs = 16
+  case iq2_xs = 17
+  case iq3_xxs = 18
+  case iq1_s = 19
+  case iq3_s = 21
+  case iq2_s = 22
+  case iq1_m = 29
+  case tq1_0 = 34
+  case tq2_0 = 35
+  case q1_0 = 41
+  case q2_0 = 42
+  case i8 = 24
+  case i16 = 25
+  case i32 = 26
+  case i64 = 27
+  case f64 = 28
+
+  /// Whether `quantize` has such blocks.
+  public var isWritten: Bool {
+    switch self {
+    case .iq2_xxs, .iq2_xs, .iq3_xxs, .iq1_s, .iq3_s, .iq2_s, .iq1_m, .tq1_0, .tq2_0, .q1_0, .q2_0, .i8, .i16, .i32, .i64, .f64: false
+    default: true
+    }
+  }
 
   /// As ggml prints it, such as `Q4_K`.
   public var name: String { "\(self)".uppercased() }
@@ -33,10 +58,12 @@ public enum BlockType: UInt32, Sendable, Hashable, CaseIterable {
   /// Weights in a block; rows are whole blocks.
   public var blockLength: Int {
     switch self {
-    case .f32, .f16, .bf16: 1
+    case .f32, .f16, .bf16, .i8, .i16, .i32, .i64, .f64: 1
     case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .iq4_nl, .mxfp4: 32
-    case .nvfp4: 64
+    case .nvfp4, .q2_0: 64
+    case .q1_0: 128
     case .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_xs: 256
+    case .iq2_xxs, .iq2_xs, .iq3_xxs, .iq1_s, .iq3_s, .iq2_s, .iq1_m, .tq1_0, .tq2_0: 256
     }
   }
 
@@ -57,6 +84,19 @@ public enum BlockType: UInt32, Sendable, Hashable, CaseIterable {
     case .iq4_xs: 136
     case .mxfp4: 17
     case .nvfp4: 36
+    case .iq2_xxs, .tq2_0: 66
+    case .iq2_xs: 74
+    case .iq3_xxs: 98
+    case .iq1_s: 50
+    case .iq3_s: 110
+    case .iq2_s: 82
+    case .iq1_m: 56
+    case .tq1_0: 54
+    case .q1_0, .q2_0: 18
+    case .i8: 1
+    case .i16: 2
+    case .i32: 4
+    case .i64, .f64: 8
     }
   }
 
@@ -68,6 +108,11 @@ public enum BlockType: UInt32, Sendable, Hashable, CaseIterable {
     case .f32: .float32
     case .f16: .float16
     case .bf16: .bfloat16
+    case .i8: .int8
+    case .i16: .int16
+    case .i32: .int32
+    case .i64: .int64
+    case .f64: .float64
     default: nil
     }
   }
@@ -97,9 +142,20 @@ extension BlockType {
   private typealias Quantize = @Sendable (UnsafePointer<Float>, UnsafePointer<Float>?, Int, UnsafeMutablePointer<UInt8>) -> Void
   private typealias Dequantize = @Sendable (UnsafePointer<UInt8>, UnsafeMutablePointer<Float>, Int) -> Void
 
-  private var kernels: (quantize: Quantize, dequantize: Dequantize)? {
+  private var kernels: (quantize: Quantize?, dequantize: Dequantize)? {
     switch self {
-    case .f32, .f16, .bf16: nil
+    case .f32, .f16, .bf16, .i8, .i16, .i32, .i64, .f64: nil
+    case .iq2_xxs: (nil, { compress_dequantize_iq2_xxs($0, $1, $2) })
+    case .iq2_xs: (nil, { compress_dequantize_iq2_xs($0, $1, $2) })
+    case .iq2_s: (nil, { compress_dequantize_iq2_s($0, $1, $2) })
+    case .iq3_xxs: (nil, { compress_dequantize_iq3_xxs($0, $1, $2) })
+    case .iq3_s: (nil, { compress_dequantize_iq3_s($0, $1, $2) })
+    case .iq1_s: (nil, { compress_dequantize_iq1_s($0, $1, $2) })
+    case .iq1_m: (nil, { compress_dequantize_iq1_m($0, $1, $2) })
+    case .tq1_0: (nil, { compress_dequantize_tq1_0($0, $1, $2) })
+    case .tq2_0: (nil, { compress_dequantize_tq2_0($0, $1, $2) })
+    case .q1_0: (nil, { compress_dequantize_q1_0($0, $1, $2) })
+    case .q2_0: (nil, { compress_dequantize_q2_0($0, $1, $2) })
     case .q4_0: ({ compress_quantize_q4_0($0, $1, $2, $3) }, { compress_dequantize_q4_0($0, $1, $2) })
     case .q4_1: ({ compress_quantize_q4_1($0, $1, $2, $3) }, { compress_dequantize_q4_1($0, $1, $2) })
     case .q5_0: ({ compress_quantize_q5_0($0, $1, $2, $3) }, { compress_dequantize_q5_0($0, $1, $2) })
@@ -121,8 +177,9 @@ extension BlockType {
   ///
   /// - Parameter importance: a factor per column for its squared error; types with nothing to choose ignore it.
   /// - Returns: bytes, [rows × bytes of a row].
-  /// - Precondition: blocks divide the columns; the weights are finite.
+  /// - Precondition: the type `isWritten`; blocks divide the columns; the weights are finite.
   public func quantize(_ weight: Matrix, importance: [Float]? = nil) -> Tensor {
+    precondition(isWritten, "\(name) is read, not written")
     precondition(importance.map { $0.count == weight.columns } ?? true, "one importance per column is needed")
     let (rows, columns, rowBytes) = (weight.rows, weight.columns, byteCount(columns: weight.columns))
     guard let quantize = kernels?.quantize else {

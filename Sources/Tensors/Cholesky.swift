@@ -33,7 +33,7 @@ extension SymmetricMatrix {
     return UpperFactor(unitUpper: unitUpper, pivots: pivots.map { $0 * $0 })
   }
 
-  private static func factor(_ work: inout [Double], size: Int) -> Bool {
+  static func factor(_ work: inout [Double], size: Int) -> Bool {
     let tile = 192
     return work.withUnsafeMutableBufferPointer { buffer in
       guard let base = buffer.baseAddress else { return true }

@@ -51,6 +51,7 @@ extension Reference {
         byte == 0x7F
         ? 0 : exponent == 0 ? mantissa / 512 : (1 + mantissa / 8) * Double(sign: .plus, exponent: exponent - 7, significand: 1)
       return Double(doubledE2M1[nibble(4 + 8 * s, j % 16, of: 16)]) * scale / 2
+    default: preconditionFailure("\(type.name) is only read; its values are held against gguf's")
     }
   }
 }

@@ -166,7 +166,7 @@ struct GGUFFileTests {
     expectRefusal(Parts(tensors: [tensor("a", [1 << 56])], data: data), "the header describes")
     expectRefusal(Parts(tensors: [tensor("a", [32], type: 4)], data: data), "unknown type 4")
     expectRefusal(Parts(tensors: [tensor("a", [32], type: 99)], data: data), "unknown type 99")
-    expectRefusal(Parts(tensors: [tensor("a", [256], type: 35)], data: data), "TQ2_0")
+    expectRefusal(Parts(tensors: [tensor("a", [256], type: 15)], data: data), "Q8_K")
     expectRefusal(Parts(tensors: [tensor("a", [33], type: 8)], data: data), "no whole number of Q8_0 blocks")
     expectRefusal(Parts(tensors: [tensor("a", [128], type: 12)], data: data), "no whole number of Q4_K blocks")
     expectRefusal(Parts(tensors: [tensor("a", [], type: 8)], data: data), "no whole number")

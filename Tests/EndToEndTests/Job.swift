@@ -115,10 +115,16 @@ func checkResult(
     "sweep_seconds", "toolkit_version",
   ] { #expect(report[key] != nil, "report.json lacks \(key)") }
   let reported = Set(report.list("layers").compactMap { $0["layer"] as? String })
-  #expect(changed.isEmpty != quantizes && reported.isSuperset(of: changed.compactMap { $0["name"] as? String }))
+  // Where nothing is quantized, other things are.
+  #expect(
+    (!changed.isEmpty || !quantizes || format == "safetensors" && !reported.isEmpty)
+      && reported.isSuperset(of: changed.compactMap { $0["name"] as? String }))
   #expect(report.number("fallback_count") == Double(report.list("layers").filter { $0["fallback"] != nil }.count))
   #expect(report.list("layers").allSatisfy { !$0.object("metrics").isEmpty })
-  for block in report.list("blocks") where block["forward_passes"] != nil { #expect(block.number("forward_passes") <= 1.5) }
+  // What makes a block narrower changes the layers before those it looks at, and what comes after it starts again.
+  let isNarrower = report.list("layers").contains { $0["pass"] as? String == PruneWidth.name }
+  let limit = isNarrower ? 3.0 : 1.5
+  for block in report.list("blocks") where block["forward_passes"] != nil { #expect(block.number("forward_passes") <= limit) }
   let (sizes, figures) = (report.object("sizes"), report.object("evaluation"))
   #expect(sizes.number("bytes_after") < sizes.number("bytes_before") || quantized.isEmpty)
   // Beside codes and scales, a format stores a few bytes per linear that the plan leaves out.

@@ -240,7 +240,7 @@ struct MLXFormatTests {
       #expect(String(decoding: file.dropFirst(8).prefix(40), as: UTF8.self).hasPrefix(#"{"__metadata__":{"format":"mlx"}"#))
       let index = try String(contentsOf: folder.appending(path: "model.safetensors.index.json"), encoding: .utf8)
       #expect(index.hasPrefix("{\n    \"metadata\": {\n        \"total_size\": 108\n"))
-      #expect(try ShardedSafetensors(index: folder.appending(path: "model.safetensors.index.json")).names.count == 3)
+      #expect(try ShardedTensors(safetensors: folder.appending(path: "model.safetensors.index.json")).names.count == 3)
     }
   }
 }

@@ -141,5 +141,17 @@ void compress_dequantize_iq4_nl(const uint8_t *in, float *out, size_t columns);
 void compress_dequantize_iq4_xs(const uint8_t *in, float *out, size_t columns);
 void compress_dequantize_mxfp4(const uint8_t *in, float *out, size_t columns);
 void compress_dequantize_nvfp4(const uint8_t *in, float *out, size_t columns);
+/// The same for types that are read and never written. (ggml_codebook.c)
+void compress_dequantize_iq2_xxs(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq2_xs(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq2_s(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq3_xxs(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq3_s(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq1_s(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_iq1_m(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_tq1_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_tq2_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q1_0(const uint8_t *in, float *out, size_t columns);
+void compress_dequantize_q2_0(const uint8_t *in, float *out, size_t columns);
 
 #endif

@@ -2,18 +2,22 @@ public import Foundation
 internal import StrictJSON
 public import Tensors
 
-/// A checkpoint of several safetensors shards behind `model.safetensors.index.json`.
-public struct ShardedSafetensors: TensorSource {
+/// A checkpoint of several files behind an index such as `model.safetensors.index.json`.
+public struct ShardedTensors: TensorSource {
   public let names: [String]
   /// Tensors that a shard holds and the index does not name; they are not part of the model.
   public let unlisted: [String]
-  private let shards: [SafetensorsFile]
+  private let shards: [any TensorSource]
   /// By the bytes of the name, as in `SafetensorsFile`.
   private let shardOfTensor: [[UInt8]: Int]
 
-  /// - Parameter index: the index file; its shards lie beside it.
+  public typealias Opening = @Sendable (URL) throws(CheckpointError) -> any TensorSource
+
+  /// - Parameters:
+  ///   - index: the index file; its shards lie beside it.
+  ///   - open: reads a shard.
   /// - Throws: `CheckpointError` for a malformed index, a shard that is missing or malformed, a tensor that is in no shard or in two.
-  public init(index: URL) throws(CheckpointError) {
+  public init(index: URL, opening open: Opening) throws(CheckpointError) {
     let path = index.path
     guard let text = try? Data(contentsOf: index) else { throw .missingFile(path: path) }
     let root: JSON
@@ -30,10 +34,10 @@ public struct ShardedSafetensors: TensorSource {
       if !files.contains(file) { files.append(file) }
     }
     files.sort()
-    var shards: [SafetensorsFile] = []
+    var shards: [any TensorSource] = []
     var owner: [[UInt8]: Int] = [:]
     for (number, file) in files.enumerated() {
-      let shard = try SafetensorsFile(index.deletingLastPathComponent().appending(path: file))
+      let shard = try open(index.deletingLastPathComponent().appending(path: file))
       for name in shard.names {
         if let other = owner[Array(name.utf8)] {
           throw .malformedIndex(path: path, reason: "tensor \"\(name)\" is in both \(files[other]) and \(file)")
@@ -54,6 +58,11 @@ public struct ShardedSafetensors: TensorSource {
     names = stored.filter { listed.contains(Array($0.utf8)) }
     unlisted = stored.filter { !listed.contains(Array($0.utf8)) }
     shardOfTensor = owner
+  }
+
+  /// A checkpoint of several safetensors files.
+  public init(safetensors index: URL) throws(CheckpointError) {
+    try self.init(index: index) { url throws(CheckpointError) in try SafetensorsFile(url) }
   }
 
   public func info(_ name: String) -> TensorInfo? { shardOfTensor[Array(name.utf8)].flatMap { shards[$0].info(name) } }

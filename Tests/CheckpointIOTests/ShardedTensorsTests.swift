@@ -4,7 +4,7 @@ import Tensors
 import TestSupport
 import Testing
 
-struct ShardedSafetensorsTests {
+struct ShardedTensorsTests {
   /// Two shards: `one.safetensors` with a and b, `two.safetensors` with c, and an index that says so.
   private func write(to directory: URL, index: String, second: [String] = ["c"]) async throws -> URL {
     for (name, tensors) in [("one", ["a", "b"]), ("two", second)] {
@@ -31,7 +31,7 @@ struct ShardedSafetensorsTests {
   ])
   func readsAcrossShards(_ index: String) async throws {
     try await Places.withTemporaryDirectory { directory in
-      let source = try ShardedSafetensors(index: try await write(to: directory, index: index))
+      let source = try ShardedTensors(safetensors: try await write(to: directory, index: index))
       #expect(source.names == ["a", "b", "c"])
       #expect(source.unlisted.isEmpty)
       for name in ["a", "b", "c"] { #expect(try source.tensor(name).floats() == [Float(name.utf8.first!)]) }
@@ -52,7 +52,7 @@ struct ShardedSafetensorsTests {
     try await Places.withTemporaryDirectory { directory in
       let url = try await write(to: directory, index: index)
       do throws(CheckpointError) {
-        _ = try ShardedSafetensors(index: url)
+        _ = try ShardedTensors(safetensors: url)
         Issue.record("accepted")
       } catch {
         guard case .malformedIndex(url.path, _) = error else {
@@ -67,7 +67,7 @@ struct ShardedSafetensorsTests {
     try await Places.withTemporaryDirectory { directory in
       let url = try await write(to: directory, index: map(Self.whole), second: ["c", "a"])
       do throws(CheckpointError) {
-        _ = try ShardedSafetensors(index: url)
+        _ = try ShardedTensors(safetensors: url)
         Issue.record("accepted")
       } catch {
         guard case .malformedIndex(_, let reason) = error else {
@@ -82,7 +82,7 @@ struct ShardedSafetensorsTests {
   @Test func toleratesTensorsTheIndexDoesNotName() async throws {
     try await Places.withTemporaryDirectory { directory in
       let index = map("\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"")
-      let source = try ShardedSafetensors(index: try await write(to: directory, index: index))
+      let source = try ShardedTensors(safetensors: try await write(to: directory, index: index))
       #expect(source.names == ["a", "c"])
       #expect(source.unlisted == ["b"])
     }
@@ -95,12 +95,12 @@ struct ShardedSafetensorsTests {
       let bytes = try Data(contentsOf: shard)
       try bytes.dropLast().write(to: shard)
       #expect(throws: CheckpointError.wrongLength(path: shard.path, needed: bytes.count, found: bytes.count - 1)) {
-        try ShardedSafetensors(index: url)
+        try ShardedTensors(safetensors: url)
       }
       try FileManager.default.removeItem(at: shard)
-      #expect(throws: CheckpointError.missingFile(path: shard.path)) { try ShardedSafetensors(index: url) }
+      #expect(throws: CheckpointError.missingFile(path: shard.path)) { try ShardedTensors(safetensors: url) }
       try FileManager.default.removeItem(at: url)
-      #expect(throws: CheckpointError.missingFile(path: url.path)) { try ShardedSafetensors(index: url) }
+      #expect(throws: CheckpointError.missingFile(path: url.path)) { try ShardedTensors(safetensors: url) }
     }
   }
 }

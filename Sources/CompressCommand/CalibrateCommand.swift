@@ -1,0 +1,57 @@
+import ArgumentParser
+import CompressKit
+import Foundation
+
+struct CalibrateCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "calibrate", abstract: "Run a model over calibration data once and save the statistics that passes need.",
+    discussion: """
+      Recipes reuse them with `calibration: { statistics: FILE }`. They are of the original model: passes that would see how earlier layers \
+      were changed see none of that.
+      """)
+
+  @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
+  var model: String
+
+  @Option(name: .long, help: ArgumentHelp("A text; the model's tokenizer reads it.", valueName: "file"), completion: .file())
+  var text: String?
+
+  @Option(name: .long, help: ArgumentHelp("Token ids, a NumPy file.", valueName: "file"), completion: .file(extensions: ["npy"]))
+  var tokens: String?
+
+  @Option(name: .long, help: ArgumentHelp("Sequences to run.", valueName: "n"))
+  var sequences = 128
+
+  @Option(name: .long, help: ArgumentHelp("Tokens of a sequence.", valueName: "n"))
+  var length = 2048
+
+  @Option(name: .long, help: ArgumentHelp("The file to make.", valueName: "file"), completion: .file(extensions: ["h5"]))
+  var output: String
+
+  @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
+  var overwrite = false
+
+  @OptionGroup var machine: MachineOptions
+
+  func validate() throws {
+    guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names the calibration data") }
+    guard sequences > 0 else { throw ValidationError("--sequences: at least 1") }
+    guard length > 1 else { throw ValidationError("--length: at least 2") }
+  }
+
+  func run() async throws {
+    let destination = URL(userPath: output).standardizedFileURL
+    if !overwrite, FileManager.default.fileExists(atPath: destination.path) { throw CheckpointError.exists(path: destination.path) }
+    let checkpoint = try Checkpoint(URL(userPath: model))
+    let source = CalibrationSource(text: text, tokens: tokens, sequences: sequences, length: length)
+    let (data, file) = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
+    let collector = StatisticsCollector(sequences: data, source: file, memoryLimit: try machine.memory())
+    let progress = Progress(machine.progress)
+    defer { progress.end() }
+    try await machine.run { try await collector.run(checkpoint, to: destination, observer: progress) }
+    progress.end()
+    let size = (try? destination.resourceValues(forKeys: [.fileSizeKey]))?.fileSize ?? 0
+    let count = data.reduce(0) { $0 + $1.count }
+    printResult("\(destination.relativePath): statistics of \(data.count) sequences, \(count) tokens of \(file), \(ByteCount.text(size))")
+  }
+}

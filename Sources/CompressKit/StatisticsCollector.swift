@@ -1,0 +1,92 @@
+internal import CheckpointIO
+public import Foundation
+internal import Formats
+internal import Models
+public import Passes
+internal import Tensors
+
+/// Runs a model over calibration data once and saves the statistics that passes ask for.
+public struct StatisticsCollector: Sendable {
+  public var sequences: [[Int32]]
+  /// What the tokens came from; for the record.
+  public var source: String
+  /// Bytes of memory to stay under where there is a choice.
+  public var memoryLimit: Int
+
+  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.physicalMemory / 2) {
+    self.sequences = sequences
+    self.source = source
+    self.memoryLimit = memoryLimit
+  }
+
+  /// - Parameter output: the file to make; it appears complete or not at all.
+  /// - Throws: the first failure; `CancellationError` when the task is cancelled.
+  public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws {
+    let model = try Model(checkpoint)
+    for remark in model.remarks { observer.observe(.remark(remark)) }
+    let partial = URL(filePath: output.path + ".partial")
+    do {
+      try await collect(checkpoint, model, into: partial, observer)
+      if FileManager.default.fileExists(atPath: output.path) { try FileManager.default.removeItem(at: output) }
+      try FileManager.default.moveItem(at: partial, to: output)
+    } catch {
+      try? FileManager.default.removeItem(at: partial)
+      throw error
+    }
+  }
+
+  private func collect(_ checkpoint: Checkpoint, _ model: Model, into file: URL, _ observer: any PipelineObserver) async throws {
+    let store = try HDF5Output(file)
+    var options = SweepOptions(calibration: sequences, activationMemory: memoryLimit / 2, scratch: file.deletingLastPathComponent())
+    options.strict = true
+    var pass = SaveStatistics()
+    pass.store = store
+    observer.observe(.step("calibrate"))
+    _ = try await Pipeline([pass]).run(on: model, options: options, observer: observer, into: Nowhere())
+    typealias Attribute = StatisticsFile.Attribute
+    try store.setAttribute(Attribute.format, Attribute.version)
+    try store.setAttribute(Attribute.model, try Fingerprint.of(checkpoint.tensors))
+    try store.setAttribute(Attribute.data, Fingerprint.of(sequences))
+    try store.setAttribute(Attribute.source, source)
+    try store.setAttribute(Attribute.sequences, "\(sequences.count)")
+    try store.setAttribute(Attribute.tokens, "\(sequences.reduce(0) { $0 + $1.count })")
+    try store.flush()
+  }
+
+  private actor Nowhere: BlockSink {
+    func append(_ block: Block) {}
+  }
+
+  /// The sweep's only pass: it changes nothing, so that every statistic is the original model's.
+  private struct SaveStatistics: Pass {
+    static let name = "calibrate"
+    var store: HDF5Output?
+
+    /// Nothing is an option.
+    private enum CodingKeys: CodingKey {}
+
+    func run(on block: inout Block, in context: PassContext) throws {
+      guard block.kind != .embedding, let store else { return }
+      for group in block.inputGroups where !group.linears.isEmpty {
+        let statistics = try context.statistic(InputStatistics.self, of: group, in: block)
+        let (hessian, magnitude) = (statistics.hessian, statistics.magnitude)
+        let name = block.fullName(of: group.linears[0])
+        let size = hessian.matrix.size
+        func save(_ part: String, _ tensor: Tensor) throws(CheckpointError) { try store.append(tensor, "\(name)/\(part)") }
+        typealias Part = StatisticsFile.Part
+        try save(Part.hessian, Tensor(hessian.matrix.lower, shape: [size, size]))
+        try save(Part.sums, Tensor(magnitude.sums, shape: [size]))
+        try save(Part.squares, Tensor(magnitude.squares, shape: [size]))
+        try save(Part.maxima, Tensor(magnitude.maxima, shape: [size], dtype: .float32))
+        let counts = [Int64(hessian.tokens), Int64(hessian.skippedTokens)]
+        try save(Part.counts, Tensor(dtype: .int64, shape: [2], integers: counts))
+      }
+    }
+  }
+}
+
+extension Tensor {
+  fileprivate init(_ doubles: [Double], shape: [Int]) {
+    self.init(dtype: .float64, shape: shape, integers: doubles.map(\.bitPattern))
+  }
+}
