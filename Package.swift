@@ -49,7 +49,7 @@ let package = Package(
     // Checkpoints and the models in them.
     module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib", "CHDF5"]),
     module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
-    module("Formats", ["Models", "CheckpointIO", "StrictJSON", "Tensors"]),
+    module("Formats", ["Models", "CheckpointIO", "Tokenizers", "StrictJSON", "Tensors"]),
 
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),

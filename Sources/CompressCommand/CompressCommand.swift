@@ -10,6 +10,7 @@ public struct CompressCommand: AsyncParsableCommand {
     version: toolkitVersion,
     subcommands: [
       RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self, InspectCommand.self,
+      TokenizeCommand.self,
       ListCommand.self,
     ],
     defaultSubcommand: RunCommand.self)

@@ -9,10 +9,18 @@ struct EvalCommand: AsyncParsableCommand {
   @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
   var model: String
 
-  @Option(name: .long, help: ArgumentHelp("A text to score; the model's tokenizer reads it.", valueName: "file"), completion: .file())
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Text to score, or JSON lines (.jsonl), plain or gzipped; the model's tokenizer reads it.", valueName: "file"),
+    completion: .file())
   var text: String?
 
-  @Option(name: .long, help: ArgumentHelp("Token ids to score, a NumPy file.", valueName: "file"), completion: .file(extensions: ["npy"]))
+  @Option(name: .long, help: ArgumentHelp("The field of JSON lines that holds the text.", valueName: "name"))
+  var field = "text"
+
+  @Option(
+    name: .long, help: ArgumentHelp("Token ids to score, a NumPy or .bin file.", valueName: "file"),
+    completion: .file(extensions: ["npy", "bin"]))
   var tokens: String?
 
   @Option(name: .long, help: ArgumentHelp("Also compare with this model on the same tokens.", valueName: "model"), completion: .directory)
@@ -66,7 +74,9 @@ struct EvalCommand: AsyncParsableCommand {
 
   private func score(memory: Int, _ progress: Progress) throws -> Figures {
     let checkpoint = try Checkpoint(URL(userPath: model))
-    let source = try TokenSource(text: text, tokens: tokens, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
+    let source = try TokenSource(
+      text: text.map { TextSources([TextSource(file: $0, field: field)]) }, tokens: tokens,
+      bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
     let subject = try cache.applied(to: try Model(checkpoint))
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
