@@ -1,6 +1,7 @@
 public import Foundation
 
-/// Token ids from a NumPy file: one-dimensional or [sequences × length], of int32 or int64.
+/// Token ids from a NumPy file, one-dimensional or [sequences × length], of int32 or int64; or from a `.bin` file, as llm.c writes them behind
+/// its header (16 or 32 bits each) and nanoGPT without any (16 bits), little-endian.
 public struct TokenFile: Sendable, Equatable {
   public let tokens: [Int32]
   /// Length of a row where the array has two dimensions.
@@ -11,6 +12,11 @@ public struct TokenFile: Sendable, Equatable {
     let path = url.path
     guard let data = try? Data(contentsOf: url) else { throw .missingFile(path: path) }
     let bytes = [UInt8](data)
+    if url.pathExtension == "bin" {
+      tokens = try Self.rawTokens(bytes, path: path)
+      rowLength = nil
+      return
+    }
     func malformed(_ reason: String) -> CheckpointError { .unreadable(path: path, reason: reason) }
     guard bytes.count >= 10, bytes[..<6].elementsEqual([0x93] + Array("NUMPY".utf8)) else { throw malformed("not a NumPy .npy file") }
     let lengthSize = bytes[6] >= 2 ? 4 : 2
@@ -42,5 +48,30 @@ public struct TokenFile: Sendable, Equatable {
     }
     self.tokens = tokens
     rowLength = shape.count == 2 ? shape[1] : nil
+  }
+}
+
+extension TokenFile {
+  /// Sources: `dataloader.h` of karpathy/llm.c, `prepare.py` of karpathy/nanoGPT.
+  private static func rawTokens(_ bytes: [UInt8], path: String) throws(CheckpointError) -> [Int32] {
+    func number(_ offset: Int, size: Int) -> UInt64 { (0..<size).reduce(0) { $0 | UInt64(bytes[offset + $1]) << UInt64(8 * $1) } }
+    var (start, size) = (0, 2)
+    if bytes.count >= 1024, [20_240_520, 20_240_801].contains(number(0, size: 4)) {
+      (start, size) = (1024, number(0, size: 4) == 20_240_801 ? 4 : 2)
+      let count = number(8, size: 4)
+      guard count * UInt64(size) == UInt64(bytes.count - start) else {
+        throw .unreadable(path: path, reason: "its header announces \(count) tokens, \(bytes.count - start) bytes follow")
+      }
+    }
+    guard (bytes.count - start) % size == 0 else { throw .unreadable(path: path, reason: "\(bytes.count) bytes are no row of 16-bit ids") }
+    var tokens: [Int32] = []
+    tokens.reserveCapacity((bytes.count - start) / size)
+    for offset in stride(from: start, to: bytes.count, by: size) {
+      guard let id = Int32(exactly: number(offset, size: size)) else {
+        throw .unreadable(path: path, reason: "the number at byte \(offset) is no token id")
+      }
+      tokens.append(id)
+    }
+    return tokens
   }
 }

@@ -43,11 +43,13 @@ struct CalibrateCommand: AsyncParsableCommand {
     let destination = URL(userPath: output).standardizedFileURL
     if !overwrite, FileManager.default.fileExists(atPath: destination.path) { throw CheckpointError.exists(path: destination.path) }
     let checkpoint = try Checkpoint(URL(userPath: model))
-    let source = CalibrationSource(text: text, tokens: tokens, sequences: sequences, length: length)
-    let (data, file) = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
+    let source = CalibrationSource(text: text.map { TextSources($0) }, tokens: tokens, sequences: sequences, length: length)
+    let found = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)], seed: 0)
+    let (data, file) = (found.sequences, found.files)
     let collector = StatisticsCollector(sequences: data, source: file, memoryLimit: try machine.memory())
     let progress = Progress(machine.progress)
     defer { progress.end() }
+    for remark in found.remarks { progress.observe(.remark(remark)) }
     try await machine.run { try await collector.run(checkpoint, to: destination, observer: progress) }
     progress.end()
     let size = (try? destination.resourceValues(forKeys: [.fileSizeKey]))?.fileSize ?? 0

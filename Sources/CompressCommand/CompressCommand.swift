@@ -8,7 +8,11 @@ public struct CompressCommand: AsyncParsableCommand {
     commandName: "compress",
     abstract: "Compresses language models: a checkpoint in, a recipe of passes over it, a checkpoint that runtimes load out.",
     version: toolkitVersion,
-    subcommands: [RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, InspectCommand.self, ListCommand.self],
+    subcommands: [
+      RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self, InspectCommand.self,
+      TokenizeCommand.self,
+      ListCommand.self,
+    ],
     defaultSubcommand: RunCommand.self)
 
   public init() {}

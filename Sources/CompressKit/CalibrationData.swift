@@ -1,22 +1,116 @@
 public import CheckpointIO
 public import Foundation
-internal import Passes
 public import Recipes
+internal import Passes
+internal import Tensors
+internal import Tokenizers
 
 extension CalibrationSource {
-  /// Reads the tokens and cuts them into sequences.
+  /// What calibration runs on.
+  public struct Data: Sendable, Equatable {
+    public var sequences: [[Int32]] = []
+    /// The names of the files.
+    public var files = ""
+    /// What was asked for and could not be had.
+    public var remarks: [String] = []
+  }
+
+  /// Reads the texts or tokens and makes sequences of them.
   ///
-  /// - Returns: as many sequences as there are, at most those asked for, and the name of the file.
-  /// - Throws: `CheckpointError` for a file that cannot be read or fills no sequence.
-  public func read(for checkpoint: Checkpoint, bases: [URL]) throws -> (sequences: [[Int32]], file: String) {
+  /// Every file gives the share of the sequences that its weight says, in the order of the list. Reading stops where these are filled,
+  /// unless the order is drawn.
+  ///
+  /// - Throws: `CheckpointError` for a file that cannot be read, or data that fills no sequence; `TokenizerError`.
+  public func read(for checkpoint: Checkpoint, bases: [URL], seed: UInt64) throws -> Data {
     let input = try TokenSource(text: text, tokens: tokens, bases: bases)
-    let tokens = try input.tokens(for: checkpoint, bos: .never)
-    let cut = stride(from: 0, through: tokens.count - length, by: length).prefix(sequences).map { Array(tokens[$0..<$0 + length]) }
-    guard !cut.isEmpty else {
-      throw CheckpointError.unreadable(
-        path: input.file.path, reason: "\(tokens.count) tokens do not fill one calibration sequence of \(length)")
+    var data = Data(files: input.name)
+    if input.isText {
+      let tokenizer = try checkpoint.tokenizer()
+      let shares = Self.shares(of: sequences, input.texts.map(\.source.weight))
+      for (index, (place, source)) in input.texts.enumerated() {
+        let order = shuffle ? KeyedRandomness(seed: seed, key: "calibration text \(index)") : nil
+        let found = try sequences(of: source, at: place, tokenizer, count: shares[index], order: order)
+        if found.count < shares[index] {
+          data.remarks.append(
+            "\(place.lastPathComponent) holds \(found.count) of \(shares[index]) calibration sequences of \(length) tokens")
+        }
+        data.sequences += found
+      }
+      if shuffle, input.texts.count > 1 {
+        var order = KeyedRandomness(seed: seed, key: "calibration order")
+        data.sequences.shuffle(using: &order)
+      }
+    } else {
+      var windows = windows(of: try TokenFile(contentsOf: input.file).tokens)
+      if shuffle {
+        var order = KeyedRandomness(seed: seed, key: "calibration tokens")
+        windows.shuffle(using: &order)
+      }
+      data.sequences = Array(windows.prefix(sequences))
+      if data.sequences.count < sequences {
+        data.remarks.append("\(input.name) holds \(data.sequences.count) of \(sequences) calibration sequences of \(length) tokens")
+      }
     }
-    return (cut, input.file.lastPathComponent)
+    guard !data.sequences.isEmpty else {
+      throw CheckpointError.unreadable(path: input.file.path, reason: "its tokens do not fill one calibration sequence of \(length)")
+    }
+    return data
+  }
+
+  /// `total` divided by weights: rounded down, and what is left to the largest remainders, the first of equals first.
+  static func shares(of total: Int, _ weights: [Double]) -> [Int] {
+    let sum = weights.reduce(0, +)
+    let exact = weights.map { Double(total) * $0 / sum }
+    var shares = exact.map { Int($0) }
+    let order = exact.indices.sorted { exact[$0] - Double(shares[$0]) > exact[$1] - Double(shares[$1]) }
+    for index in order.prefix(total - shares.reduce(0, +)) { shares[index] += 1 }
+    return shares
+  }
+
+  private func windows(of tokens: [Int32]) -> [[Int32]] {
+    stride(from: 0, through: tokens.count - length, by: length).map { Array(tokens[$0..<$0 + length]) }
+  }
+
+  private func sequences(
+    of source: TextSource, at place: URL, _ tokenizer: Tokenizer, count: Int, order: KeyedRandomness?
+  ) throws -> [[Int32]] {
+    var result: [[Int32]] = []
+    var pending: [Int32] = []
+    func take(_ document: String) -> Bool {
+      if packing == .documents {
+        let tokens = tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
+        // Nothing follows a lone token.
+        if tokens.count > 1 { result.append(Array(tokens)) }
+        return result.count < count
+      }
+      pending += tokenizer.encode(document, addingSpecialTokens: false)
+      // A lone document is cut as a whole, so that its parts can be drawn.
+      guard order == nil || isPastFirst else { return true }
+      let found = windows(of: pending)
+      result += found
+      pending.removeFirst(found.count * length)
+      return result.count < count
+    }
+    var isPastFirst = false
+    if var order {
+      var documents: [String] = []
+      try source.forEachDocument(in: place) { document in
+        documents.append(document)
+        return true
+      }
+      if documents.count > 1 {
+        isPastFirst = true
+        documents.shuffle(using: &order)
+      }
+      for document in documents { guard take(document) else { break } }
+      if packing == .concatenate, !isPastFirst {
+        result = windows(of: pending)
+        result.shuffle(using: &order)
+      }
+    } else {
+      try source.forEachDocument(in: place) { take($0) }
+    }
+    return Array(result.prefix(count))
   }
 }
 
@@ -26,7 +120,8 @@ extension Compressor {
     let places = bases + [checkpoint.directory]
     let file = try StatisticsFile(try TokenSource(text: nil, tokens: source.statistics, bases: places).file)
     let hasData = source.text != nil || source.tokens != nil
-    try file.check(against: checkpoint.tensors, data: hasData ? try source.read(for: checkpoint, bases: places).sequences : nil)
+    try file.check(
+      against: checkpoint.tensors, data: hasData ? try source.read(for: checkpoint, bases: places, seed: recipe.seed).sequences : nil)
     for pass in recipe.passes {
       let name = type(of: pass).name
       if pass.isExact { throw StatisticsDoNotSuffice(pass: name, reason: "it changes what the layers after it read") }

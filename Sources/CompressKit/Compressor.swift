@@ -105,19 +105,9 @@ public struct Compressor: Sendable {
           + "(not true-sequential)")
     } else if pipeline.usesCalibration {
       guard let source = recipe.calibration else { throw MissingCalibration() }
-      let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
-      let tokens = try input.tokens(for: checkpoint, bos: .never)
-      calibration = stride(from: 0, through: tokens.count - source.length, by: source.length).prefix(source.sequences).map {
-        Array(tokens[$0..<$0 + source.length])
-      }
-      file = input.file.lastPathComponent
-      guard !calibration.isEmpty else {
-        throw CheckpointError.unreadable(
-          path: input.file.path, reason: "\(tokens.count) tokens do not fill one calibration sequence of \(source.length)")
-      }
-      if calibration.count < source.sequences {
-        remarks.append("the calibration text holds \(calibration.count) of \(source.sequences) sequences of \(source.length) tokens")
-      }
+      let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed)
+      (calibration, file) = (data.sequences, data.files)
+      remarks += data.remarks
       if let limit = model.description.maximumPositions, source.length > limit {
         remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
       }
@@ -234,16 +224,18 @@ public struct Compressor: Sendable {
   private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
     let config = try configuration(of: await sink.descriptions, plan)
     let described = try plan.format.files(describing: await sink.modules, in: config)
-    let data = [
-      recipe.calibration?.text, recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.text,
-      recipe.evaluation?.tokens,
-    ].compactMap { $0 }
-    let companions = checkpoint.companionFiles().filter { !data.contains($0.lastPathComponent) }
+    let texts = (recipe.calibration?.text?.files ?? []) + (recipe.evaluation?.text?.files ?? [])
+    let data =
+      texts.map(\.file) + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.tokens].compactMap { $0 }
+    // Blocks carry the policies of the checkpoint they come from.
+    let companions = try checkpoint.travellingFiles().filter { !(data + [CachePolicyFile.name]).contains($0.name) }
+    let policies = await sink.cachePolicies
+    let caches = policies.isEmpty ? [] : [CheckpointFile(CachePolicyFile.name, .text(CachePolicyFile(layers: policies).json))]
     try Task.checkCancellation()
     try await sink.finish(
-      files: described + [
+      files: described + caches + [
         CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
-      ] + companions.map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) })
+      ] + companions)
   }
 
   private func evaluationTokens(_ checkpoint: Checkpoint, vocabularySize: Int) throws
@@ -257,14 +249,15 @@ public struct Compressor: Sendable {
     if let stranger = tokens.first(where: { !(0..<vocabularySize).contains(Int($0)) }) {
       throw TokenOutOfRange(token: stranger, vocabularySize: vocabularySize)
     }
-    return (tokens, source, input.file.lastPathComponent)
+    return (tokens, source, input.name)
   }
 
   private func evaluate(
     _ checkpoint: Checkpoint, _ output: URL, _ evaluation: (tokens: [Int32], source: EvaluationSource, file: String),
     _ observer: any PipelineObserver
   ) throws -> CompressionReport.EvaluationFigures {
-    let evaluator = Evaluator(window: evaluation.source.window, stride: evaluation.source.stride, memory: memoryLimit / 4)
+    let evaluator = Evaluator(
+      window: evaluation.source.window, stride: evaluation.source.stride, chunk: evaluation.source.chunk, memory: memoryLimit / 4)
     let before = try Model(checkpoint, architectures: architectures, formats: formats)
     // The written files, not the model in memory: whatever the writer did is in the figures.
     let after = try Model(try Checkpoint(output), architectures: architectures, formats: formats)
@@ -274,7 +267,9 @@ public struct Compressor: Sendable {
     }
     let (own, reference, divergence) = (result.perplexity, result.reference!, result.divergence!)
     return .init(
-      source: evaluation.file, window: evaluation.source.window, tokens: own.tokens, perplexityBefore: reference.value,
+      source: evaluation.file, window: evaluation.source.window, chunk: result.cache.chunk,
+      cacheBytesPerTokenBefore: result.referenceCache!.bytesPerToken, cacheBytesPerTokenAfter: result.cache.bytesPerToken,
+      tokens: own.tokens, perplexityBefore: reference.value,
       perplexityAfter: own.value, intervalBefore: [reference.interval.lowerBound, reference.interval.upperBound],
       intervalAfter: [own.interval.lowerBound, own.interval.upperBound], klDivergence: divergence.mean,
       klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)

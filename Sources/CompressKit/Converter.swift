@@ -68,7 +68,7 @@ public struct Converter: Sendable {
       for name in model.carried {
         try await append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))], to: writer, &report)
       }
-      let companions = checkpoint.companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
+      let companions = try checkpoint.travellingFiles()
       try Task.checkCancellation()
       try await writer.finish(files: try format.files(describing: modules, in: checkpoint.config) + companions)
     } catch {

@@ -1,5 +1,6 @@
 public import CheckpointIO
 public import Foundation
+public import Recipes
 internal import StrictJSON
 internal import Tokenizers
 
@@ -11,40 +12,51 @@ public enum BeginningOfSequence: String, Sendable, Codable, CaseIterable {
   case never
 }
 
-/// Token ids from a text file or a NumPy file.
+/// Token ids from text files or a file of ids.
 public struct TokenSource: Sendable {
+  /// The file, or the first of several.
   public let file: URL
   public let isText: Bool
+  let texts: [(place: URL, source: TextSource)]
 
-  /// Finds a file a recipe or a user names: relative paths are tried against each base in turn.
+  /// Finds the files a recipe or a user names: relative paths are tried against each base in turn.
   ///
   /// - Throws: `CheckpointError.missingFile` listing where it was looked for.
-  public init(text: String?, tokens: String?, bases: [URL]) throws(CheckpointError) {
-    let path = text ?? tokens ?? ""
-    isText = text != nil
-    let candidates = path.hasPrefix("/") ? [URL(filePath: path)] : bases.map { $0.appending(path: path) }
-    guard let found = candidates.first(where: { FileManager.default.fileExists(atPath: $0.path) }) else {
-      throw .missingFile(path: candidates.map(\.path).joined(separator: ", nor "))
+  public init(text: TextSources?, tokens: String?, bases: [URL]) throws(CheckpointError) {
+    func find(_ path: String) throws(CheckpointError) -> URL {
+      let candidates = path.hasPrefix("/") ? [URL(filePath: path)] : bases.map { $0.appending(path: path) }
+      guard let found = candidates.first(where: { FileManager.default.fileExists(atPath: $0.path) }) else {
+        throw .missingFile(path: candidates.map(\.path).joined(separator: ", nor "))
+      }
+      return found
     }
-    file = found
+    var texts: [(place: URL, source: TextSource)] = []
+    for source in text?.files ?? [] { texts.append((try find(source.file), source)) }
+    self.texts = texts
+    isText = text != nil
+    file = if let first = texts.first { first.place } else { try find(tokens ?? "") }
   }
 
+  /// What messages call the data.
+  public var name: String { isText ? texts.map(\.place.lastPathComponent).joined(separator: ", ") : file.lastPathComponent }
+
+  /// The documents of all files, one after the other, as one row of tokens.
+  ///
   /// - Parameters:
   ///   - checkpoint: whose tokenizer reads text.
   ///   - limit: no more than so many tokens.
   /// - Throws: `CheckpointError` for a file that cannot be read, `TokenizerError` for a tokenizer that cannot.
   public func tokens(for checkpoint: Checkpoint, bos: BeginningOfSequence = .auto, limit: Int? = nil) throws -> [Int32] {
-    var tokens: [Int32]
+    var tokens: [Int32] = []
     var prefix: [Int32] = []
     if isText {
-      guard let data = try? Data(contentsOf: file) else {
-        throw CheckpointError.unreadable(path: file.path, reason: "the file cannot be opened")
+      let tokenizer = try checkpoint.tokenizer()
+      for (place, source) in texts {
+        try source.forEachDocument(in: place) { document in
+          tokens += tokenizer.encode(document, addingSpecialTokens: false)
+          return limit.map { tokens.count < $0 } ?? true
+        }
       }
-      guard let text = String(validating: data, as: UTF8.self) else {
-        throw CheckpointError.unreadable(path: file.path, reason: "the text is not UTF-8")
-      }
-      let tokenizer = try Tokenizer(directory: checkpoint.directory)
-      tokens = tokenizer.encode(text, addingSpecialTokens: false)
       prefix = tokenizer.prefix
     } else {
       tokens = try TokenFile(contentsOf: file).tokens
@@ -63,5 +75,18 @@ public struct TokenSource: Sendable {
       tokens = prefix + tokens
     }
     return limit.map { Array(tokens.prefix($0)) } ?? tokens
+  }
+}
+
+extension TextSource {
+  /// Calls `body` with every document of the file until it answers false.
+  func forEachDocument(in place: URL, _ body: (String) throws -> Bool) throws {
+    try TextFile(place, field: field).forEachText { text in
+      guard let separator else { return try body(text) }
+      for document in text.components(separatedBy: separator) where !document.isEmpty {
+        guard try body(document) else { return false }
+      }
+      return true
+    }
   }
 }

@@ -3,6 +3,7 @@ import Foundation
 import Models
 import StrictJSON
 import Tensors
+import Tokenizers
 
 /// What a GGUF file says of a model besides its weights: metadata, names, order, and the factors of its rotary frequencies.
 struct GGUFDescription {
@@ -27,22 +28,20 @@ struct GGUFDescription {
     do { model = try ArchitectureCatalog.standard.describe(config) } catch { throw refuse("\(error)") }
     self.architecture = architecture
     var metadata = try Self.metadata(model, config.json, architecture, name)
-    func json(_ name: String) throws(FormatError) -> JSON? {
-      guard let data = file(name) else { return nil }
-      do { return try JSON(parsing: data, allowsRepeatedKeys: true) } catch { throw refuse("\(name): \(error)") }
-    }
-    if let tokenizer = try json("tokenizer.json") {
-      let settings = try json("tokenizer_config.json")
+    let source: TokenizerSource?
+    do { source = try TokenizerSource(file: file) } catch { throw refuse("\(error)") }
+    if let source {
       do {
-        try GGUFTokenizer(tokenizer, settings: settings, vocabularySize: model.vocabularySize).write(into: &metadata, config: config.json)
+        try GGUFTokenizer(source.document, settings: source.configuration, vocabularySize: model.vocabularySize)
+          .write(into: &metadata, config: config.json)
       } catch { throw refuse(error.reason) }
       if metadata["tokenizer.chat_template"] == nil, let template = file("chat_template.jinja") {
         metadata["tokenizer.chat_template"] = .string(String(decoding: template, as: UTF8.self))
       }
+    } else if let part = ["vocab.json", "merges.txt"].first(where: { file($0) != nil }) {
+      throw refuse("\(part) alone is no tokenizer; vocab.json and merges.txt belong together")
     } else if config.json["quantization_config"]?["quant_method"]?.string == GGUFFormat.name {
-      throw refuse("its tokenizer is inside the GGUF file it comes from; put tokenizer.json beside that file")
-    } else if file("tokenizer.model") != nil {
-      throw refuse("tokenizer.json is read, tokenizer.model is not")
+      throw refuse("the GGUF file it comes from has no tokenizer that is read; put tokenizer.json beside that file")
     } else {
       metadata["\(architecture).vocab_size"] = .count(model.vocabularySize)
       metadata["tokenizer.ggml.model"] = .string("none")

@@ -59,8 +59,18 @@ public struct GGUFFormat: CheckpointFormat {
 
   /// Also checks that all of the file's metadata can be made.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
-    let directory = URL(filePath: config.path).deletingLastPathComponent()
-    _ = try GGUFDescription(config, name: "") { try? Data(contentsOf: directory.appending(path: $0)) }
+    let place = URL(filePath: config.path)
+    let directory = place.deletingLastPathComponent()
+    var inside: [CheckpointFile] = []
+    if place.pathExtension == "gguf" {
+      do { inside = try GGUFFile(place).tokenizerFiles() } catch {
+        throw .cannotStore(module: "the model", format: Self.name, reason: "\(error)")
+      }
+    }
+    _ = try GGUFDescription(config, name: "") { name in
+      if let file = inside.first(where: { $0.name == name }), case .text(let text) = file.content { return Data(text.utf8) }
+      return try? Data(contentsOf: directory.appending(path: name))
+    }
     return config.withoutQuantization
   }
 

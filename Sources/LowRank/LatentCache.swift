@@ -89,9 +89,9 @@ public struct LatentCache: Pass {
       try factor(name, shape, of: &block, moment, name == names[0] ? .keys(heads) : .values(heads), context)
     }
     let whole = 2 * attention.keyValueHeads * attention.headSize
-    let bytes = CacheSize(bits: block.storageType.bitCount)
+    let type = block.storageType
     context.recordBlock(
-      block, ["cache_bytes_per_token": bytes.perToken(cached), "cache_bytes_per_token_before": bytes.perToken(whole)],
+      block, ["cache_bytes_per_token": type.cacheBytes(cached), "cache_bytes_per_token_before": type.cacheBytes(whole)],
       scheme: "\(cached) latents for \(whole) numbers")
   }
 

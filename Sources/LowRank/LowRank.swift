@@ -49,7 +49,7 @@ public struct LowRank: Pass, Hashable {
   /// How much of the drift that earlier layers have caused the factors are asked to make up for, 0 to 1; sequential and whitened only.
   public var driftCorrection = 0.5
   /// Added to the diagonal of the inputs' second moment, as a fraction of its mean: what the calibration data never show is not free to lose.
-  public var damping = 0.001
+  public var damping = 0.01
   /// Calibration sequences, from the end, on which divergence is measured.
   public var probes = 8
   /// Whether the factors are multiplied out again: no bytes are saved, and every runtime loads the result.

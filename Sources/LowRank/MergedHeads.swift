@@ -124,8 +124,7 @@ struct MergedHeads {
   }
 }
 
-/// Bytes of a cache that stores numbers of a type.
-struct CacheSize {
-  let bits: Int
-  func perToken(_ numbers: Int) -> Double { Double(numbers * bits) / 8 }
+extension DType {
+  /// Bytes of so many cached numbers of this type.
+  func cacheBytes(_ numbers: Int) -> Double { Double(numbers * bitCount) / 8 }
 }

@@ -25,13 +25,15 @@ public struct Block: Sendable {
   public var norms: [String: [Float]]
   /// How the block's keys and values are stored while a runtime generates; `nil` for as they are.
   public var cache: CacheQuantization?
+  /// What else becomes of them; runs through a cache obey it, the plain forward pass does not.
+  public var cachePolicy: CachePolicy?
   public var normEpsilon: Float
   /// What the checkpoint stores the norms as.
   public let storageType: DType
 
   public init(
     kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
-    cache: CacheQuantization? = nil, normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
+    cache: CacheQuantization? = nil, cachePolicy: CachePolicy? = nil, normEpsilon: Float = 1e-6, storageType: DType = .bfloat16
   ) {
     self.kind = kind
     self.description = description
@@ -39,6 +41,7 @@ public struct Block: Sendable {
     self.linears = linears
     self.norms = norms
     self.cache = cache
+    self.cachePolicy = cachePolicy
     self.normEpsilon = normEpsilon
     self.storageType = storageType
   }

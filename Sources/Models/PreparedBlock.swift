@@ -87,7 +87,12 @@ public struct PreparedBlock: Sendable {
   package static func inputFollowsFromResidual(stage: Int) -> Bool { stage == 0 || stage == 2 }
 
   /// Computes one group and what follows it, up to the next group's input.
-  public func advance(_ state: inout BlockState) {
+  public func advance(_ state: inout BlockState) { advance(&state, attending: attention) }
+
+  /// The same with attention computed elsewhere, as a run through a cache does.
+  ///
+  /// - Parameter attention: from the normalised input, [tokens × hidden size], to what the output projection reads.
+  package func advance(_ state: inout BlockState, attending attention: (Matrix) -> Matrix) {
     guard let input = state.input else { preconditionFailure("the block is done") }
     switch state.stage {
     case 0: state.input = attention(input)
@@ -121,6 +126,19 @@ public struct PreparedBlock: Sendable {
 
   /// Queries, keys and values as attention and its cache see them, for the input of the first group.
   package func attentionInputs(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    var (queries, keys, values) = projections(input)
+    rotary.rotate(&queries, heads: description.attention.heads)
+    rotary.rotate(&keys, heads: description.attention.keyValueHeads)
+    return (queries, keys, values)
+  }
+
+  /// The rotary embedding of rows that stand at the given positions.
+  package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
+    rotary.rotate(&states, heads: heads) { positions[$0] }
+  }
+
+  /// Queries, keys and values without their positions.
+  package func projections(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
     let outputs = apply("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", to: input)
     var queries = outputs[0]
@@ -129,8 +147,6 @@ public struct PreparedBlock: Sendable {
       queries = normalizeHeads(queries, by: "self_attn.q_norm")
       keys = normalizeHeads(keys, by: "self_attn.k_norm")
     }
-    rotary.rotate(&queries, heads: attention.heads)
-    rotary.rotate(&keys, heads: attention.keyValueHeads)
     return (queries, keys, outputs[2])
   }
 

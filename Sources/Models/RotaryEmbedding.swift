@@ -52,16 +52,20 @@ struct RotaryTable: Sendable {
     sine = angles.map { Foundation.sin($0) }
   }
 
-  /// Rotates every head of every row; row t stands at position t.
-  func rotate(_ states: inout Matrix, heads: Int) {
+  /// Rotates every head of every row.
+  ///
+  /// - Parameter position: where a row stands, below the number of positions the table was made for; row t at t, unless told otherwise.
+  func rotate(_ states: inout Matrix, heads: Int, position: (Int) -> Int = { $0 }) {
     let (rows, columns, half) = (states.rows, states.columns, half)
     states.withUnsafeMutableElements { states in
       cosine.withUnsafeBufferPointer { cosine in
         sine.withUnsafeBufferPointer { sine in
           for row in 0..<rows {
+            let start = position(row) * half
+            precondition(start + half <= cosine.count, "position \(start / half) lies beyond the prepared ones")
             Kernel.rotary(
-              states + row * columns, cosine: cosine.baseAddress! + row * half, sine: sine.baseAddress! + row * half, heads: heads,
-              headSize: 2 * half)
+              states + row * columns, cosine: cosine.baseAddress! + start, sine: sine.baseAddress! + start, heads: heads, headSize: 2 * half
+            )
           }
         }
       }

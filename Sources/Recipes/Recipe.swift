@@ -4,42 +4,53 @@ internal import StrictJSON
 
 /// Where the calibration tokens come from.
 public struct CalibrationSource: Sendable, Codable, Equatable {
-  /// A text file, or
-  public var text: String?
-  /// a NumPy file of token ids.
+  /// Text files, or
+  public var text: TextSources?
+  /// a file of token ids.
   public var tokens: String?
   /// Statistics that `compress calibrate` saved; beside them, text or tokens only say what they must have been made of.
   public var statistics: String?
   public var sequences = 128
-  /// Tokens of a sequence.
+  /// Tokens of a sequence; of documents, the most.
   public var length = 2048
+  public var packing = Packing.concatenate
+  /// Whether documents are read in an order drawn by the seed, and so are the parts of a lone one.
+  public var shuffle = false
 
   public init(
-    text: String? = nil, tokens: String? = nil, statistics: String? = nil, sequences: Int = 128, length: Int = 2048
+    text: TextSources? = nil, tokens: String? = nil, statistics: String? = nil, sequences: Int = 128, length: Int = 2048,
+    packing: Packing = .concatenate, shuffle: Bool = false
   ) {
     self.text = text
     self.tokens = tokens
     self.statistics = statistics
     self.sequences = sequences
     self.length = length
+    self.packing = packing
+    self.shuffle = shuffle
   }
 }
 
 /// What the result is scored on.
 public struct EvaluationSource: Sendable, Codable, Equatable {
-  public var text: String?
+  public var text: TextSources?
   public var tokens: String?
   public var window = 2048
   /// Tokens between two windows' starts; absent for no overlap.
   public var stride: Int?
+  /// Tokens fed at a time through the key-value cache; absent for whole windows at once, except in blocks with a cache policy.
+  public var chunk: Int?
   /// At most so many tokens are used, from the start.
   public var limit: Int?
 
-  public init(text: String? = nil, tokens: String? = nil, window: Int = 2048, stride: Int? = nil, limit: Int? = nil) {
+  public init(
+    text: TextSources? = nil, tokens: String? = nil, window: Int = 2048, stride: Int? = nil, chunk: Int? = nil, limit: Int? = nil
+  ) {
     self.text = text
     self.tokens = tokens
     self.window = window
     self.stride = stride
+    self.chunk = chunk
     self.limit = limit
   }
 }
@@ -137,6 +148,9 @@ public struct Recipe: Sendable {
       guard source.length > 1 else {
         throw decoder.error(["length"], .invalid("calibration.length", reason: "at least two tokens are needed"))
       }
+      guard source.packing == .concatenate || source.text != nil else {
+        throw decoder.error(["packing"], .invalid("calibration.packing", reason: "token files are cut as they come; documents need text"))
+      }
       calibration = source
     }
     if let node = root["evaluation"], !node.json.isNull {
@@ -149,16 +163,31 @@ public struct Recipe: Sendable {
       guard source.stride.map({ $0 > 0 }) ?? true else {
         throw decoder.error(["stride"], .invalid("evaluation.stride", reason: "a positive number is needed"))
       }
+      guard source.chunk.map({ $0 > 0 }) ?? true else {
+        throw decoder.error(["chunk"], .invalid("evaluation.chunk", reason: "a positive number is needed"))
+      }
       guard source.limit.map({ $0 > 1 }) ?? true else {
         throw decoder.error(["limit"], .invalid("evaluation.limit", reason: "at least two tokens are needed"))
+      }
+      if let place = source.text?.files.firstIndex(where: { $0.weight != 1 }) {
+        throw decoder.error(
+          ["text", "\(place)", "weight"],
+          .invalid("evaluation.text.\(place).weight", reason: "all of the text is scored; weights mix calibration data"))
       }
       evaluation = source
     }
   }
 
-  private static func checkSource(_ text: String?, _ tokens: String?, _ decoder: StrictDecoder) throws(RecipeError) {
+  private static func checkSource(_ text: TextSources?, _ tokens: String?, _ decoder: StrictDecoder) throws(RecipeError) {
     guard (text == nil) != (tokens == nil) else {
       throw decoder.error([], .invalid(decoder.name, reason: "either `text` or `tokens` names the file"))
+    }
+    guard let files = text?.files else { return }
+    guard !files.isEmpty else { throw decoder.error(["text"], .invalid("\(decoder.name).text", reason: "at least one file is needed")) }
+    for (index, file) in files.enumerated() where !(file.weight > 0 && file.weight.isFinite) || file.separator?.isEmpty == true {
+      let key = file.separator?.isEmpty == true ? "separator" : "weight"
+      let reason = key == "weight" ? "a positive number is needed" : "a text that is not empty is needed"
+      throw decoder.error(["text", "\(index)", key], .invalid("\(decoder.name).text.\(index).\(key)", reason: reason))
     }
   }
 

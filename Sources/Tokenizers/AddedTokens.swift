@@ -10,6 +10,17 @@ struct AddedToken: Sendable {
   fileprivate let stripsLeft: Bool
   fileprivate let stripsRight: Bool
 
+  init(id: Int32, content: Bytes, isSpecial: Bool, isNormalized: Bool) {
+    self.id = id
+    self.content = content
+    pattern = content
+    self.isSpecial = isSpecial
+    self.isNormalized = isNormalized
+    isSingleWord = false
+    stripsLeft = false
+    stripsRight = false
+  }
+
   init(_ field: Field, normalizers: [any Normalizer]) throws(TokenizerError) {
     id = try field.required("id", .identifier).identifier()
     isSpecial = try field.bool("special", else: false)
@@ -32,28 +43,27 @@ struct AddedTokenMatcher: Sendable {
     case text(Range<Int>)
   }
 
-  /// For each first byte the tokens that begin with it, longest first.
-  private var candidates: [[AddedToken]] = Array(repeating: [], count: 256)
-  private let isEmpty: Bool
+  private let tokens: [AddedToken]
+  /// Positions in `tokens`; of equal texts the first counts.
+  private let trie: PieceTrie
 
   init(_ tokens: [AddedToken]) {
-    let tokens = tokens.filter { !$0.pattern.isEmpty }
-    isEmpty = tokens.isEmpty
-    for token in tokens { candidates[Int(token.pattern[0])].append(token) }
-    for index in candidates.indices { candidates[index].sort { $0.pattern.count > $1.pattern.count } }
+    self.tokens = tokens.filter { !$0.pattern.isEmpty }
+    trie = PieceTrie(self.tokens.enumerated().reversed().map { ($1.pattern, Int32($0)) })
   }
 
   /// The text as tokens and what lies between them.
   func segments(of text: Bytes) -> [Segment] {
-    if isEmpty { return text.isEmpty ? [] : [.text(0..<text.count)] }
+    if tokens.isEmpty { return text.isEmpty ? [] : [.text(0..<text.count)] }
     var segments: [Segment] = []
     var end = 0
     var position = 0
     while position < text.count {
-      guard let token = candidates[Int(text[position])].first(where: { text.span.starts(with: $0.pattern, at: position) }) else {
+      guard let found = trie.longestPrefix(of: text.span, at: position) else {
         position += 1
         continue
       }
+      let token = tokens[Int(found.value)]
       var range = position..<position + token.pattern.count
       position = range.upperBound
       guard !token.isSingleWord || standsAlone(range, in: text.span) else { continue }

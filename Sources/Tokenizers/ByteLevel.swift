@@ -54,9 +54,7 @@ struct ByteLevel: PreTokenizer {
       splitter = nil
       return
     }
-    let gpt2 = #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
-    let expression = try RegularExpression(gpt2, field: "\(field.path).use_regex")
-    splitter = Split(pattern: .expression(expression), behavior: .isolated, isInverted: false)
+    splitter = WordPattern(WordPattern.gpt2).map { Split(pattern: .words($0), behavior: .isolated, isInverted: false) }
   }
 
   func leavingBytes() -> ByteLevel {

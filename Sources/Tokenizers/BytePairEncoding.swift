@@ -2,17 +2,23 @@ import StrictJSON
 
 /// Byte-pair encoding as of Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (2016), with the options of
 /// the Hugging Face implementation. Source of the details: `models/bpe/model.rs` of huggingface/tokenizers.
-struct BytePairEncoding: Sendable {
+struct BytePairEncoding: TokenModel {
   let vocabulary: Vocabulary
   let merges: MergeTable
-  /// Whether a piece that is a token stays one.
-  private let ignoresMerges: Bool
-  private let unknown: Int32?
-  private let fusesUnknown: Bool
+  private let options: Options
   /// The ids of `<0x00>` to `<0xFF>`; `nil` where the model does not fall back on bytes.
   private let byteTokens: [Int32?]?
-  private let readsBytes: Bool
   private let byteAlphabet: ByteAlphabetTables?
+
+  struct Options: Sendable {
+    /// Whether pieces are bytes that stand for characters of the byte-level alphabet.
+    var readsBytes = false
+    /// Whether a piece that is a token stays one.
+    var ignoresMerges = false
+    var unknown: Int32?
+    var fusesUnknown = false
+    var fallsBack = false
+  }
 
   /// What replaces writing bytes as characters and looking those up.
   private struct ByteAlphabetTables: Sendable {
@@ -20,41 +26,35 @@ struct BytePairEncoding: Sendable {
     let pieces: ByteTable
   }
 
-  /// - Parameter readsBytes: whether pieces are bytes that stand for characters of the byte-level alphabet.
   init(_ field: Field, readsBytes: Bool) throws(TokenizerError) {
-    let type = try field["type"]?.string() ?? (field["merges"] == nil ? "" : "BPE")
-    guard type == "BPE" else { throw .unsupportedComponent(field: field.path, type: type) }
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
       if let option = field[key], case let value = try option.string(), !value.isEmpty {
         throw .unsupportedOption(field: option.path, value: value)
       }
     }
     let vocabulary = try Vocabulary(try field.required("vocab", .object))
-    merges = try Self.merges(of: field, vocabulary: vocabulary)
-    unknown = try field["unk_token"].map { field throws(TokenizerError) in
+    var options = Options(readsBytes: readsBytes)
+    if let field = field["unk_token"] {
       let token = try field.string()
       guard let id = vocabulary.id(of: Bytes(token.utf8).span) else { throw .unknownToken(token, field: field.path) }
-      return id
+      options.unknown = id
     }
-    ignoresMerges = try field.bool("ignore_merges", else: false)
-    fusesUnknown = try field.bool("fuse_unk", else: false)
-    if try field.bool("byte_fallback", else: false) {
-      byteTokens = (0...255).map { byte in
-        let digits = String(byte, radix: 16, uppercase: true)
-        return vocabulary.id(of: Bytes("<0x\(byte < 16 ? "0" : "")\(digits)>".utf8).span)
-      }
-    } else {
-      byteTokens = nil
-    }
+    options.ignoresMerges = try field.bool("ignore_merges", else: false)
+    options.fusesUnknown = try field.bool("fuse_unk", else: false)
+    options.fallsBack = try field.bool("byte_fallback", else: false)
+    self.init(vocabulary, try Self.merges(of: field, vocabulary: vocabulary), options)
+  }
+
+  init(_ vocabulary: Vocabulary, _ merges: MergeTable, _ options: Options) {
+    self.vocabulary = vocabulary
+    self.merges = merges
+    self.options = options
+    byteTokens = options.fallsBack ? vocabulary.byteTokens() : nil
     let characterIds = ByteAlphabet.characters.map { vocabulary.id(of: Bytes(String($0).utf8).span) }
     // A vocabulary without some of the 256 takes the way over characters, where unknown ones are dealt with.
-    if readsBytes, !characterIds.contains(nil) {
-      byteAlphabet = ByteAlphabetTables(ids: characterIds.compactMap { $0 }, pieces: vocabulary.idsOfBytes())
-    } else {
-      byteAlphabet = nil
-    }
-    self.readsBytes = readsBytes
-    self.vocabulary = vocabulary
+    byteAlphabet =
+      options.readsBytes && !characterIds.contains(nil)
+      ? ByteAlphabetTables(ids: characterIds.compactMap { $0 }, pieces: vocabulary.idsOfBytes()) : nil
   }
 
   private static func merges(of field: Field, vocabulary: Vocabulary) throws(TokenizerError) -> MergeTable {
@@ -87,19 +87,30 @@ struct BytePairEncoding: Sendable {
     throw .invalidField(element.path, expected: .merge)
   }
 
+  func encode(_ piece: Span<UInt8>, into tokens: inout [Int32], in workspace: inout Workspace) {
+    if let token = wholeToken(piece) {
+      tokens.append(token)
+      return
+    }
+    workspace.symbols.removeAll(keepingCapacity: true)
+    appendSymbols(of: piece, to: &workspace.symbols)
+    workspace.merges.run(&workspace.symbols, merges: merges)
+    tokens += workspace.symbols
+  }
+
   /// The token that a whole piece is, where such a token wins over merging.
-  func wholeToken(_ piece: Span<UInt8>) -> Int32? {
-    guard ignoresMerges else { return nil }
+  private func wholeToken(_ piece: Span<UInt8>) -> Int32? {
+    guard options.ignoresMerges else { return nil }
     if let byteAlphabet { return byteAlphabet.pieces.value(of: piece) }
-    if readsBytes { return vocabulary.id(of: ByteAlphabet.encoding(piece).span) }
+    if options.readsBytes { return vocabulary.id(of: ByteAlphabet.encoding(piece).span) }
     return vocabulary.id(of: piece)
   }
 
   /// Appends the tokens that merging starts from.
-  func appendSymbols(of piece: Span<UInt8>, to symbols: inout [Int32]) {
+  private func appendSymbols(of piece: Span<UInt8>, to symbols: inout [Int32]) {
     if let byteAlphabet {
       for index in 0..<piece.count { symbols.append(byteAlphabet.ids[Int(piece[index])]) }
-    } else if readsBytes {
+    } else if options.readsBytes {
       appendCharacters(of: ByteAlphabet.encoding(piece).span, to: &symbols)
     } else {
       appendCharacters(of: piece, to: &symbols)
@@ -109,7 +120,7 @@ struct BytePairEncoding: Sendable {
   private func appendCharacters(of piece: Span<UInt8>, to symbols: inout [Int32]) {
     var pendingUnknowns = 0
     func flush(_ symbols: inout [Int32]) {
-      if let unknown { for _ in 0..<pendingUnknowns { symbols.append(unknown) } }
+      if let unknown = options.unknown { for _ in 0..<pendingUnknowns { symbols.append(unknown) } }
       pendingUnknowns = 0
     }
     var position = 0
@@ -119,23 +130,28 @@ struct BytePairEncoding: Sendable {
       if let id = vocabulary.id(of: character) {
         flush(&symbols)
         symbols.append(id)
-      } else if let fallback = fallback(for: character) {
+      } else if !appendFallback(for: character, to: &symbols) {
         // Unknown characters stay pending across bytes: the reference puts them after.
-        symbols += fallback
-      } else {
-        pendingUnknowns = fusesUnknown ? 1 : pendingUnknowns + 1
+        pendingUnknowns = options.fusesUnknown ? 1 : pendingUnknowns + 1
       }
     }
     flush(&symbols)
   }
 
-  private func fallback(for character: Span<UInt8>) -> [Int32]? {
-    guard let byteTokens else { return nil }
-    var tokens: [Int32] = []
+  /// Appends the bytes of a character; false, and nothing appended, where one of them has no token.
+  private func appendFallback(for character: Span<UInt8>, to symbols: inout [Int32]) -> Bool {
+    guard let byteTokens else { return false }
+    let first = symbols.count
     for index in 0..<character.count {
-      guard let token = byteTokens[Int(character[index])] else { return nil }
-      tokens.append(token)
+      guard let token = byteTokens[Int(character[index])] else {
+        symbols.removeLast(symbols.count - first)
+        return false
+      }
+      symbols.append(token)
     }
-    return tokens
+    return true
   }
+
+  /// Where a text without pre-tokenizer may be cut before a SentencePiece space: no token reaches across.
+  var wordStarts: WordStarts? { options.readsBytes || options.ignoresMerges ? nil : WordStarts(vocabulary) }
 }

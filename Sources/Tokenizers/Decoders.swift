@@ -23,7 +23,33 @@ enum Decoders {
       return [StripDecoder(content: content, start: start, stop: try field.required("stop", .count).count())]
     case "ByteLevel": return [ByteLevelDecoder()]
     case "Metaspace": return [MetaspaceDecoder(metaspace: try Metaspace(field))]
+    case "WordPiece":
+      return [
+        WordPieceDecoder(
+          prefix: Bytes(try (field["prefix"]?.string() ?? "##").utf8), cleansUp: try field.bool("cleanup", else: true))
+      ]
     case let type: throw .unsupportedComponent(field: field.path, type: type)
+    }
+  }
+}
+
+/// Words with spaces between them, without those that English spelling does not have.
+private struct WordPieceDecoder: TokenDecoder {
+  let prefix: Bytes
+  let cleansUp: Bool
+
+  /// What the reference replaces, in its order.
+  private static let replacements = [
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" do not", " don't"),
+    (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+  ].map { (TextPattern.literal(Bytes($0.0.utf8)), Bytes($0.1.utf8)) }
+
+  func decode(_ tokens: [Bytes]) -> [Bytes] {
+    tokens.enumerated().map { index, token in
+      var text = token
+      if index > 0 { text = token.starts(with: prefix) ? Bytes(token.dropFirst(prefix.count)) : [UInt8(ascii: " ")] + token }
+      guard cleansUp else { return text }
+      return Self.replacements.reduce(text) { $1.0.replacing(in: $0, with: $1.1).text }
     }
   }
 }
@@ -32,18 +58,18 @@ private struct SpaceJoiner: TokenDecoder {
   func decode(_ tokens: [Bytes]) -> [Bytes] { [Bytes(tokens.joined(separator: [UInt8(ascii: " ")]))] }
 }
 
-private struct Fuse: TokenDecoder {
+struct Fuse: TokenDecoder {
   func decode(_ tokens: [Bytes]) -> [Bytes] { [Bytes(tokens.joined())] }
 }
 
-private struct ReplaceDecoder: TokenDecoder {
+struct ReplaceDecoder: TokenDecoder {
   let pattern: TextPattern
   let content: Bytes
 
   func decode(_ tokens: [Bytes]) -> [Bytes] { tokens.map { pattern.replacing(in: $0, with: content).text } }
 }
 
-private struct ByteFallbackDecoder: TokenDecoder {
+struct ByteFallbackDecoder: TokenDecoder {
   func decode(_ tokens: [Bytes]) -> [Bytes] {
     var result: [Bytes] = []
     var run: Bytes = []
@@ -74,7 +100,7 @@ private struct ByteFallbackDecoder: TokenDecoder {
   }
 }
 
-private struct StripDecoder: TokenDecoder {
+struct StripDecoder: TokenDecoder {
   let content: Bytes
   let start: Int
   let stop: Int

@@ -1,5 +1,3 @@
-import Foundation
-
 /// Text on its way to the pre-tokenizers.
 struct NormalizedText {
   var bytes: Bytes
@@ -31,12 +29,21 @@ enum Normalizers {
     case "Lowercase": return [Lowercase()]
     case "Strip": return [Strip(left: try field.bool("strip_left", else: true), right: try field.bool("strip_right", else: true))]
     case "StripAccents": return [StripAccents()]
+    case "Nmt": return [NmtCleaning()]
+    case "ByteLevel": return [ByteLevelNormalizer()]
+    case "BertNormalizer": return try BertNormalizers.steps(of: field)
+    case "Precompiled":
+      let text = try field.required("precompiled_charsmap", .string)
+      guard let blob = Base64.decoding(Bytes(try text.string().utf8)[...]), let map = CharacterMap(blob) else {
+        throw .invalidField(text.path, expected: .characterMap)
+      }
+      return [PrecompiledNormalizer(map: map)]
     case let type: throw .unsupportedComponent(field: field.path, type: type)
     }
   }
 }
 
-private struct Prepend: Normalizer {
+struct Prepend: Normalizer {
   let text: Bytes
 
   func normalize(_ text: inout NormalizedText) {
@@ -44,7 +51,7 @@ private struct Prepend: Normalizer {
   }
 }
 
-private struct Replace: Normalizer {
+struct Replace: Normalizer {
   let pattern: TextPattern
   let content: Bytes
 
@@ -59,22 +66,7 @@ private struct Replace: Normalizer {
   }
 }
 
-private enum UnicodeForm: Normalizer {
-  case nfc, nfd, nfkc, nfkd
-
-  func normalize(_ text: inout NormalizedText) {
-    guard text.bytes.contains(where: { $0 >= 0x80 }) else { return }
-    let string = String(decoding: text.bytes, as: UTF8.self)
-    switch self {
-    case .nfc: text.bytes = Bytes(string.precomposedStringWithCanonicalMapping.utf8)
-    case .nfd: text.bytes = Bytes(string.decomposedStringWithCanonicalMapping.utf8)
-    case .nfkc: text.bytes = Bytes(string.precomposedStringWithCompatibilityMapping.utf8)
-    case .nfkd: text.bytes = Bytes(string.decomposedStringWithCompatibilityMapping.utf8)
-    }
-  }
-}
-
-private struct Lowercase: Normalizer {
+struct Lowercase: Normalizer {
   /// Code point by code point: `String.lowercased()` looks around, and gives the last sigma of a word another form.
   func normalize(_ text: inout NormalizedText) {
     var result = ""
@@ -104,9 +96,58 @@ private struct StripAccents: Normalizer {
     text.bytes = Bytes(String(kept).utf8)
   }
 
-  /// The table of the reference ends with Unicode 9.
+  /// The table of the reference ends with Unicode 9, before two signs became letters, and one a mark.
   private static func isAccent(_ scalar: Unicode.Scalar) -> Bool {
-    guard scalar.isMark, let age = scalar.properties.age else { return false }
-    return age.major <= 9
+    switch scalar {
+    case "\u{1CF2}", "\u{1CF3}": return true
+    case "\u{111C9}": return false
+    default:
+      guard scalar.isMark, let age = scalar.properties.age else { return false }
+      return age.major <= 9
+    }
+  }
+}
+
+/// Every byte as a character of the byte-level alphabet.
+private struct ByteLevelNormalizer: Normalizer {
+  func normalize(_ text: inout NormalizedText) { text.bytes = ByteAlphabet.encoding(text.bytes.span) }
+}
+
+/// The clean-up that SentencePiece does for translation. Source: `normalizers/unicode.rs` of huggingface/tokenizers.
+private struct NmtCleaning: Normalizer {
+  func normalize(_ text: inout NormalizedText) {
+    var result = String.UnicodeScalarView()
+    for scalar in String(decoding: text.bytes, as: UTF8.self).unicodeScalars {
+      switch scalar.value {
+      case 0x01...0x08, 0x0B, 0x0E...0x1F, 0x7F, 0x8F, 0x9F: continue
+      case 0x09, 0x0A, 0x0C, 0x0D, 0x1680, 0x200B...0x200F, 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD: result.append(" ")
+      default: result.append(scalar)
+      }
+    }
+    text.bytes = Bytes(String(result).utf8)
+  }
+}
+
+/// A SentencePiece character map as huggingface/tokenizers applies it: to short grapheme clusters as a whole, else to code points.
+private struct PrecompiledNormalizer: Normalizer {
+  let map: CharacterMap
+
+  func normalize(_ text: inout NormalizedText) {
+    var result: Bytes = []
+    result.reserveCapacity(text.bytes.count)
+    for cluster in String(decoding: text.bytes, as: UTF8.self) {
+      let bytes = Bytes(cluster.utf8)
+      if bytes.count < 6, let replacement = map.first(of: bytes.span) {
+        result += replacement
+        continue
+      }
+      var position = 0
+      while position < bytes.count {
+        let width = Unicode.Scalar.width(leading: bytes[position])
+        result += map.first(of: bytes.span.extracting(position..<position + width)) ?? Bytes(bytes[position..<position + width])
+        position += width
+      }
+    }
+    text.bytes = result
   }
 }

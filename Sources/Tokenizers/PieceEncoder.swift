@@ -4,15 +4,14 @@ struct PieceEncoder {
   private static let longestRemembered = 48
   private static let mostRemembered = 1 << 17
 
-  private let model: BytePairEncoding
-  private var mergeLoop = MergeLoop()
-  private var symbols: [Int32] = []
+  private let model: any TokenModel
+  private var workspace = Workspace()
   private var remembered = ByteTable()
   /// Where the tokens of each remembered piece begin in `rememberedTokens`; they end where those of the next begin.
   private var starts: [Int] = [0]
   private var rememberedTokens: [Int32] = []
 
-  init(_ model: BytePairEncoding) { self.model = model }
+  init(_ model: any TokenModel) { self.model = model }
 
   mutating func encode(_ piece: Span<UInt8>, into tokens: inout [Int32]) {
     let isShort = piece.count <= Self.longestRemembered
@@ -20,17 +19,11 @@ struct PieceEncoder {
       for index in starts[Int(number)]..<starts[Int(number) + 1] { tokens.append(rememberedTokens[index]) }
       return
     }
-    symbols.removeAll(keepingCapacity: true)
-    if let token = model.wholeToken(piece) {
-      symbols.append(token)
-    } else {
-      model.appendSymbols(of: piece, to: &symbols)
-      mergeLoop.run(&symbols, merges: model.merges)
-    }
-    tokens += symbols
+    let first = tokens.count
+    model.encode(piece, into: &tokens, in: &workspace)
     if isShort, remembered.count < Self.mostRemembered {
       remembered.set(Int32(remembered.count), for: piece)
-      rememberedTokens += symbols
+      rememberedTokens += tokens[first...]
       starts.append(rememberedTokens.count)
     }
   }

@@ -7,6 +7,8 @@ struct Surroundings: Sendable {
   /// Whether a post-processor of a kind that can add tokens was present, even one that adds none.
   private(set) var isDecided = false
 
+  init() {}
+
   /// Follows `post_processor` and, where that does not decide, `tokenizer_config.json`.
   init(_ field: Field?, configuration: Field?, id: (String) -> Int32?) throws(TokenizerError) {
     if let field { try apply(field) }

@@ -44,17 +44,24 @@ enum PreTokenizers {
       for step in try field.list("pretokenizers") { steps += try self.steps(of: step) }
       return steps
     case "Split":
-      let behavior = try field.required("behavior", .string)
-      guard let kind = SplitBehavior(rawValue: try behavior.string()) else {
-        throw .unsupportedOption(field: behavior.path, value: try behavior.string())
-      }
+      let behavior = try SplitBehavior(try field.required("behavior", .string))
       let pattern = try TextPattern(try field.required("pattern", .pattern))
-      return [Split(pattern: pattern, behavior: kind, isInverted: try field.bool("invert", else: false))]
+      return [Split(pattern: pattern, behavior: behavior, isInverted: try field.bool("invert", else: false))]
     case "Digits":
       let isIndividual = try field.bool("individual_digits", else: false)
-      return [Split(pattern: .number, behavior: isIndividual ? .isolated : .contiguous, isInverted: false)]
+      return [Split(pattern: .scalar(\.isNumber), behavior: isIndividual ? .isolated : .contiguous, isInverted: false)]
     case "Metaspace": return [try Metaspace(field)]
     case "ByteLevel": return [try ByteLevel(field)]
+    case "Whitespace": return [WordRuns()]
+    case "WhitespaceSplit": return [Split.onWhitespace]
+    case "Punctuation":
+      let behavior = try field["behavior"].map { field throws(TokenizerError) in try SplitBehavior(field) } ?? .isolated
+      return [Split(pattern: .scalar(BertNormalizers.isPunctuation), behavior: behavior, isInverted: false)]
+    case "BertPreTokenizer":
+      return [Split.onWhitespace, Split(pattern: .scalar(BertNormalizers.isPunctuation), behavior: .isolated, isInverted: false)]
+    case "CharDelimiterSplit":
+      let delimiter = try field.required("delimiter", .character).character()
+      return [Split(pattern: .literal(delimiter), behavior: .removed, isInverted: false)]
     case let type: throw .unsupportedComponent(field: field.path, type: type)
     }
   }

@@ -5,6 +5,12 @@ enum SplitBehavior: String, Sendable {
   case mergedWithPrevious = "MergedWithPrevious"
   case mergedWithNext = "MergedWithNext"
   case contiguous = "Contiguous"
+
+  init(_ field: Field) throws(TokenizerError) {
+    let name = try field.string()
+    guard let behavior = SplitBehavior(rawValue: name) else { throw .unsupportedOption(field: field.path, value: name) }
+    self = behavior
+  }
 }
 
 struct Split: PreTokenizer {
@@ -12,6 +18,8 @@ struct Split: PreTokenizer {
   let behavior: SplitBehavior
   /// Whether matches and the gaps between them change places.
   let isInverted: Bool
+
+  static let onWhitespace = Split(pattern: .scalar(\.properties.isWhitespace), behavior: .removed, isInverted: false)
 
   func split(_ pieces: inout PieceList) {
     var result: [Range<Int>] = []

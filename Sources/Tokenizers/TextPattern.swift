@@ -3,13 +3,20 @@ enum TextPattern: Sendable {
   /// A text that is not empty.
   case literal(Bytes)
   case expression(RegularExpression)
-  /// One code point of Unicode's `N`.
-  case number
+  /// An expression that is run without the engine.
+  case words(WordPattern)
+  /// One code point of a class of its own.
+  case scalar(@Sendable (Unicode.Scalar) -> Bool)
 
   /// Reads `{"String": …}` or `{"Regex": …}`.
   init(_ field: Field) throws(TokenizerError) {
     if let expression = field["Regex"] {
-      self = .expression(try RegularExpression(expression.string(), field: expression.path))
+      let text = try expression.string()
+      if let words = WordPattern(text) {
+        self = .words(words)
+      } else {
+        self = .expression(try RegularExpression(text, field: expression.path))
+      }
     } else if let literal = field["String"] {
       let text = Bytes(try literal.string().utf8)
       guard !text.isEmpty else { throw .invalidField(literal.path, expected: .filledString) }
@@ -23,6 +30,12 @@ enum TextPattern: Sendable {
   func forEachMatch(in text: Bytes, ranges: [Range<Int>], _ body: (_ index: Int, _ match: Range<Int>) -> Void) {
     switch self {
     case .expression(let expression): expression.forEachMatch(in: text, ranges: ranges, body)
+    case .words(let pattern):
+      for (index, range) in ranges.enumerated() {
+        pattern.forEachMatch(in: text.span.extracting(range)) {
+          body(index, range.lowerBound + $0.lowerBound..<range.lowerBound + $0.upperBound)
+        }
+      }
     case .literal(let literal):
       for (index, range) in ranges.enumerated() {
         let piece = text.span.extracting(range)
@@ -36,12 +49,12 @@ enum TextPattern: Sendable {
           position += literal.count
         }
       }
-    case .number:
+    case .scalar(let matches):
       for (index, range) in ranges.enumerated() {
         var position = range.lowerBound
         while position < range.upperBound {
           let (scalar, width) = text.span.scalar(at: position)
-          if scalar.isNumber { body(index, position..<position + width) }
+          if matches(scalar) { body(index, position..<position + width) }
           position += width
         }
       }

@@ -1,9 +1,8 @@
-public import StrictJSON
-
-/// Text to token ids and back, as a model's `tokenizer.json` says.
+/// Text to token ids and back, as the files of a model say.
 ///
-/// The model must be byte-pair encoding, over bytes (GPT-2, Llama 3, Qwen) or over characters with byte fallback (Llama 2). The ids are
-/// those of the Hugging Face library `tokenizers`; a file with a component that is not implemented is refused.
+/// Byte-pair encoding over bytes (GPT-2, Llama 3, Qwen) or over characters (Llama 2, Gemma), unigram models and WordPiece. Read from
+/// `tokenizer.json` the ids are those of the Hugging Face library `tokenizers`; from SentencePiece's and tiktoken's `tokenizer.model` those of
+/// these libraries, with special tokens recognised in text. A file with a component that is not implemented is refused.
 ///
 /// ```swift
 /// let tokenizer = try Tokenizer(directory: model)
@@ -18,7 +17,7 @@ public struct Tokenizer: Sendable {
   /// Looks in normalised text.
   private let normalizedMatcher: AddedTokenMatcher
   private let preTokenizers: [any PreTokenizer]
-  private let model: BytePairEncoding
+  private let model: any TokenModel
   private let decoders: [any TokenDecoder]
 
   /// Tokens that the post-processor, or else `add_bos_token`, puts before a text.
@@ -28,40 +27,33 @@ public struct Tokenizer: Sendable {
   /// One more than the highest token id; a model may have more rows than that.
   public let vocabularySize: Int
 
-  /// Reads parsed files.
-  ///
-  /// - Parameters:
-  ///   - json: the content of `tokenizer.json`; members that the reference does not know are passed over, as it does.
-  ///   - configuration: the content of `tokenizer_config.json`, asked for the tokens around a text where `json` has no template for them.
-  /// - Throws: `TokenizerError`, but for its cases about files.
-  public init(json: JSON, configuration: JSON?) throws(TokenizerError) {
-    let root = Field(path: "", json: json)
-    if let version = root["version"], version.json != .string("1.0") {
-      throw .unsupportedOption(field: version.path, value: version.json.text())
-    }
-    normalizers = try Normalizers.steps(of: root["normalizer"])
-    var steps = try PreTokenizers.steps(of: root["pre_tokenizer"])
-    let last = steps.last as? ByteLevel
-    if let last { steps[steps.count - 1] = last.leavingBytes() }
-    preTokenizers = steps
-    model = try BytePairEncoding(try root.required("model", .object), readsBytes: last != nil)
-    decoders = try Decoders.steps(of: root["decoder"])
+  /// What a tokenizer is put together from.
+  struct Parts {
+    let model: any TokenModel
+    var addedTokens: [AddedToken] = []
+    var normalizers: [any Normalizer] = []
+    var preTokenizers: [any PreTokenizer] = []
+    var decoders: [any TokenDecoder] = []
+    var surroundings = Surroundings()
 
-    var added: [AddedToken] = []
-    for element in try root["added_tokens"]?.elements() ?? [] {
-      added.append(try AddedToken(element, normalizers: normalizers))
-    }
-    addedTokens = Dictionary(added.map { ($0.id, $0) }) { _, later in later }
-    rawMatcher = AddedTokenMatcher(added.filter { !$0.isNormalized })
-    normalizedMatcher = AddedTokenMatcher(added.filter { $0.isNormalized })
+    init(model: any TokenModel) { self.model = model }
 
-    let settings = configuration.map { Field(path: "tokenizer_config.json", json: $0) }
-    let around = try Surroundings(root["post_processor"], configuration: settings) { [model] token in
+    func id(of token: String) -> Int32? {
       let bytes = Bytes(token.utf8)
-      return added.first { $0.content == bytes }?.id ?? model.vocabulary.id(of: bytes.span)
+      return addedTokens.first { $0.content == bytes }?.id ?? model.vocabulary.id(of: bytes.span)
     }
-    prefix = around.prefix
-    suffix = around.suffix
+  }
+
+  init(_ parts: Parts) {
+    model = parts.model
+    normalizers = parts.normalizers
+    preTokenizers = parts.preTokenizers
+    decoders = parts.decoders
+    addedTokens = Dictionary(parts.addedTokens.map { ($0.id, $0) }) { _, later in later }
+    rawMatcher = AddedTokenMatcher(parts.addedTokens.filter { !$0.isNormalized })
+    normalizedMatcher = AddedTokenMatcher(parts.addedTokens.filter { $0.isNormalized })
+    prefix = parts.surroundings.prefix
+    suffix = parts.surroundings.suffix
     vocabularySize = Int(max(model.vocabulary.highestIdentifier ?? -1, addedTokens.keys.max() ?? -1)) + 1
   }
 

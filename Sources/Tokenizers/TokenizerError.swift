@@ -22,6 +22,13 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
   /// Two tokens of the vocabulary share an id, so that decoding would be arbitrary.
   case repeatedIdentifier(Int32)
 
+  /// `tokenizer.model` is neither a SentencePiece model nor a list of tokens and ranks.
+  case malformedModel(path: String, reason: String)
+  /// A model directory without any of the files that a tokenizer is read from.
+  case noTokenizer(path: String)
+  /// `vocab.json` and `merges.txt` of a tokenizer whose way of cutting text is not known.
+  case unknownClass(String?, known: [String])
+
   public enum Expectation: String, Sendable {
     case object = "an object"
     case list = "a list"
@@ -33,13 +40,15 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
     case character = "a string of one code point"
     case pattern = "an object with one member, \"String\" or \"Regex\""
     case merge = "two tokens, as \"left right\" or as a list"
+    case scoredPiece = "a piece and its finite score, as a list"
+    case characterMap = "SentencePiece's character map in base64"
     case tokenPair = "a token and its id, as a list"
   }
 
   public var description: String {
     switch self {
     case .missingFile(let path):
-      "\(path) does not exist; a model directory needs a tokenizer.json (transformers writes one with save_pretrained)"
+      "\(path) does not exist; put it beside the model"
     case .unreadableFile(let path, let reason):
       "\(path) cannot be read: \(reason); check that it is a file and that its permissions allow reading"
     case .malformedJSON(let path, let error):
@@ -47,7 +56,7 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
     case .invalidField(let field, let expected):
       "\(field) must be \(expected.rawValue); correct the file or save the tokenizer again with a current version of tokenizers"
     case .unsupportedComponent(let field, let type):
-      "\(field) is of type \"\(type)\", which is not implemented; use a model whose tokenizer is byte-pair encoding without it"
+      "\(field) is of type \"\(type)\", which is not implemented; use a model whose tokenizer does without it"
     case .unsupportedOption(let field, let value):
       "\(field) is \(value), which is not implemented; use a model whose tokenizer does without it"
     case .unsupportedPattern(let field, let pattern, let construct):
@@ -56,6 +65,14 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
       "\(field): the regular expression \(pattern) does not compile (PCRE2 error \(code)); correct the expression"
     case .unknownToken(let token, let field):
       "\(field) names the token \"\(token)\", which is not in the vocabulary; the parts of the file do not belong together"
+    case .malformedModel(let path, let reason):
+      "\(path): \(reason); the file is damaged, or of a kind that is not read: SentencePiece models and tiktoken's lists are"
+    case .noTokenizer(let path):
+      "\(path) holds no tokenizer: tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt is needed"
+        + " (transformers writes the first with save_pretrained)"
+    case .unknownClass(let name, let known):
+      "how \(name.map { "a tokenizer of class \($0)" } ?? "this tokenizer") cuts text before merges.txt applies is not known; known are "
+        + "\(known.joined(separator: ", ")) as tokenizer_class in tokenizer_config.json or model_type in config.json; or save a tokenizer.json"
     case .repeatedIdentifier(let id):
       "model.vocab gives the id \(id) to two tokens; the file is damaged, so fetch it again"
     }

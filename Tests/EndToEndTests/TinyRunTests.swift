@@ -107,7 +107,7 @@ import Testing
   @Test func shortCalibrationDataIsRemarkedOn() async throws {
     try await Job.withTinyModel { job in
       let outcome = try await job.run(settings: ["calibration.sequences=50"], "--progress", "plain")
-      #expect(outcome.status == 0 && outcome.errors.contains("note: the calibration text holds 6 of 50 sequences"))
+      #expect(outcome.status == 0 && outcome.errors.contains("holds 6 of 50 calibration sequences"))
       let remarks = try job.json("out", "report.json")["remarks"] as? [String]
       #expect(remarks?.count == 1)
     }

@@ -122,6 +122,8 @@ struct GGUFTokenizerTests {
     #expect(await reason(["tokenizer.json": "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}"]).contains("Unigram"))
     #expect(await reason(["tokenizer.json": byteLevel("{\"type\":\"ByteLevel\"}")], vocabulary: 4).contains("beyond the 4 rows"))
     #expect(await reason(["tokenizer.json": "{"]).contains("tokenizer.json"))
-    #expect(await reason(["tokenizer.model": "x"]).contains("tokenizer.model is not"))
+    #expect(await reason(["tokenizer.model": "x"]).contains("tokenizer.model: no protocol-buffer field"))
+    #expect(await reason(["vocab.json": "{}"]).contains("vocab.json alone"))
+    #expect(await reason(["vocab.json": "{}", "merges.txt": "a b"]).contains("merges.txt applies is not known"))
   }
 }

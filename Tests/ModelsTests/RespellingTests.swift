@@ -66,6 +66,7 @@ import Testing
 
   @Test func layersThatDifferAreRefused() throws {
     for (change, words) in [
+      ({ $0.hiddenSize = 30 }, "a hidden size of 30 goes with 4 heads"),
       ({ $0.blocks[1].feedForward.size = 40 }, "model.layers.1 has 40 feed-forward channels"),
       ({ $0.blocks[1].attention.heads = 2 }, "model.layers.1 has 2 attention heads"),
       ({ $0.blocks[0].attention.hasOutputBias = true }, "model.layers.0 differs"),

@@ -130,10 +130,10 @@ import Testing
   func anyPathSurvivesPrinting(path: String) throws {
     var recipe = try recipe("passes: [rtn]")
     recipe.model = path
-    recipe.calibration = CalibrationSource(text: path)
+    recipe.calibration = CalibrationSource(text: TextSources(path))
     let again = try self.recipe(recipe.yaml)
     #expect(again.model.map { Array($0.unicodeScalars) } == Array(path.unicodeScalars))
-    #expect(again.calibration?.text == path)
+    #expect(again.calibration?.text == TextSources(path))
   }
 
   @Test(arguments: [0, 1, UInt64(Int.max), UInt64(Int.max) + 1, .max])

@@ -52,26 +52,67 @@ import Testing
     try Self.check(try Tokenizer(directory: Assets.url("tokenizers/phi3")), "phi-3")
   }
 
-  /// There is no tokenizer.json of this family, so the test puts one together.
+  /// From vocab.json and merges.txt.
   @Test(
     .enabled(if: Assets.has("tokenizers/qwen2/vocab.json", "\(vocabularies)ggml-vocab-qwen2.gguf.inp"), "shared assets are absent"))
   func qwen2() throws {
-    let lines = try Assets.text("tokenizers/qwen2/merges.txt").split(separator: "\n")
-    let model = JSON.object([
-      JSON.Member("type", .string("BPE")), JSON.Member("vocab", try Assets.json("tokenizers/qwen2/vocab.json")),
-      JSON.Member("merges", .array(lines.map { .string(String($0)) })),
-    ])
-    let split = JSON.object([
-      JSON.Member("type", .string("Split")), JSON.Member("behavior", .string("Isolated")),
-      JSON.Member("pattern", .object([JSON.Member("Regex", .string(PreTokenizerTests.qwen))])),
-    ])
-    let bytes = try JSON(parsing: #"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}"#)
-    let steps = JSON.object([JSON.Member("type", .string("Sequence")), JSON.Member("pretokenizers", .array([split, bytes]))])
-    let json = JSON.object([
-      JSON.Member("normalizer", try JSON(parsing: #"{"type": "NFC"}"#)), JSON.Member("pre_tokenizer", steps),
-      JSON.Member("decoder", bytes), JSON.Member("model", model),
-    ])
-    try Self.check(try Tokenizer(json: json, configuration: nil), "qwen2")
+    let tokenizer = try Tokenizer(directory: Assets.url("tokenizers/qwen2"))
+    try Self.check(tokenizer, "qwen2")
+    #expect(tokenizer.encode("<|im_start|>", addingSpecialTokens: true) == [151644] && tokenizer.vocabularySize == 151646)
+  }
+
+  @Test(
+    .enabled(if: Assets.has("tokenizers/gpt2/vocab.json", "\(vocabularies)ggml-vocab-gpt-2.gguf.inp"), "shared assets are absent"))
+  func gpt2FromVocabularyAndMerges() throws {
+    let files = ["vocab.json", "merges.txt"]
+    let source = try TokenizerSource { name throws(TokenizerError) in
+      if name == "config.json" { return Data(#"{"model_type": "gpt2"}"#.utf8) }
+      return files.contains(name) ? try? Data(contentsOf: Assets.url("tokenizers/gpt2/\(name)")) : nil
+    }
+    let tokenizer = try Tokenizer(try #require(source))
+    try Self.check(tokenizer, "gpt-2")
+    #expect(tokenizer.encode("<|endoftext|>", addingSpecialTokens: true) == [50256])
+  }
+
+  static func source(_ file: String) throws -> TokenizerSource {
+    let data = try Data(contentsOf: Assets.url(file))
+    return try #require(try TokenizerSource { $0 == "tokenizer.model" ? data : nil })
+  }
+
+  /// tiktoken's file, and what tokenizer.json would say of it.
+  @Test(
+    .enabled(
+      if: Assets.has("tokenizers/llama3/tokenizer.model", "\(vocabularies)ggml-vocab-llama-bpe.gguf.inp"), "shared assets are absent"))
+  func llama3() throws {
+    let source = try Self.source("tokenizers/llama3/tokenizer.model")
+    let tokenizer = try Tokenizer(source)
+    #expect(tokenizer.prefix == [128000] && tokenizer.vocabularySize == 128256)
+    try Self.check(tokenizer, "llama-bpe")
+    // The number of merges that the published tokenizer.json has.
+    #expect(source.document["model"]?["merges"]?.elements?.count == 280147)
+    try Self.check(try Tokenizer(json: source.document, configuration: nil), "llama-bpe")
+  }
+
+  @Test(
+    .enabled(
+      if: Assets.has("tokenizers/llama2/tokenizer.model", "\(vocabularies)ggml-vocab-llama-spm.gguf.inp"), "shared assets are absent"))
+  func llama2FromSentencePiece() throws {
+    let source = try Self.source("tokenizers/llama2/tokenizer.model")
+    let tokenizer = try Tokenizer(source)
+    #expect(tokenizer.prefix == [1] && tokenizer.vocabularySize == 32000)
+    try Self.check(tokenizer, "llama-spm")
+    #expect(tokenizer.encode("a</s> b", addingSpecialTokens: true) == [1, 263, 2, 29871, 289])
+    let own = source.document["model"]
+    let published = try Assets.json("tokenizers/llama2/tokenizer.json")["model"]
+    #expect(own?["merges"]?.elements?.count == published?["merges"]?.elements?.count && own?["vocab"] == published?["vocab"])
+    try Self.check(try Tokenizer(json: source.document, configuration: nil), "llama-spm")
+  }
+
+  @Test(.enabled(if: Assets.has("models/stories260K/tok512.model", "text/tinyshakespeare/input.txt"), "shared assets are absent"))
+  func stories() throws {
+    let text = String(try Assets.text("text/tinyshakespeare/input.txt").prefix(100_000))
+    let ids = try Tokenizer(try Self.source("models/stories260K/tok512.model")).encode(text, addingSpecialTokens: true)
+    #expect(try ids == Tokenizer(directory: Assets.url("models/stories260K/hf")).encode(text, addingSpecialTokens: true))
   }
 
   /// Text survives wherever no normalizer changes it.

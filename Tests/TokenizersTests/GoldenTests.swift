@@ -32,7 +32,7 @@ import Testing
   }()
 
   @Test func fixtureIsRead() {
-    #expect(Self.cases.count == 47)
+    #expect(Self.cases.count == 57)
     #expect(Self.cases.allSatisfy { $0.ids.count == $0.texts.count && $0.decoded.count == $0.texts.count })
   }
 

@@ -8,9 +8,8 @@ import Testing
   static let model = #"{"vocab": {"a": 0, "b": 1}, "merges": []}"#
 
   @Test(arguments: [
-    ("normalizer", "Precompiled"), ("normalizer", "BertNormalizer"), ("normalizer", "Nmt"), ("normalizer", "ByteLevel"),
-    ("pre_tokenizer", "Whitespace"), ("pre_tokenizer", "BertPreTokenizer"), ("pre_tokenizer", "UnicodeScripts"),
-    ("post_processor", "Unheard"), ("decoder", "WordPiece"), ("decoder", "CTC"), ("decoder", "BPEDecoder"),
+    ("normalizer", "Unheard"), ("pre_tokenizer", "UnicodeScripts"), ("pre_tokenizer", "FixedLength"), ("post_processor", "Unheard"),
+    ("decoder", "CTC"), ("decoder", "BPEDecoder"),
   ])
   func componentsAreRefused(_ field: String, _ type: String) {
     #expect(throws: TokenizerError.unsupportedComponent(field: field, type: type)) {
@@ -18,16 +17,28 @@ import Testing
     }
   }
 
-  @Test(arguments: ["Unigram", "WordPiece", "WordLevel"])
-  func modelsAreRefused(_ type: String) {
-    #expect(throws: TokenizerError.unsupportedComponent(field: "model", type: type)) {
-      try Tokenizer(model: #"{"type": "\#(type)", "vocab": {}}"#)
+  @Test func modelsAreRefused() {
+    #expect(throws: TokenizerError.unsupportedComponent(field: "model", type: "Unheard")) {
+      try Tokenizer(model: #"{"type": "Unheard", "vocab": {}}"#)
+    }
+    #expect(throws: TokenizerError.unsupportedComponent(field: "model", type: "WordPiece")) {
+      try Tokenizer(model: #"{"type": "WordPiece", "vocab": {"[UNK]": 0}}"#, #""pre_tokenizer": {"type": "ByteLevel"}"#)
     }
   }
 
+  @Test(arguments: [
+    (#"{"type": "Unigram", "vocab": [["a", 1], ["b"]]}"#, TokenizerError.invalidField("model.vocab[1]", expected: .scoredPiece)),
+    (#"{"type": "Unigram", "vocab": [["a", 1e999]]}"#, .invalidField("model.vocab[0]", expected: .scoredPiece)),
+    (#"{"type": "Unigram", "vocab": [["a", 1]], "unk_id": 1}"#, .unknownToken("1", field: "model.unk_id")),
+    (#"{"type": "WordPiece", "vocab": {"a": 0}}"#, .unknownToken("[UNK]", field: "model.unk_token")),
+  ])
+  func otherDamagedModelsAreRefused(_ model: String, _ error: TokenizerError) {
+    #expect(throws: error) { try Tokenizer(model: model) }
+  }
+
   @Test func nestedComponentsAreNamedByPath() {
-    let steps = #""pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "Punctuation"}]}"#
-    #expect(throws: TokenizerError.unsupportedComponent(field: "pre_tokenizer.pretokenizers[1]", type: "Punctuation")) {
+    let steps = #""pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "UnicodeScripts"}]}"#
+    #expect(throws: TokenizerError.unsupportedComponent(field: "pre_tokenizer.pretokenizers[1]", type: "UnicodeScripts")) {
       try Tokenizer(model: Self.model, steps)
     }
   }
@@ -81,14 +92,14 @@ import Testing
   @Test func filesAreNamed() throws {
     let directory = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString)")
     let file = directory.appending(path: "tokenizer.json")
-    #expect(throws: TokenizerError.missingFile(path: file.path)) { try Tokenizer(directory: directory) }
+    #expect(throws: TokenizerError.noTokenizer(path: directory.path)) { try Tokenizer(directory: directory) }
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: directory) }
     try Data("{".utf8).write(to: file)
     #expect {
       try Tokenizer(directory: directory)
     } throws: {
-      guard case .malformedJSON(file.path, _) = $0 as? TokenizerError else { return false }
+      guard case .malformedJSON("tokenizer.json", _) = $0 as? TokenizerError else { return false }
       return true
     }
     try Data(#"{"model": \#(Self.model)}"#.utf8).write(to: file)
@@ -99,10 +110,10 @@ import Testing
 
   /// Every message names its place and ends in advice.
   @Test func descriptions() {
-    let error = TokenizerError.unsupportedComponent(field: "pre_tokenizer", type: "Whitespace")
+    let error = TokenizerError.unsupportedComponent(field: "pre_tokenizer", type: "FixedLength")
     #expect(
       error.description
-        == "pre_tokenizer is of type \"Whitespace\", which is not implemented; use a model whose tokenizer is byte-pair encoding without it"
+        == "pre_tokenizer is of type \"FixedLength\", which is not implemented; use a model whose tokenizer does without it"
     )
     #expect(
       TokenizerError.invalidField("model.vocab", expected: .object).description

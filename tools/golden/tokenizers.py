@@ -1,14 +1,19 @@
 """Writes Tests/TokenizersTests/GoldenFixture.swift: small tokenizers and what the Hugging Face library makes of awkward texts.
 
-Run with `pip install tokenizers==0.23.3`, then `python tools/golden/tokenizers.py`. Nothing is random: a second run writes the same file.
+Run with `pip install tokenizers==0.23.3 sentencepiece==0.2.3`, then `python tools/golden/tokenizers.py`. Nothing is random: a second run writes the same file.
 """
 
+import base64
+import contextlib
+import io
 import json
 import pathlib
 import sys
+import tempfile
 
 # The folder of this script stands first on the path, and the script has the library's name.
 sys.path.pop(0)
+import sentencepiece  # noqa: E402
 import tokenizers  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 
@@ -117,7 +122,31 @@ def letter_model(**options):
     return {"type": "BPE", "vocab": vocab, "merges": merges} | options
 
 
+def word_model():
+    tokens = ["[UNK]", "[CLS]", "[SEP]", "the", "th", "##e", "##y", "##re", "hello", "world", "a", "##b", "##a", "d", "##ej", "i", "'", "!", "x",
+              "12", "##3", "\u65e5", "\u672c", "e", "##\u0301", "leading", "foo", "_", "bar", "=", "1", "\u00e9"]
+    return {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 20,
+            "vocab": {token: id for id, token in enumerate(tokens)}}
+
+
+def score_model(**options):
+    """Scores of four decimals, so that no two ways are equal but where they are the same."""
+    pieces = ["<unk>", "\u2581", "\u2581a", "a", "b", "ab", "ba", "aab", "-", "--", "e", "\u00e9", "ae", "\u2581the", "th", "t", "h", "l", "ll", "o"]
+    scores = [0, -2.5, -3.25, -2.125, -3.5, -4.75, -5.0625, -6.5, -4.25, -6.125, -3.75, -5.25, -6.875, -4.5, -5.5, -4.125, -4.375, -4.625, -6.25, -3.875]
+    return {"type": "Unigram", "unk_id": 0, "vocab": [[piece, score] for piece, score in zip(pieces, scores)]} | options
+
+
+def byte_pieces():
+    model = score_model(byte_fallback=True)
+    model["vocab"] += [[f"<0x{byte:02X}>", -9.5] for byte in range(256)]
+    return model
+
+
 MODELS = {
+    "words": word_model(),
+    "scores": score_model(),
+    "scores and bytes": byte_pieces(),
+    "whole": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "a": 1, "ab": 2, "the": 3}},
     "bytes": byte_model(),
     "pieces": piece_model(),
     "letters": letter_model(),
@@ -189,6 +218,22 @@ CASES = [
     case("fused unknown token", "fused", SHORT),
     case("partial byte fallback", "partial", SHORT),
 ]
+BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+WORD_DECODER = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+CASES += [
+    case("bert", "words", normalizer=BERT, pre_tokenizer={"type": "BertPreTokenizer"}, decoder=WORD_DECODER,
+         post_processor={"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]}),
+    case("bert cased", "words", normalizer=dict(BERT, lowercase=False), pre_tokenizer={"type": "BertPreTokenizer"}, decoder=WORD_DECODER),
+    case("words of letters", "words", pre_tokenizer={"type": "Whitespace"}, decoder=dict(WORD_DECODER, cleanup=False)),
+    case("punctuation", "words", pre_tokenizer=sequence(
+        "pretokenizers", {"type": "WhitespaceSplit"}, {"type": "Punctuation", "behavior": "Contiguous"})),
+    case("word level", "whole", SPACES, pre_tokenizer={"type": "CharDelimiterSplit", "delimiter": " "}),
+    case("unigram", "scores", SPACES + SHORT, pre_tokenizer=metaspace("always", True), decoder=metaspace("always", True)),
+    case("unigram, whole text", "scores", SPACES + SHORT, normalizer=LEGACY, decoder=SENTENCEPIECE_DECODER),
+    case("unigram and bytes", "scores and bytes", SPACES + SHORT, normalizer=LEGACY, decoder=SENTENCEPIECE_DECODER),
+    case("nmt", "scores", TEXTS, normalizer=sequence("normalizers", {"type": "Nmt"}, {"type": "NFKC"}), pre_tokenizer=metaspace("first", True)),
+    case("bytes in the normalizer", "bytes", SPACES, normalizer={"type": "ByteLevel"}, decoder=BYTE_LEVEL),
+]
 for form in ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"]:
     CASES.append(byte_case(form, BYTE_LEVEL, texts=UNICODE, normalizer={"type": form}))
 for behavior in ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]:
@@ -221,6 +266,35 @@ def run(case):
     return case | {"ids": ids, "decoded": decoded}
 
 
+def trained():
+    """SentencePiece models of every kind that is read, with a small character map, and what SentencePiece makes of the texts."""
+    rules = "41 30A\tC5\nFB01\t66 69\n2460\t31\nA0\t20\n3000\t20\n"
+    texts = [text for text in TEXTS + SPACES if not any(mark in text for mark in ["<s>", "</s>", "<unk>"])]
+    cases = []
+    for kind in ["unigram", "bpe"]:
+        for name, options in {
+            "map, collapsed spaces": {"normalization_rule_tsv": "rules.tsv", "user_defined_symbols": ["<tool>", "3.14"]},
+            "bytes, all spaces": {
+                "normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False,
+                "allow_whitespace_only_pieces": True},
+            "no space before": {"normalization_rule_name": "identity", "add_dummy_prefix": False, "bos_id": -1},
+        }.items():
+            # The model keeps the file's name, so it has to be the same in every run.
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                pathlib.Path("rules.tsv").write_text(rules, encoding="utf8")
+                model = io.BytesIO()
+                size = 360 if options.get("byte_fallback") else 110
+                sentencepiece.SentencePieceTrainer.train(
+                    sentence_iterator=iter([text for text in TEXTS * 3 if "\0" not in text]), model_writer=model, vocab_size=size,
+                    model_type=kind, num_threads=1, minloglevel=2, character_coverage=0.98, hard_vocab_limit=False, **options)
+            processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+            cases.append({
+                "name": f"{kind}, {name}", "model": base64.b64encode(model.getvalue()).decode(), "texts": texts,
+                "ids": [processor.encode(text) for text in texts],
+            })
+    return cases
+
+
 def wrap(value, width=132):
     """JSON as lines of a Swift raw string, joined by its line continuation."""
     text = json.dumps(value, separators=(",", ":"))
@@ -230,15 +304,20 @@ def wrap(value, width=132):
 def main():
     if tokenizers.__version__ != VERSION:
         sys.exit(f"tokenizers {VERSION} is needed, not {tokenizers.__version__}: pip install tokenizers=={VERSION}")
-    fixture = {"texts": TEXTS, "models": MODELS, "cases": [run(case) for case in CASES]}
     root = pathlib.Path(__file__).resolve().parents[2]
-    target = root / "Tests" / "TokenizersTests" / "GoldenFixture.swift"
-    target.write_text(
-        f"/// Written by tools/golden/tokenizers.py with tokenizers {VERSION}; change that script, not this file.\n"
-        "///\n"
+    fixture = {"texts": TEXTS, "models": MODELS, "cases": [run(case) for case in CASES]}
+    comment = (
         "/// `ids` are those of `encode`, special tokens included, for each of the case's `texts` or else of all; `decoded` is\n"
-        "/// the text they give back, null where that is the text itself.\n"
-        "enum GoldenFixture {\n"
+        "/// the text they give back, null where that is the text itself.\n")
+    write(root, "GoldenFixture", f"tokenizers {VERSION}", comment, fixture)
+    comment = "/// `model` is a `tokenizer.model` in base64, `ids` are those of the texts without tokens around them.\n"
+    write(root, "SentencePieceFixture", f"sentencepiece {sentencepiece.__version__}", comment, {"cases": trained()})
+
+
+def write(root, name, library, comment, fixture):
+    (root / "Tests" / "TokenizersTests" / f"{name}.swift").write_text(
+        f"/// Written by tools/golden/tokenizers.py with {library}; change that script, not this file.\n"
+        f"///\n{comment}enum {name} {{\n"
         '  static let json = #"""\n' + wrap(fixture) + '\n    """#\n}\n',
         encoding="utf8",
     )

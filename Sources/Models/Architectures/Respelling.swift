@@ -8,6 +8,11 @@ extension Architecture {
     guard let block = description.blocks.first, let before = original.blocks.first else {
       throw .inexpressible(type: config.modelType, reason: "the model has no layers")
     }
+    let (hidden, heads) = (description.hiddenSize, block.attention.heads)
+    guard hidden % heads == 0 || original.hiddenSize % before.attention.heads != 0 else {
+      throw .inexpressible(
+        type: config.modelType, reason: "a hidden size of \(hidden) goes with \(heads) heads: transformers loads multiples only")
+    }
     var spelled = config
     func set<Value: Equatable>(_ key: String, _ new: Value, _ old: Value, _ json: (Value) -> JSON) {
       if new != old { spelled.json[key] = json(new) }
