@@ -54,7 +54,8 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
-    module("Evaluation", ["Models", "Tensors"]),
+    module("KVCache", ["Passes", "Models", "Tensors"]),
+    module("Evaluation", ["KVCache", "Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
@@ -64,7 +65,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "Formats", "Quantization", "Passes", "Models", "CheckpointIO",
+        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models",
+        "CheckpointIO",
         "Tokenizers", "Tensors", "StrictJSON",
       ]),
     module("CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
@@ -80,6 +82,7 @@ let package = Package(
     tests(of: "Formats", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
+    tests(of: "KVCache", ["CompressKit"]),
     tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),

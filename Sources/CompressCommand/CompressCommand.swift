@@ -9,7 +9,8 @@ public struct CompressCommand: AsyncParsableCommand {
     abstract: "Compresses language models: a checkpoint in, a recipe of passes over it, a checkpoint that runtimes load out.",
     version: toolkitVersion,
     subcommands: [
-      RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, InspectCommand.self, TokenizeCommand.self,
+      RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self, InspectCommand.self,
+      TokenizeCommand.self,
       ListCommand.self,
     ],
     defaultSubcommand: RunCommand.self)

@@ -32,6 +32,16 @@ struct EvalCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("Tokens between two windows' starts (default: the window).", valueName: "n"))
   var stride: Int?
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Tokens fed at a time through the key-value cache (default: all, or 32 where a policy is in use).", valueName: "n"))
+  var chunk: Int?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Also measure what it is worth to have read a string before, on so many windows.", valueName: "n"))
+  var retrieval: Int?
+
   @Option(name: .long, help: ArgumentHelp("Score only so many tokens, from the start.", valueName: "n"))
   var limit: Int?
 
@@ -41,12 +51,15 @@ struct EvalCommand: AsyncParsableCommand {
   @Flag(name: .long, help: "Print one JSON object.")
   var json = false
 
+  @OptionGroup var cache: CacheOption
   @OptionGroup var machine: MachineOptions
 
   func validate() throws {
     guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names what to score") }
     guard window > 1 else { throw ValidationError("--window: at least 2") }
     guard stride.map({ $0 > 0 }) ?? true else { throw ValidationError("--stride: at least 1") }
+    guard chunk.map({ $0 > 0 }) ?? true else { throw ValidationError("--chunk: at least 1") }
+    guard retrieval.map({ $0 > 0 }) ?? true else { throw ValidationError("--retrieval: at least 1") }
     guard limit.map({ $0 > 1 }) ?? true else { throw ValidationError("--limit: at least 2") }
   }
 
@@ -65,22 +78,36 @@ struct EvalCommand: AsyncParsableCommand {
       text: text.map { TextSources([TextSource(file: $0, field: field)]) }, tokens: tokens,
       bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
-    let subject = try Model(checkpoint)
+    let subject = try cache.applied(to: try Model(checkpoint))
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
-    let evaluator = Evaluator(window: window, stride: stride, memory: memory / 2)
+    let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
     progress.observe(.step("evaluate"))
     let start = ContinuousClock.now
     let result = try evaluator.evaluate(subject, against: other, on: tokens) { done, total in
       progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
     }
-    return Figures(result: result, seconds: start.duration(to: .now).inSeconds, peakMemory: Machine.peakMemory)
+    let seconds = start.duration(to: .now).inSeconds
+    let probes = retrieval.map { count in RetrievalProbe.Strings.allCases.map { RetrievalProbe($0, sequences: count) } } ?? []
+    let found = try probes.map { probe in
+      Figures.Retrieval(
+        strings: probe.strings, own: try evaluator.retrieval(of: subject, probe, on: tokens),
+        reference: try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) })
+    }
+    return Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
   }
 }
 
 extension BeginningOfSequence: ExpressibleByArgument {}
 
 private struct Figures: Sendable {
+  struct Retrieval: Sendable {
+    let strings: RetrievalProbe.Strings
+    let own: RetrievalProbe.Result
+    let reference: RetrievalProbe.Result?
+  }
+
   let result: Evaluator.Result
+  let retrieval: [Retrieval]
   let seconds: Double
   let peakMemory: Int?
 
@@ -96,8 +123,33 @@ private struct Figures: Sendable {
       .init("kl_standard_error", result.divergence.map { .double($0.standardError) } ?? .null),
       .init("top1_agreement", result.divergence.map { .double($0.topAgreement) } ?? .null),
       .init("reference_perplexity", result.reference.map { .double($0.value) } ?? .null),
+      .init("chunk", result.cache.chunk.map { .integer($0) } ?? .null),
+      .init("cache_bytes_per_token", .double(result.cache.bytesPerToken)),
+      .init("reference_cache_bytes_per_token", result.referenceCache.map { .double($0.bytesPerToken) } ?? .null),
+      .init("retrieval", Self.json(retrieval) { $0.own }), .init("reference_retrieval", Self.json(retrieval) { $0.reference }),
       .init("tokens_per_second", .double(tokensPerSecond)), .init("peak_memory_bytes", peakMemory.map { .integer($0) } ?? .null),
     ])
+  }
+
+  private static func json(_ probes: [Retrieval], _ side: (Retrieval) -> RetrievalProbe.Result?) -> JSON {
+    .object(
+      probes.compactMap { probe in
+        side(probe).map { result in
+          .init(
+            probe.strings.rawValue,
+            .object([
+              .init("gain", .double(result.gain)), .init("standard_error", .double(result.standardError)),
+              .init("recalled", .double(result.recalled)), .init("guessed", .double(result.guessed)),
+              .init("tokens", .integer(result.tokens)),
+            ]))
+        }
+      })
+  }
+
+  private static func text(_ retrieval: RetrievalProbe.Result) -> String {
+    func percent(_ share: Double) -> String { (share * 100).rounded(toPlaces: 2) }
+    return "+\(retrieval.gain.rounded(toPlaces: 4)) ± \(retrieval.standardError.rounded(toPlaces: 4)) nats a token, "
+      + "most likely \(percent(retrieval.recalled)) % instead of \(percent(retrieval.guessed)) %"
   }
 
   var text: String {
@@ -112,6 +164,15 @@ private struct Figures: Sendable {
         "KL divergence   \(divergence.mean.rounded(toPlaces: 6)) ± \(divergence.standardError.rounded(toPlaces: 6)) nats",
         "same top token  \((divergence.topAgreement * 100).rounded(toPlaces: 2)) %",
       ]
+    }
+    if result.cache.chunk != nil || result.referenceCache.map({ $0.bytesPerToken != result.cache.bytesPerToken }) == true {
+      let before = result.referenceCache.map { ", of the reference \($0.bytesPerToken.rounded(toPlaces: 1))" } ?? ""
+      let chunk = result.cache.chunk.map { ", \($0) tokens at a time" } ?? ""
+      lines.append("cache           \(result.cache.bytesPerToken.rounded(toPlaces: 1)) bytes per token\(before)\(chunk)")
+    }
+    for probe in retrieval {
+      lines.append("\(probe.strings.rawValue) read before  \(Self.text(probe.own))")
+      if let reference = probe.reference { lines.append("  of reference  \(Self.text(reference))") }
     }
     lines.append("speed           \(tokensPerSecond.rounded(toPlaces: 0)) tokens/s")
     if let peakMemory { lines.append("peak memory     \(ByteCount.text(peakMemory))") }

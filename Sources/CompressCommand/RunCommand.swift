@@ -113,12 +113,23 @@ extension CompressionReport {
       table.rows.append(["KL divergence to the original, nats", "", evaluation.klDivergence.rounded(toPlaces: 5), ""])
       if let predicted = predictedDivergence {
         let ratio = (evaluation.klDivergence / predicted).rounded(toPlaces: 2)
-        table.rows.append(["KL divergence predicted by the allocation", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
+        table.rows.append(["KL divergence predicted on calibration text", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
+      }
+      if evaluation.cacheBytesPerTokenBefore != evaluation.cacheBytesPerTokenAfter {
+        let (before, after) = (evaluation.cacheBytesPerTokenBefore, evaluation.cacheBytesPerTokenAfter)
+        table.rows.append([
+          "key-value cache, bytes per token", before.rounded(toPlaces: 1), after.rounded(toPlaces: 1),
+          "÷ \((before / max(after, 1e-9)).rounded(toPlaces: 2))",
+        ])
       }
       table.rows.append(["same most likely token", "", "\((evaluation.top1Agreement * 100).rounded(toPlaces: 2)) %", ""])
     }
     var lines = ["\(model) → \(output)", table.text]
-    if let evaluation { lines.append("scored on \(evaluation.tokens) tokens of \(evaluation.source), windows of \(evaluation.window)") }
+    if let evaluation {
+      lines.append(
+        "scored on \(evaluation.tokens) tokens of \(evaluation.source), windows of \(evaluation.window)\(evaluation.chunk.map { ", \($0) tokens at a time through the cache" } ?? "")"
+      )
+    }
     let passes = blocks.compactMap(\.forwardPasses)
     var cost = "\(layers.count) layer results in \(sweepSeconds.rounded(toPlaces: 1)) s"
     if !passes.isEmpty { cost += ", \((passes.reduce(0, +) / Double(passes.count)).rounded(toPlaces: 2)) forward passes per block" }

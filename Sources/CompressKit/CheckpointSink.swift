@@ -15,6 +15,8 @@ actor CheckpointSink: BlockSink {
   private(set) var linearBits = 0
   private(set) var linearWeights = 0
   private(set) var byteCount = 0
+  /// Of the blocks that have one, by their names.
+  private(set) var cachePolicies: [String: CachePolicy] = [:]
 
   /// - Parameter writer: `nil` for a rehearsal that writes nothing.
   init(format: any CheckpointFormat, writer: (any CheckpointWriter)?) {
@@ -27,6 +29,7 @@ actor CheckpointSink: BlockSink {
     modules += format.modules(of: block)
     if let description = block.description { descriptions.append(description) }
     if case .decoder = block.kind {
+      if let policy = block.cachePolicy { cachePolicies[block.name] = policy }
       for linear in block.linears.values {
         // A dense result does not know what it will be stored as; its layer does.
         switch linear.weight {

@@ -2,6 +2,7 @@
 @_exported public import CheckpointIO
 @_exported public import Evaluation
 @_exported public import Formats
+@_exported public import KVCache
 @_exported public import LowRank
 @_exported public import Models
 @_exported public import Passes
@@ -16,7 +17,7 @@ extension PassCatalog {
   /// The passes this package ships.
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    KVCacheScales.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
+    CacheCompression.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
     SliceGPT.self, GroupedQueries.self,
   ])
 }

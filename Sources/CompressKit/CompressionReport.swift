@@ -24,6 +24,11 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public struct EvaluationFigures: Sendable, Codable, Equatable {
     public var source: String
     public var window: Int
+    /// Tokens fed at a time through the key-value cache; absent for whole windows at once.
+    public var chunk: Int?
+    /// What the cache holds for each token of a window once it has been read, all blocks together.
+    public var cacheBytesPerTokenBefore: Double
+    public var cacheBytesPerTokenAfter: Double
     public var tokens: Int
     public var perplexityBefore: Double
     public var perplexityAfter: Double

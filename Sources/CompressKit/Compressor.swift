@@ -227,10 +227,13 @@ public struct Compressor: Sendable {
     let texts = (recipe.calibration?.text?.files ?? []) + (recipe.evaluation?.text?.files ?? [])
     let data =
       texts.map(\.file) + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.tokens].compactMap { $0 }
-    let companions = try checkpoint.travellingFiles().filter { !data.contains($0.name) }
+    // Blocks carry the policies of the checkpoint they come from.
+    let companions = try checkpoint.travellingFiles().filter { !(data + [CachePolicyFile.name]).contains($0.name) }
+    let policies = await sink.cachePolicies
+    let caches = policies.isEmpty ? [] : [CheckpointFile(CachePolicyFile.name, .text(CachePolicyFile(layers: policies).json))]
     try Task.checkCancellation()
     try await sink.finish(
-      files: described + [
+      files: described + caches + [
         CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
       ] + companions)
   }
@@ -253,7 +256,8 @@ public struct Compressor: Sendable {
     _ checkpoint: Checkpoint, _ output: URL, _ evaluation: (tokens: [Int32], source: EvaluationSource, file: String),
     _ observer: any PipelineObserver
   ) throws -> CompressionReport.EvaluationFigures {
-    let evaluator = Evaluator(window: evaluation.source.window, stride: evaluation.source.stride, memory: memoryLimit / 4)
+    let evaluator = Evaluator(
+      window: evaluation.source.window, stride: evaluation.source.stride, chunk: evaluation.source.chunk, memory: memoryLimit / 4)
     let before = try Model(checkpoint, architectures: architectures, formats: formats)
     // The written files, not the model in memory: whatever the writer did is in the figures.
     let after = try Model(try Checkpoint(output), architectures: architectures, formats: formats)
@@ -263,7 +267,9 @@ public struct Compressor: Sendable {
     }
     let (own, reference, divergence) = (result.perplexity, result.reference!, result.divergence!)
     return .init(
-      source: evaluation.file, window: evaluation.source.window, tokens: own.tokens, perplexityBefore: reference.value,
+      source: evaluation.file, window: evaluation.source.window, chunk: result.cache.chunk,
+      cacheBytesPerTokenBefore: result.referenceCache!.bytesPerToken, cacheBytesPerTokenAfter: result.cache.bytesPerToken,
+      tokens: own.tokens, perplexityBefore: reference.value,
       perplexityAfter: own.value, intervalBefore: [reference.interval.lowerBound, reference.interval.upperBound],
       intervalAfter: [own.interval.lowerBound, own.interval.upperBound], klDivergence: divergence.mean,
       klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)

@@ -1,4 +1,5 @@
 internal import Foundation
+internal import KVCache
 public import Models
 internal import Tensors
 
@@ -8,13 +9,21 @@ public struct Evaluator: Sendable {
   public var window: Int
   /// Tokens between the starts of two windows; `nil` for no overlap. Overlapping windows score only what the one before did not.
   public var stride: Int?
+  /// Tokens fed at a time through the key-value cache; `nil` for whole windows at once, except in blocks with a cache policy.
+  ///
+  /// Eviction happens between chunks, so its cost depends on them; that of quantization does not.
+  public var chunk: Int?
   /// Bytes of hidden states that may be held at once; more windows are done in turns.
   public var memory: Int
 
-  public init(window: Int = 2048, stride: Int? = nil, memory: Int = 1 << 30) {
-    precondition(window > 1 && (stride ?? 1) > 0, "a window has at least two tokens, a stride one")
+  /// The chunk of blocks with a cache policy where none is asked for.
+  public static let usualChunk = 32
+
+  public init(window: Int = 2048, stride: Int? = nil, chunk: Int? = nil, memory: Int = 1 << 30) {
+    precondition(window > 1 && (stride ?? 1) > 0 && (chunk ?? 1) > 0, "a window has at least two tokens, a stride and a chunk one")
     self.window = window
     self.stride = stride
+    self.chunk = chunk
     self.memory = memory
   }
 
@@ -24,6 +33,9 @@ public struct Evaluator: Sendable {
     public let divergence: Divergence?
     /// Tokens run through the model, scored or not.
     public let tokensRun: Int
+    /// What the key-value cache holds for each token of a window once it has been read.
+    public let cache: CacheSize
+    public let referenceCache: CacheSize?
   }
 
   /// Perplexity of `model` and, against `reference`, its divergence. Both see the same windows; a tail shorter than a window is left out,
@@ -40,9 +52,12 @@ public struct Evaluator: Sendable {
       throw EvaluationError.vocabulariesDiffer(model.description.vocabularySize, reference.description.vocabularySize)
     }
     let windows = windows(of: tokens)
+    var caches = [CacheSize](repeating: CacheSize(), count: reference == nil ? 1 : 2)
     let models = [model] + (reference.map { [$0] } ?? [])
     let perWindow = models.reduce(0) { $0 + $1.description.hiddenSize } * min(window, tokens.count) * 4
-    let turn = max(Parallel.width, memory / max(1, perWindow))
+    let fitting = max(Parallel.width, memory / max(1, perWindow))
+    // Windows that are stacked stay together.
+    let turn = fitting < Self.stacked ? fitting : fitting / Self.stacked * Self.stacked
     let turns = (windows.count + turn - 1) / turn
     let total = turns * models.reduce(0) { $0 + $1.kinds.count }
     var done = 0
@@ -50,9 +65,9 @@ public struct Evaluator: Sendable {
     for start in Swift.stride(from: 0, to: windows.count, by: turn) {
       let batch = Array(windows[start..<min(start + turn, windows.count)])
       var states: [[Matrix]] = []
-      for model in models {
+      for (index, model) in models.enumerated() {
         states.append(
-          try hidden(of: model, batch) {
+          try hidden(of: model, batch, &caches[index]) {
             done += 1
             progress(done, total)
           })
@@ -65,17 +80,22 @@ public struct Evaluator: Sendable {
       negativeLogLikelihood: scores.mean(\.negativeLogLikelihood), standardError: scores.standardError(\.negativeLogLikelihood),
       tokens: scores.reduce(0) { $0 + $1.tokens }, windows: scores.count)
     let tokensRun = windows.reduce(0) { $0 + $1.tokens.count }
-    guard reference != nil else { return Result(perplexity: perplexity, reference: nil, divergence: nil, tokensRun: tokensRun) }
+    guard reference != nil else {
+      return Result(
+        perplexity: perplexity, reference: nil, divergence: nil, tokensRun: tokensRun, cache: caches[0], referenceCache: nil)
+    }
     let referencePerplexity = Perplexity(
       negativeLogLikelihood: scores.mean(\.referenceNegativeLogLikelihood),
       standardError: scores.standardError(\.referenceNegativeLogLikelihood), tokens: perplexity.tokens, windows: scores.count)
     let divergence = Divergence(
       mean: scores.mean(\.divergence), standardError: scores.standardError(\.divergence),
       topAgreement: scores.mean { Double($0.agreements) })
-    return Result(perplexity: perplexity, reference: referencePerplexity, divergence: divergence, tokensRun: tokensRun)
+    return Result(
+      perplexity: perplexity, reference: referencePerplexity, divergence: divergence, tokensRun: tokensRun, cache: caches[0],
+      referenceCache: caches[1])
   }
 
-  private struct Window: Sendable {
+  struct Window: Sendable {
     var tokens: [Int32]
     /// Index of the first token whose prediction counts.
     var firstScored: Int
@@ -89,19 +109,38 @@ public struct Evaluator: Sendable {
     }
   }
 
+  /// Windows that go through a block's caches together.
+  private static let stacked = 8
+
   /// The hidden states before the head.
-  private func hidden(of model: Model, _ windows: [Window], blockDone: () -> Void) throws -> [Matrix] {
+  ///
+  /// - Parameter cache: is added what the caches of all blocks held in the end.
+  func hidden(of model: Model, _ windows: [Window], _ cache: inout CacheSize, blockDone: () -> Void) throws -> [Matrix] {
     let table = try model.block(.embedding)
     let embedding = PreparedEmbedding(table)
     var states = try Parallel.map(windows.count) { try embedding(windows[$0].tokens) }
     blockDone()
+    cache.tokens += windows.reduce(0) { $0 + $1.tokens.count }
     for index in model.description.blocks.indices {
       try Task.checkCancellation()
       let stored = try model.block(.decoder(index: index))
-      let block = PreparedBlock(stored, positions: windows.map(\.tokens.count).max() ?? 0)
-      stored.releasePages()
+      let positions = windows.map(\.tokens.count).max() ?? 0
       let inputs = states
-      states = Parallel.map(inputs.count) { block.forward(inputs[$0]) }
+      if let chunk = chunk ?? (stored.cachePolicy == nil ? nil : Self.usualChunk) {
+        let block = CachedBlock(stored, positions: positions)
+        stored.releasePages()
+        let outputs = Parallel.map((inputs.count + Self.stacked - 1) / Self.stacked) { group in
+          block.run(Array(inputs[group * Self.stacked..<min((group + 1) * Self.stacked, inputs.count)]), piece: chunk)
+        }
+        states = outputs.flatMap(\.states)
+        cache.bytes += outputs.reduce(0) { $0 + $1.bytes }
+        cache.chunk = chunk
+      } else {
+        let block = PreparedBlock(stored, positions: positions)
+        stored.releasePages()
+        states = Parallel.map(inputs.count) { block.forward(inputs[$0]) }
+        cache.bytes += windows.reduce(0) { $0 + CachedBlock.byteCount(of: stored, tokens: $1.tokens.count) }
+      }
       blockDone()
     }
     return states

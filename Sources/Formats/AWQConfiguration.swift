@@ -12,7 +12,9 @@ struct AWQConfiguration: Sendable {
 
   /// `nil` for a configuration of something else.
   init?(reading config: ModelConfig) throws(CheckpointError) {
-    guard let json = PackedConfiguration.find(in: config, methods: ["awq"], file: "quant_config.json") else { return nil }
+    let methods: Set = ["awq", PackedConfiguration.autoRound]
+    guard let json = PackedConfiguration.find(in: config, methods: methods, file: "quant_config.json") else { return nil }
+    if PackedConfiguration.isAutoRound(json), PackedConfiguration.autoRoundPacking(json) != "auto_awq" { return nil }
     func refusal(_ key: String, _ value: JSON?, _ reason: String) -> CheckpointError {
       .unsupportedOption(option: "quantization_config.\(key)", value: value?.text() ?? "missing", reason: reason)
     }

@@ -235,6 +235,7 @@ extension Model {
         reason: "none of \(formats.names.joined(separator: ", ")) reads it")
     }
     if let factored { reader = factored.reader(over: reader) }
-    try self.init(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
+    let model = try Model(checkpoint, description: try architectures.describe(checkpoint.config), reader: reader)
+    self = try model.withCachePolicies(in: checkpoint.directory)
   }
 }

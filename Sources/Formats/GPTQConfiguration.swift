@@ -25,11 +25,18 @@ struct GPTQConfiguration: Sendable {
   ///
   /// - Throws: for what this method can be and is not read: layouts for one kind of GPU, words other than of 32 bits.
   init?(reading config: ModelConfig) throws(CheckpointError) {
-    guard let json = PackedConfiguration.find(in: config, methods: ["gptq", "marlin", "bitblas"], file: "quantize_config.json") else {
-      return nil
-    }
+    let methods: Set = ["gptq", "marlin", "bitblas", PackedConfiguration.autoRound]
+    guard let json = PackedConfiguration.find(in: config, methods: methods, file: "quantize_config.json") else { return nil }
     func refusal(_ key: String, _ reason: String) -> CheckpointError {
       .unsupportedOption(option: "quantization_config.\(key)", value: json[key]?.text() ?? "missing", reason: reason)
+    }
+    if PackedConfiguration.isAutoRound(json) {
+      guard PackedConfiguration.autoRoundPacking(json) == "auto_gptq" else { return nil }
+      zeros = GPTQLayout.Zeros(version: .v1, isPlanar: false)
+      base = try Self.numbers(json, over: nil, "quantization_config")
+      // Its keys are names or expressions; as an expression a name matches itself.
+      overrides = (json["extra_config"]?.members ?? []).map { ("(?:\($0.key))$", $0.value) }
+      return
     }
     if let method = json["quant_method"]?.string?.lowercased(), method != "gptq" {
       throw refusal("quant_method", "weights arranged for a GPU's kernel are not read; export the model in the plain gptq layout")

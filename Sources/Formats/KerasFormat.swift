@@ -1,23 +1,14 @@
 public import CheckpointIO
 public import Foundation
-public import Models
 public import StrictJSON
 
 /// A KerasHub preset of dense weights, for Llama and the families that share its shape: what `keras_hub.models.Backbone.from_preset` loads.
 ///
 /// Tokenizers of Hugging Face lie beside it as they came; KerasHub has files of its own for them and reads none of these.
-public struct KerasFormat: CheckpointFormat {
+public struct KerasFormat: DenseFormat {
   public static let name = "keras"
   public static let summary = "a KerasHub preset of dense weights (Llama, Mistral, Qwen2), HDF5 inside"
   public init() {}
-
-  public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
-    try refuseRuntimeQuantization(of: linear, module: module)
-    return [plain(linear, module: module)]
-  }
-
-  /// Plain weights need no reader.
-  public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 
   /// Also checks that KerasHub has a backbone for the model.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {

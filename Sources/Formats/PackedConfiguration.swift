@@ -23,6 +23,13 @@ enum PackedConfiguration {
     return methods.contains(method) ? json : nil
   }
 
+  /// auto-round writes the layouts of others under a method of its own; `packing_format`, as `auto_round:auto_gptq`, says whose.
+  static let autoRound = "auto-round"
+  static func isAutoRound(_ json: JSON) -> Bool { json["quant_method"]?.string?.lowercased() == autoRound }
+  static func autoRoundPacking(_ json: JSON) -> String? {
+    (json["packing_format"]?.string?.split(separator: ":").last).map(String.init)
+  }
+
   static func bits(_ json: JSON) -> JSON? { json["bits"] ?? json["w_bit"] ?? json["wbits"] }
   static func groupSize(_ json: JSON) -> JSON? { json["group_size"] ?? json["q_group_size"] }
 }

@@ -1,22 +1,13 @@
 public import CheckpointIO
-public import Models
 public import StrictJSON
 
 /// Ordinary safetensors: every weight dense, in the type the checkpoint came in. What any runtime loads.
-public struct PlainFormat: CheckpointFormat {
+public struct PlainFormat: DenseFormat {
   public static let name = "safetensors"
   public static let summary = "plain dense weights; quantized ones are written as the numbers they stand for"
   public init() {}
 
   public var storesFactors: Bool { true }
-
-  public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
-    try refuseRuntimeQuantization(of: linear, module: module)
-    return [plain(linear, module: module)]
-  }
-
-  /// Plain weights need no reader.
-  public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization

@@ -28,6 +28,8 @@ public struct Block: Sendable {
   public var normBiases: [String: [Float]]
   /// How the block's keys and values are stored while a runtime generates; `nil` for as they are.
   public var cache: CacheQuantization?
+  /// What else becomes of them; runs through a cache obey it, the plain forward pass does not.
+  public var cachePolicy: CachePolicy?
   /// How the norms compute.
   public var norm: NormDescription
   /// What the checkpoint stores the norms as.
@@ -44,7 +46,8 @@ public struct Block: Sendable {
   /// - Parameter norms: as the checkpoint stores them.
   public init(
     kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
-    normBiases: [String: [Float]] = [:], cache: CacheQuantization? = nil, norm: NormDescription = NormDescription(epsilon: 1e-6),
+    normBiases: [String: [Float]] = [:], cache: CacheQuantization? = nil, cachePolicy: CachePolicy? = nil,
+    norm: NormDescription = NormDescription(epsilon: 1e-6),
     storageType: DType = .bfloat16
   ) {
     self.kind = kind
@@ -55,6 +58,7 @@ public struct Block: Sendable {
     self.norms = norm.offset == 0 ? norms : norms.mapValues { $0.map { $0 + norm.offset } }
     self.normBiases = normBiases
     self.cache = cache
+    self.cachePolicy = cachePolicy
     self.norm = norm
     self.storageType = storageType
   }

@@ -14,6 +14,8 @@ public struct PreparedBlock: Sendable {
   private let inputQuantizations: [LinearName: InputQuantization]
   private let cache: CacheQuantization?
   private let rotary: RotaryTables?
+  /// For rows in any order, in runs through caches.
+  private var placed: RotaryTable?
 
   /// Expands the weights that the given stages need.
   ///
@@ -36,6 +38,18 @@ public struct PreparedBlock: Sendable {
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
     cache = block.cache
     rotary = description.attention.rotary.map { RotaryTables($0, headSize: description.attention.headSize, positions: positions) }
+  }
+
+  /// Expands all weights for a run through caches.
+  ///
+  /// - Parameters:
+  ///   - longest: the longest sequence that will be run.
+  ///   - horizon: positions beyond it that will be asked for.
+  package init(_ block: Block, longest: Int, horizon: Int) {
+    self.init(block, positions: longest)
+    placed = description.attention.rotary.map {
+      RotaryTable($0, headSize: description.attention.headSize, positions: longest + horizon, length: longest)
+    }
   }
 
   /// The outputs of linears that read the same input, which is quantized once for all that agree on how.
@@ -80,7 +94,12 @@ public struct PreparedBlock: Sendable {
   }
 
   /// Computes one group and what follows it, up to the next group's input.
-  public func advance(_ state: inout BlockState) {
+  public func advance(_ state: inout BlockState) { advance(&state, attending: attention) }
+
+  /// The same with attention computed elsewhere, as a run through a cache does.
+  ///
+  /// - Parameter attention: from the normalised input, [tokens × hidden size], to what the output projection reads.
+  package func advance(_ state: inout BlockState, attending attention: (Matrix) -> Matrix) {
     guard let input = state.input else { preconditionFailure("the block is done") }
     let stage = stages[state.stage]
     state.stage += 1
@@ -167,6 +186,25 @@ public struct PreparedBlock: Sendable {
   /// Queries, keys and values as attention and its cache see them, for the input of the first group.
   package func attentionInputs(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
+    var (queries, keys, values) = projections(input)
+    if let table = rotary?.table(for: input.rows) {
+      table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
+      table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
+    }
+    return (queries, keys, values)
+  }
+
+  /// The rotary embedding of rows that stand at the given positions; nothing where the block has none.
+  ///
+  /// - Precondition: the block was prepared for a run through caches.
+  package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
+    precondition(rotary == nil || placed != nil, "the block was not prepared for a run through caches")
+    placed?.rotate(&states, heads: heads, headSize: description.attention.headSize) { positions[$0] }
+  }
+
+  /// Queries, keys and values without their positions.
+  package func projections(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    let attention = description.attention
     let outputs = apply(attention.projections.linears, to: input)
     var (queries, keys, values) = attention.split(outputs)
     switch attention.queryKeyNorm {
@@ -177,10 +215,6 @@ public struct PreparedBlock: Sendable {
     case .head:
       queries = normalizeHeads(queries, by: attention.queryNorm)
       keys = normalizeHeads(keys, by: attention.keyNorm)
-    }
-    if let table = rotary?.table(for: input.rows) {
-      table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
-      table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
     }
     return (queries, keys, values)
   }

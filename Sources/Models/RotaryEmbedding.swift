@@ -112,9 +112,10 @@ struct RotaryTable: Sendable {
   private let cosine: [Float]
   private let sine: [Float]
 
-  init(_ description: RotaryDescription, headSize: Int, positions: Int) {
+  /// - Parameter length: of the sequence, which some tables depend on; where it is not the number of positions.
+  init(_ description: RotaryDescription, headSize: Int, positions: Int, length: Int? = nil) {
     half = description.rotatedSize(headSize: headSize) / 2
-    let frequencies = description.inverseFrequencies(headSize: headSize, length: positions)
+    let frequencies = description.inverseFrequencies(headSize: headSize, length: length ?? positions)
     let factor = description.attentionFactor
     // Angles are rounded to Float before the cosine, as every reference implementation does.
     let angles = (0..<positions).flatMap { position in frequencies.map { Float(position) * $0 } }
@@ -122,14 +123,18 @@ struct RotaryTable: Sendable {
     sine = angles.map { Foundation.sin($0) * factor }
   }
 
-  /// Rotates every head of every row; row t stands at position t.
-  func rotate(_ states: inout Matrix, heads: Int, headSize: Int) {
+  /// Rotates every head of every row.
+  ///
+  /// - Parameter position: where a row stands, below the number of positions the table was made for; row t at t, unless told otherwise.
+  func rotate(_ states: inout Matrix, heads: Int, headSize: Int, position: (Int) -> Int = { $0 }) {
     let (rows, columns, half) = (states.rows, states.columns, half)
     states.withUnsafeMutableElements { states in
       cosine.withUnsafeBufferPointer { cosine in
         sine.withUnsafeBufferPointer { sine in
           for row in 0..<rows {
-            let (states, cosine, sine) = (states + row * columns, cosine.baseAddress! + row * half, sine.baseAddress! + row * half)
+            let start = position(row) * half
+            precondition(start + half <= cosine.count, "position \(start / half) lies beyond the prepared ones")
+            let (states, cosine, sine) = (states + row * columns, cosine.baseAddress! + start, sine.baseAddress! + start)
             if headSize == 2 * half {
               Kernel.rotary(states, cosine: cosine, sine: sine, heads: heads, headSize: headSize)
             } else {

@@ -330,32 +330,12 @@ struct GPTQStrip {
   /// Σᵢ Dᵢ·‖tᵢ − qᵢ‖² and Σᵢ Dᵢ·‖(W·U)ᵢ‖²: the losses of the quantized rows and of no rows at all.
   func loss() -> (error: Double, norm: Double) {
     let count = rows.count
-    let block = 256
-    var (error, norm) = (0.0, 0.0)
-    var transformed = [Float](repeating: 0, count: block * count)
-    for start in stride(from: 0, to: columns, by: block) {
-      let end = min(start + block, columns)
-      factor.unitUpper.withUnsafeElements { upper in
-        transformed.withUnsafeMutableBufferPointer { out in
-          weight.withUnsafeBufferPointer { weight in
-            // U is upper triangular: rows past the block's end are zero in its columns.
-            BLAS.product(
-              upper + start, stride: columns, leftTransposed: true, weight.baseAddress!, stride: count, rows: end - start, columns: count,
-              inner: end, into: out.baseAddress!, stride: count)
-          }
-        }
-      }
-      for position in start..<end {
-        let pivot = factor.pivots[position]
-        error += pivot * remaining.withUnsafeBufferPointer { Kernel.squaredDistance($0.baseAddress! + position * count, nil, count: count) }
-        norm +=
-          pivot
-          * transformed.withUnsafeBufferPointer {
-            Kernel.squaredDistance($0.baseAddress! + (position - start) * count, nil, count: count)
-          }
+    let error = remaining.withUnsafeBufferPointer { remaining in
+      (0..<columns).reduce(0.0) { sum, position in
+        sum + factor.pivots[position] * Kernel.squaredDistance(remaining.baseAddress! + position * count, nil, count: count)
       }
     }
-    return (error, norm)
+    return (error, factor.energy(ofTransposed: weight, rows: count))
   }
 
   /// Writes the results where they belong in arrays of the whole weight, columns in their natural order.

@@ -38,14 +38,19 @@ public struct EvaluationSource: Sendable, Codable, Equatable {
   public var window = 2048
   /// Tokens between two windows' starts; absent for no overlap.
   public var stride: Int?
+  /// Tokens fed at a time through the key-value cache; absent for whole windows at once, except in blocks with a cache policy.
+  public var chunk: Int?
   /// At most so many tokens are used, from the start.
   public var limit: Int?
 
-  public init(text: TextSources? = nil, tokens: String? = nil, window: Int = 2048, stride: Int? = nil, limit: Int? = nil) {
+  public init(
+    text: TextSources? = nil, tokens: String? = nil, window: Int = 2048, stride: Int? = nil, chunk: Int? = nil, limit: Int? = nil
+  ) {
     self.text = text
     self.tokens = tokens
     self.window = window
     self.stride = stride
+    self.chunk = chunk
     self.limit = limit
   }
 }
@@ -157,6 +162,9 @@ public struct Recipe: Sendable {
       }
       guard source.stride.map({ $0 > 0 }) ?? true else {
         throw decoder.error(["stride"], .invalid("evaluation.stride", reason: "a positive number is needed"))
+      }
+      guard source.chunk.map({ $0 > 0 }) ?? true else {
+        throw decoder.error(["chunk"], .invalid("evaluation.chunk", reason: "a positive number is needed"))
       }
       guard source.limit.map({ $0 > 1 }) ?? true else {
         throw decoder.error(["limit"], .invalid("evaluation.limit", reason: "at least two tokens are needed"))

@@ -5,6 +5,32 @@ extension SymmetricMatrix {
     public let unitUpper: Matrix
     /// D: the variance of each feature that the features after it cannot explain.
     public let pivots: [Double]
+
+    /// Σᵢ Dᵢ·‖(W·U)ᵢ‖², which is tr(W·U·D·Uᵀ·Wᵀ), for the transpose of W [rows × size] as it lies in memory.
+    package func energy(ofTransposed weight: [Float], rows: Int) -> Double {
+      let size = unitUpper.rows
+      precondition(weight.count == size * rows, "shapes differ")
+      let width = 256
+      var transformed = [Float](repeating: 0, count: width * rows)
+      var sum = 0.0
+      for start in stride(from: 0, to: size, by: width) {
+        let end = min(start + width, size)
+        transformed.withUnsafeMutableBufferPointer { out in
+          unitUpper.withUnsafeElements { upper in
+            weight.withUnsafeBufferPointer { weight in
+              // U is upper triangular: rows past the block's end are zero in its columns.
+              BLAS.product(
+                upper + start, stride: size, leftTransposed: true, weight.baseAddress!, stride: rows, rows: end - start, columns: rows,
+                inner: end, into: out.baseAddress!, stride: rows)
+            }
+          }
+          for position in start..<end {
+            sum += pivots[position] * Kernel.squaredDistance(out.baseAddress! + (position - start) * rows, nil, count: rows)
+          }
+        }
+      }
+      return sum
+    }
   }
 
   /// Factors the matrix with `shift` added to its diagonal, or returns `nil` where that is not positive definite.

@@ -39,8 +39,12 @@ struct PocketLlamaTests {
       let source = try TokenSource(text: evaluation.text, tokens: evaluation.tokens, bases: [Self.folder, Places.pocketLlama])
       try await checkResult(
         of: job, named: "one", tokens: [source.isText ? "--text" : "--tokens", source.file.path, "--limit", "1024"],
-        window: evaluation.window, format: recipe.output.format)
+        window: evaluation.window, format: recipe.output.format, quantizes: !name.hasPrefix("kv-"))
       let figures = try job.json("one", "report.json").object("evaluation")
+      if name.hasPrefix("kv-") {
+        #expect(figures.number("cache_bytes_per_token_after") < 0.6 * figures.number("cache_bytes_per_token_before"))
+        #expect(figures.number("kl_divergence") > 0)
+      }
       if !name.hasPrefix("w3"), !name.hasPrefix("w2") {
         // 512 tokens say little about which weights matter.
         let most = ["sparse", "prune", "gqa"].contains(where: name.hasPrefix) ? 3 : 1.3

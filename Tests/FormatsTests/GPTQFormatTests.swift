@@ -58,6 +58,23 @@ struct GPTQGoldenTests {
     #expect(try Array(#require(GPTQFormat(version: .v2).tensors(shifted)["m.qzeros"]).bytes) == bytes(asymmetric2))
   }
 
+  /// auto-round's own method with this packing is version 1, its `extra_config` what differs.
+  @Test func autoRoundIsRead() throws {
+    let zeros = { (output: Int) in 1 + output % 7 }
+    let weight = matrix(bits: 3, zeros: zeros)
+    let source = MemoryTensorSource(try GPTQFormat(version: .v1).encode(Linear(weight: weight), module: "layers.0.m"))
+    let configuration = """
+      {"quant_method":"auto-round","packing_format":"auto_round:auto_gptq","bits":4,"group_size":128,"sym":true,"data_type":"int",
+       "extra_config":{"layers.0.m":{"bits":3,"group_size":32,"sym":false}}}
+      """
+    let reader = try #require(try GPTQFormat().read(configuration))
+    #expect(try (reader.weight("layers.0.m", source) as? QuantizedMatrix)?.dense() == weight.dense())
+    #expect(try AWQFormat().read(configuration) == nil)
+    let other = configuration.replacing("auto_gptq", with: "auto_awq")
+    #expect(try GPTQFormat().read(other) == nil)
+    #expect(try AWQFormat().read(other) != nil)
+  }
+
   /// 32 codes (5k + 1) mod 2^bits, in planes: the same in every column of codes and in the one row of zero points.
   @Test(arguments: [
     (3, "gptq_p", "3939393939393939 d2d2d2d2"), (5, "gptq_v2", "610ba54fe9832dc7610ba54fe9832dc7 781c87e3"),

@@ -7,7 +7,7 @@ import Testing
 struct GroupedQueriesTests {
   /// The tiny model with the second head's keys and values made from the first's: keys by an angle for each pair, values by a rotation.
   private func turned() throws -> Model {
-    let base = try TinyModel.model()
+    let base = try TinyModel.model(dtype: .bfloat16)
     return Model(description: base.description) { kind in
       var block = try base.block(kind)
       guard block.description != nil else { return block }

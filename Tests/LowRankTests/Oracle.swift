@@ -58,17 +58,6 @@ enum Oracle {
   }
 }
 
-/// Inputs whose features share directions and differ in size, as activations do.
-func correlated(tokens: Int, features: Int, key: String) -> Matrix {
-  let directions = Matrix.random(rows: features, columns: max(1, features / 4), key: key + "directions")
-  var x = Matrix.random(rows: tokens, columns: max(1, features / 4), key: key + "factors").times(transposed: directions)
-  let noise = Matrix.random(rows: tokens, columns: features, key: key + "noise", scale: 0.5)
-  for row in 0..<tokens {
-    for column in 0..<features { x[row, column] = (x[row, column] + noise[row, column]) * (0.3 + Float(column % 7)) }
-  }
-  return x
-}
-
 actor Collected: BlockSink {
   var blocks: [Block] = []
   func append(_ block: Block) { blocks.append(block) }

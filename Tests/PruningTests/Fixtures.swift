@@ -22,30 +22,6 @@ func fixture(_ name: String) throws -> JSON {
   return try JSON(parsing: Data(contentsOf: url))
 }
 
-extension JSON {
-  func matrix() throws -> Matrix {
-    let rows = try #require(elements).map { try #require($0.elements).map { Float(try #require($0.double)) } }
-    return Matrix(rows: rows.count, columns: rows[0].count, elements: rows.flatMap { $0 })
-  }
-}
-
-/// Inputs whose features share directions and differ in size, as activations do.
-func correlated(tokens: Int, features: Int, key: String) -> Matrix {
-  let directions = Matrix.random(rows: features, columns: max(1, features / 4), key: key + "directions")
-  var x = Matrix.random(rows: tokens, columns: max(1, features / 4), key: key + "factors").times(transposed: directions)
-  let noise = Matrix.random(rows: tokens, columns: features, key: key + "noise", scale: 0.5)
-  for row in 0..<tokens {
-    for column in 0..<features { x[row, column] = (x[row, column] + noise[row, column]) * (0.3 + Float(column % 7)) }
-  }
-  return x
-}
-
-func hessian(_ x: Matrix) -> Hessian {
-  var hessian = Hessian(features: x.columns)
-  hessian.update(x)
-  return hessian
-}
-
 /// H = XᵀX with `damping` times its mean diagonal added, in double.
 func damped(_ x: Matrix, _ damping: Double) -> [[Double]] {
   let size = x.columns

@@ -150,8 +150,9 @@ struct AWQTests {
     let expected = reference(
       block["mlp.down_proj"].weight.dense(), Matrix(stacking: states.map { $0.input! }), residual: Matrix(stacking: states.map(\.residual)),
       group: 16, bits: bits, grid: 10, duo: duo == .enabled)
-    #expect(abs(try #require(metrics["ratio"]) - expected.ratio) < 1e-6)
-    // At four bits one code on the other side of a half, in one precision or the other, is already a per cent of the loss.
+    // At four bits one code on the other side of a half, in one precision or the other, is already a per cent of the loss, which is more
+    // than lies between two neighbouring ratios.
+    if bits < 4 { #expect(abs(try #require(metrics["ratio"]) - expected.ratio) < 1e-6) }
     let tolerance = bits == 4 ? 5e-2 : 2e-3
     #expect(abs(try #require(metrics["loss"]) - expected.loss) < tolerance * expected.loss, "\(metrics) \(expected)")
     #expect(abs(try #require(metrics["unscaled_loss"]) - expected.unscaled) < tolerance * expected.unscaled)

@@ -207,7 +207,7 @@ struct RotateTests {
     #expect(refusal([gptq, .rotate(hidden: .none)])?.reason.contains("put rotate before") == true)
     #expect(refusal([Watching(), .rotate()])?.reason.contains("watching would see") == true)
     #expect(refusal([Watching(), .rotate(hidden: .none)]) == nil)
-    let cached: [any Pass] = [KVCacheScales(), .rotate(hidden: .none)]
+    let cached: [any Pass] = [CacheCompression(), .rotate(hidden: .none)]
     for passes in [[rtn, .rotate()], [Watching(), .rotate()], cached] as [[any Pass]] {
       let error = await #expect(throws: PipelineError.self) { try await sweep(passes, on: model, sequences: [[1, 2, 3]]) }
       #expect(error?.cause is InvalidOption)

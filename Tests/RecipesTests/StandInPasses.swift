@@ -13,7 +13,7 @@ struct StandInRotate: Pass {
 /// Recipes of llm-compressor in tests.
 enum Dialect {
   static let catalog = PassCatalog([
-    RoundToNearest.self, GPTQ.self, AWQ.self, SmoothQuant.self, StandInRotate.self, KVCacheScales.self, SparseGPT.self, Wanda.self,
+    RoundToNearest.self, GPTQ.self, AWQ.self, SmoothQuant.self, StandInRotate.self, CacheCompression.self, SparseGPT.self, Wanda.self,
   ])
 
   static func read(_ yaml: String, _ settings: String..., file: String = "r.yaml") throws -> Recipe {

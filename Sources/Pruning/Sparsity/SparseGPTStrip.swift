@@ -101,36 +101,14 @@ struct SparseGPTStrip: Sendable {
 
   /// Σᵢ Dᵢ·‖tᵢ − qᵢ‖² and Σᵢ Dᵢ·‖(W·U)ᵢ‖²: the losses of the pruned rows and of no rows at all.
   func loss(_ factor: SymmetricMatrix.UpperFactor) -> (error: Double, norm: Double) {
-    let (count, columns) = (rows.count, columns)
-    var (error, norm) = (0.0, 0.0)
-    let width = 256
-    var transformed = [Float](repeating: 0, count: width * count)
-    for start in stride(from: 0, to: columns, by: width) {
-      let end = min(start + width, columns)
-      factor.unitUpper.withUnsafeElements { upper in
-        transformed.withUnsafeMutableBufferPointer { out in
-          weight.withUnsafeBufferPointer { weight in
-            // U is upper triangular: rows past the block's end are zero in its columns.
-            BLAS.product(
-              upper + start, stride: columns, leftTransposed: true, weight.baseAddress!, stride: count, rows: end - start, columns: count,
-              inner: end, into: out.baseAddress!, stride: count)
-          }
-        }
-      }
-      for position in start..<end {
-        let pivot = factor.pivots[position]
-        var (lost, whole) = (0.0, 0.0)
-        for row in 0..<count {
-          let at = position * count + row
-          if mask[at] { lost += Double(target[at]) * Double(target[at]) }
-          let value = Double(transformed[(position - start) * count + row])
-          whole += value * value
-        }
-        error += pivot * lost
-        norm += pivot * whole
-      }
+    let count = rows.count
+    var error = 0.0
+    for position in 0..<columns {
+      var lost = 0.0
+      for at in position * count..<(position + 1) * count where mask[at] { lost += Double(target[at]) * Double(target[at]) }
+      error += factor.pivots[position] * lost
     }
-    return (error, norm)
+    return (error, factor.energy(ofTransposed: weight, rows: count))
   }
 
   /// Writes the results where they belong in arrays of the whole weight, columns in their natural order.

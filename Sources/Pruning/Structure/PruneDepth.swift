@@ -6,7 +6,7 @@ internal import Tensors
 ///
 /// A whole block really goes: the others are numbered anew and `num_hidden_layers` counts fewer. A layer that goes alone has to stay in the file,
 /// because no configuration says that it is missing: its output projection becomes zero, which saves no byte and, in runtimes that know nothing of
-/// it, no time; a block that loses both its layers goes as a whole. What is left before a gap then takes over, by least squares, what the gap
+/// it, no time; a block that loses both its layers goes as a whole. What is left before a gap can take over, by least squares, what the gap
 /// did to the residual stream (the idea of ReplaceMe, Shopkhoev et al. 2025, folded into a weight that is there already).
 ///
 /// Criteria: block influence (ShortGPT, Men et al. 2024), and search by perplexity or divergence over blocks or layers, one removed at a time
@@ -52,7 +52,7 @@ public struct PruneDepth: Pass, Hashable {
   public var keepLast = 0
   /// Calibration sequences that the search measures on, from the end.
   public var probes = 32
-  public var repair = Repair.gaps
+  public var repair = Repair.none
   /// Added to the diagonal of the second moment, as a share of its mean.
   public var damping = 1e-3
 

@@ -111,7 +111,7 @@ import Testing
     let sequences = TinyModel.sequences(8, length: 32)
     let damping = 1e-2
     let swept = try await Swept(
-      [pass { ($0.count, $0.criterion, $0.damping) = (1, .influence, damping) }], on: model, sequences: sequences)
+      [pass { ($0.count, $0.criterion, $0.damping, $0.repair) = (1, .influence, damping, .gaps) }], on: model, sequences: sequences)
     let table = try model.block(.embedding)
     let before = try (0...2).map { PreparedBlock(try model.block(.decoder(index: $0)), positions: 32) }
     let size = 64
