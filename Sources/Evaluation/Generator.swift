@@ -18,7 +18,7 @@ public struct Generator: Sendable {
   /// - Throws: what reading the model throws.
   public init(_ model: Model, positions: Int) throws {
     let table = try model.block(.embedding)
-    embedding = PreparedEmbedding(table[table.inputGroups[0].linears[0]].weight)
+    embedding = PreparedEmbedding(table)
     blocks = try model.description.blocks.indices.map { index in
       try Task.checkCancellation()
       return CachedBlock(try model.block(.decoder(index: index)), positions: positions)
@@ -35,10 +35,10 @@ public struct Generator: Sendable {
   ///
   /// - Returns: the logits of what follows the last of them.
   /// - Precondition: at least one token, and no more than `positions` in all.
-  /// - Throws: `TokenOutOfRange`.
-  public mutating func read(_ next: [Int32]) throws(TokenOutOfRange) -> [Float] {
+  /// - Throws: `TokenOutOfRange`, and `SequenceTooLong` where positions are learned.
+  public mutating func read(_ next: [Int32]) throws -> [Float] {
     precondition(!next.isEmpty && tokens + next.count <= positions, "the sequence is longer than was prepared for")
-    var states = try embedding(next)
+    var states = try embedding(next, at: tokens)
     for index in blocks.indices { states = blocks[index].forward(states, caches: &caches[index]) }
     tokens += next.count
     return head.logits(states, next.count - 1..<next.count).elements

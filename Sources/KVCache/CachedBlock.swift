@@ -15,7 +15,7 @@ public struct CachedBlock: Sendable {
     let policy = block.cachePolicy ?? CachePolicy()
     if let misfit = policy.misfit(in: description) { preconditionFailure("\(block.name): \(misfit)") }
     let horizon = policy.eviction?.method == .expectedAttention ? ExpectedAttention.horizon : 0
-    prepared = PreparedBlock(block, positions: positions + horizon)
+    prepared = PreparedBlock(block, longest: positions, horizon: horizon)
     empty = KeyValueCache(
       description, policy: policy, fixed: block.cache, rotation: policy.isRotated ? HeadRotation(size: description.headSize) : nil)
   }

@@ -49,6 +49,7 @@ struct ExpectedAttention: KeyImportance {
     let (size, group) = (description.headSize, description.heads / description.keyValueHeads)
     // Before the fifth token nothing is known; all keys are alike.
     guard tokens > 0 else { return counts.map { Array(repeating: 1, count: $0) } }
+    let scale = description.scoreScale
     let ahead = horizonRotation ?? meanRotation(rotate)
     horizonRotation = ahead
     // Rotations by two distances are one by their sum; what stretched embeddings multiply by would count twice.
@@ -69,7 +70,7 @@ struct ExpectedAttention: KeyImportance {
             linear += head.keys[token, channel] * center[channel]
             square += head.keys[token, channel] * turned[token, channel]
           }
-          return linear / Float(size).squareRoot() + square / Float(2 * size)
+          return linear * scale + square * scale * scale / 2
         }
         logits.withUnsafeMutableBufferPointer { Kernel.softmax($0.baseAddress!, count: $0.count, scale: 1) }
         for token in mean.indices { mean[token] += logits[token] / Float(group) }

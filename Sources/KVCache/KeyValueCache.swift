@@ -89,7 +89,7 @@ public struct KeyValueCache: Sendable {
           queries: queries, queryOffset: head * group * description.headSize, group: group, keys: keys, values: values,
           offset: head * description.headSize, position: position)
         heads[head].attend(
-          piece, window: description.window, scale: 1 / Float(description.headSize).squareRoot(), place: place,
+          piece, description, place: place,
           into: out.baseAddress!, observe: { importance?.observe($0, of: head) })
       }
     }

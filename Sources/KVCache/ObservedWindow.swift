@@ -27,7 +27,6 @@ struct ObservedWindow: KeyImportance {
 
   func scores(of heads: [() -> HeldHead], counts: [Int], rotate: (inout Matrix, [Int]) -> Void) -> [[Float]] {
     let (size, group) = (description.headSize, description.heads / description.keyValueHeads)
-    let scale = 1 / Float(size).squareRoot()
     return heads.indices.map { index in
       let head = heads[index]()
       let count = head.positions.count
@@ -49,7 +48,7 @@ struct ObservedWindow: KeyImportance {
             let line = products.baseAddress! + row * count
             let position = last - (queries.rows - 1 - row)
             let visible = head.positions.firstIndex { $0 > position } ?? count
-            Kernel.softmax(line, count: visible, scale: scale)
+            description.softmax(line, count: visible)
             for token in 0..<visible { mean[token] += line[token] / Float(queries.rows) }
           }
         }

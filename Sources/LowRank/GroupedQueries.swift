@@ -39,6 +39,7 @@ public struct GroupedQueries: Pass {
     guard attention.rotary?.fraction ?? 1 == 1 else {
       throw InvalidOption("key_value_heads", "heads that are rotated in part only are not merged here")
     }
+    if let reason = attention.headObstacle { throw InvalidOption("passes", reason + "; they cannot be merged") }
     return target
   }
 
@@ -52,11 +53,9 @@ public struct GroupedQueries: Pass {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard case .decoder = block.kind, let description = block.description else { return }
-    let (attention, group, path) = (description.attention, block.inputGroups[0], description.valuePath)
-    guard group.linears.count == 3, group.linears[2] == path.maker else {
-      throw InvalidOption("passes", "\(block.name) has no query, key and value projections of their own")
-    }
-    for name in group.linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
+    let (attention, linears, path) = (description.attention, description.attention.projections.linears, description.valuePath)
+    let group = InputGroup(linears)
+    for name in linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
       throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put gqa before what compresses")
     }
     let target = try target(for: attention)

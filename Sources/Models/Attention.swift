@@ -24,7 +24,6 @@ extension AttentionDescription {
     let tokens = queries.rows
     let tile = 128
     let (queryStride, keyStride) = (queries.columns, keys.columns)
-    let scale = scale ?? 1 / Float(headSize).squareRoot()
     return Matrix(rows: tokens, columns: queryStride) { out in
       let scores = UnsafeMutablePointer<Float>.allocate(capacity: tile * tokens)
       defer { scores.deallocate() }
@@ -45,7 +44,7 @@ extension AttentionDescription {
                   let row = scores + (query - first) * width
                   let visible = (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1
                   (row).update(repeating: 0, count: visible.lowerBound - start)
-                  softmax(row + (visible.lowerBound - start), count: visible.count, scale: scale)
+                  softmax(row + (visible.lowerBound - start), count: visible.count)
                   (row + (visible.upperBound - start)).update(repeating: 0, count: end - visible.upperBound)
                 }
                 BLAS.product(
@@ -59,7 +58,12 @@ extension AttentionDescription {
     }
   }
 
-  private func softmax(_ row: UnsafeMutablePointer<Float>, count: Int, scale: Float) {
+  /// What products of queries and keys are multiplied by.
+  package var scoreScale: Float { scale ?? 1 / Float(headSize).squareRoot() }
+
+  /// Products of one query with keys become what the query pays to each, in place.
+  package func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
+    let scale = scoreScale
     guard let scoreCap else { return Kernel.softmax(row, count: count, scale: scale) }
     for index in 0..<count { row[index] *= scale }
     softCap(row, count: count, cap: scoreCap)

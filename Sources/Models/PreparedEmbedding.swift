@@ -42,8 +42,9 @@ package struct PreparedEmbedding: Sendable {
     }
   }
 
-  /// [tokens × hidden size].
-  package func callAsFunction(_ tokens: [Int32]) throws -> Matrix {
+  /// - Parameter first: where the first token stands in its sequence.
+  /// - Returns: [tokens × hidden size].
+  package func callAsFunction(_ tokens: [Int32], at first: Int = 0) throws -> Matrix {
     var elements: [Float] = []
     elements.reserveCapacity(tokens.count * columns)
     for token in tokens {
@@ -53,9 +54,9 @@ package struct PreparedEmbedding: Sendable {
     if scale != 1 { for index in elements.indices { elements[index] *= scale } }
     var states = Matrix(rows: tokens.count, columns: columns, elements: elements)
     if let positions {
-      let range = firstPosition..<firstPosition + tokens.count
+      let range = firstPosition + first..<firstPosition + first + tokens.count
       guard range.upperBound <= positions.rows else {
-        throw SequenceTooLong(tokens: tokens.count, positions: positions.rows - firstPosition)
+        throw SequenceTooLong(tokens: first + tokens.count, positions: positions.rows - firstPosition)
       }
       states.add(positions.dense(rows: range))
     }

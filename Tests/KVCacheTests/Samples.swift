@@ -18,7 +18,7 @@ struct Sample {
       "\"llama\"", with: window == nil ? "\"llama\"" : "\"mistral\",\"sliding_window\":\(window ?? 0)")
     let stored = try TinyModel.model(config).block(.decoder(index: 0))
     description = stored.description!.attention
-    block = PreparedBlock(stored, positions: tokens + 600)
+    block = PreparedBlock(stored, longest: tokens, horizon: 600)
     queries = .random(rows: tokens, columns: description.heads * description.headSize, key: "queries", scale: 1.5)
     keys = .random(rows: tokens, columns: description.keyValueHeads * description.headSize, key: "keys", scale: 1.5)
     values = .random(rows: tokens, columns: description.keyValueHeads * description.headSize, key: "values")
