@@ -53,9 +53,8 @@ public struct GroupedQueries: Pass {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard case .decoder = block.kind, let description = block.description else { return }
-    let (attention, linears, path) = (description.attention, description.attention.projections.linears, description.valuePath)
-    let group = InputGroup(linears)
-    for name in linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
+    let (attention, group, path) = (description.attention, block.inputGroups[0], description.valuePath)
+    for name in group.linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
       throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put gqa before what compresses")
     }
     let target = try target(for: attention)

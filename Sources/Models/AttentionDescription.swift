@@ -52,6 +52,12 @@ public struct AttentionDescription: Sendable, Equatable {
   package var queryNorm: String { module + ".q_norm" }
   package var keyNorm: String { module + ".k_norm" }
 
+  /// Why there cannot be fewer heads than there are by changing the linears alone; `nil` where there can.
+  package var headObstacle: String? {
+    if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
+    return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
+  }
+
   /// Query heads that a key-value head serves.
   public var group: Int { heads / keyValueHeads }
 }

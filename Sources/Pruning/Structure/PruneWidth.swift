@@ -60,9 +60,7 @@ public struct PruneWidth: Pass, Hashable {
       throw InvalidOption("axis", "\(reason), so hidden dimensions cannot be left out")
     }
     for block in description.blocks {
-      guard case .separate = block.attention.projections, block.feedForward.mixture == nil,
-        !block.feedForward.linears.isFused
-      else {
+      guard case .separate = block.attention.projections, block.feedForward.mixture == nil, !block.feedForward.linears.isFused else {
         throw InvalidOption(
           "axis", "\(block.prefix.dropLast()) is not a block of q, k, v, o and one feed-forward network; it cannot be made narrower")
       }
@@ -70,6 +68,8 @@ public struct PruneWidth: Pass, Hashable {
     var smaller = description
     for index in smaller.blocks.indices {
       let sizes = try WidthSizes(self, description.blocks[index])
+      let attention = description.blocks[index].attention
+      if sizes.heads < attention.heads, let reason = attention.headObstacle { throw InvalidOption("axis", reason + "; heads cannot be left out") }
       smaller.hiddenSize = sizes.hidden
       resize(&smaller.blocks[index], to: sizes)
     }
