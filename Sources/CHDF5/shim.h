@@ -67,7 +67,10 @@ static inline int hdf5_object(hid_t object, haddr_t *address) {
 }
 
 // Nothing is printed, and no code is loaded for a filter that a file asks for.
+// Everything is closed by whoever opened it. The library's own clean-up at exit runs while other threads may still hold objects, and then
+// loops; it must be declined before anything else is asked of the library.
 static inline void hdf5_harden(void) {
+  H5dont_atexit();
   H5open();
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
   H5PLset_loading_state(0);

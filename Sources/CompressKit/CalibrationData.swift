@@ -24,6 +24,7 @@ extension CalibrationSource {
   public func read(for checkpoint: Checkpoint, bases: [URL], seed: UInt64) throws -> Data {
     let input = try TokenSource(text: text, tokens: tokens, bases: bases)
     var data = Data(files: input.name)
+    var held: Int?
     if input.isText {
       let tokenizer = try checkpoint.tokenizer()
       let shares = Self.shares(of: sequences, input.texts.map(\.source.weight))
@@ -41,7 +42,9 @@ extension CalibrationSource {
         data.sequences.shuffle(using: &order)
       }
     } else {
-      var windows = windows(of: try TokenFile(contentsOf: input.file).tokens)
+      let tokens = try TokenFile(contentsOf: input.file).tokens
+      held = tokens.count
+      var windows = windows(of: tokens)
       if shuffle {
         var order = KeyedRandomness(seed: seed, key: "calibration tokens")
         windows.shuffle(using: &order)
@@ -52,7 +55,10 @@ extension CalibrationSource {
       }
     }
     guard !data.sequences.isEmpty else {
-      throw CheckpointError.unreadable(path: input.file.path, reason: "its tokens do not fill one calibration sequence of \(length)")
+      let tokens = held.map { "\($0) tokens" } ?? "tokens"
+      throw CheckpointError.unreadable(
+        path: input.file.path,
+        reason: "its \(tokens) do not fill one calibration sequence of \(length); give it more text, or make calibration.length smaller")
     }
     return data
   }

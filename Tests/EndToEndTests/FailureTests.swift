@@ -111,7 +111,7 @@ import Testing
   @Test func calibrationTokensThatFillNoSequence() async throws {
     try await Job.withTinyModel { job in
       try await job.expectFailure(
-        65, saying: "its tokens do not fill one calibration sequence of 200", settings: ["calibration.length=200"])
+        65, saying: "its 192 tokens do not fill one calibration sequence of 200", settings: ["calibration.length=200"])
       try Data("no array".utf8).write(to: job.directory.appending(path: "calibration.npy"))
       try await job.expectFailure(65, saying: "not a NumPy .npy file")
     }

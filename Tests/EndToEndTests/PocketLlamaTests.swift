@@ -46,8 +46,8 @@ struct PocketLlamaTests {
         #expect(figures.number("kl_divergence") > 0)
       }
       if !name.hasPrefix("w3"), !name.hasPrefix("w2") {
-        // 512 tokens say little about which weights matter.
-        let most = ["sparse", "prune", "gqa"].contains(where: name.hasPrefix) ? 3 : 1.3
+        // 512 tokens say little about which weights matter: 1.35 at most was seen.
+        let most = ["sparse", "prune", "gqa"].contains(where: name.hasPrefix) ? 1.5 : 1.3
         #expect(figures.number("perplexity_after") < most * figures.number("perplexity_before"))
         #expect(figures.number("perplexity_after") > 0.7 * figures.number("perplexity_before"))
       }

@@ -12,7 +12,7 @@ package struct SparseGPTSolver: Sendable {
   package let factorization: GPTQSolver
   /// Dᵢ by position; zero for inputs that no calibration token activates, whose weights go first.
   package let pivots: [Float]
-  let kept: LeastSquaresOnSupport?
+  package let kept: LeastSquaresOnSupport?
 
   /// - Parameters:
   ///   - isOrdered: whether the most active inputs are taken first, in groups of the pattern.

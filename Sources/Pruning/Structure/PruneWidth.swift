@@ -21,7 +21,7 @@ public struct PruneWidth: Pass, Hashable {
   public var heads: Int?
   public var keyValueHeads: Int?
   public var hidden: Int?
-  public var importance = WidthImportance.reconstruction
+  public var importance = WidthImportance.activations
   public var compensation = Compensation.leastSquares
   /// Added to the diagonal of the second moment, as a share of its mean.
   public var damping = 1e-3
@@ -231,7 +231,7 @@ extension Block {
 extension Pass where Self == PruneWidth {
   /// Width pruning, for use in code: `Pipeline([.pruneWidth(ratio: 0.2)])`.
   public static func pruneWidth(
-    ratio: Double = 0.2, axis: WidthAxis = .feedForward, importance: WidthImportance = .reconstruction,
+    ratio: Double = 0.2, axis: WidthAxis = .feedForward, importance: WidthImportance = .activations,
     compensation: Compensation = .leastSquares
   ) -> PruneWidth {
     var pass = PruneWidth()

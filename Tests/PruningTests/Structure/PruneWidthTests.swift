@@ -134,7 +134,7 @@ import Testing
       let error = #expect(throws: PipelineError.self) { try Pipeline([pass(change)]).plan(for: model) }
       #expect(error?.description.contains(word) == true, "\(String(describing: error))")
     }
-    #expect(throws: InvalidOption.self) { try pass { $0.hidden = 24 }.validate() }
+    #expect(throws: InvalidOption.self) { try pass { ($0.hidden, $0.importance) = (24, .reconstruction) }.validate() }
     #expect(throws: InvalidOption.self) { try pass { $0.ratio = 1 }.validate() }
     let late = #expect(throws: PipelineError.self) { try Pipeline([.gptq(groupSize: .columns(32)), .pruneWidth()]).plan(for: model) }
     #expect(late?.description.contains("cannot be made smaller") == true)
