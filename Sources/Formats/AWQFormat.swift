@@ -23,6 +23,7 @@ public struct AWQFormat: CheckpointFormat {
     func refusal(_ reason: String) -> FormatError { .cannotStore(module: module, format: Self.name, reason: reason) }
     try refuseRuntimeQuantization(of: linear, module: module)
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
+    try refuseTransposed(linear, module: module)
     if let reason = AWQLayout.refusal(of: weight) { throw refusal(reason) }
     guard let scales = StoredTensors.exactHalves(weight.scales.transposed()) else {
       throw refusal(

@@ -148,6 +148,16 @@ extension CheckpointFormat {
     }
   }
 
+  /// - Throws: for families whose modules hold matrices the other way round. Runtimes replace linears by their packed kind and leave those
+  /// modules as they are, with weights that nobody set.
+  func refuseTransposed(_ linear: Linear, module: String) throws(FormatError) {
+    if linear.storesTransposed {
+      throw .cannotStore(
+        module: module, format: Self.name,
+        reason: "runtimes have no packed kind of this family's transposed modules; format safetensors stores the rounded weights dense")
+    }
+  }
+
   func refuseCache(of block: Block) throws(FormatError) {
     guard block.cache == nil else {
       throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")

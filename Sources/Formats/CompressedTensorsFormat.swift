@@ -24,6 +24,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
       }
       return [tensor]
     }
+    try refuseTransposed(linear, module: module)
     guard let layout = CompressedTensorsLayout(weights: quantized.scheme, input: linear.inputQuantization) else {
       throw .cannotStore(module: module, format: Self.name, reason: "no runtime knows \(quantized.scheme) weights")
     }

@@ -40,6 +40,7 @@ public struct GPTQFormat: CheckpointFormat {
     func refusal(_ reason: String) -> FormatError { .cannotStore(module: module, format: Self.name, reason: reason) }
     try refuseRuntimeQuantization(of: linear, module: module)
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
+    try refuseTransposed(linear, module: module)
     if let reason = GPTQLayout.refusal(of: weight) { throw refusal(reason) }
     let zeros = weight.zeroCodes
     guard version == .v2 || !zeros.contains(0) else {

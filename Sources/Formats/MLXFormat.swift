@@ -22,6 +22,7 @@ public struct MLXFormat: CheckpointFormat {
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
+    try refuseTransposed(linear, module: module)
     return try MLXLayout.encode(weight, module: module)
   }
 

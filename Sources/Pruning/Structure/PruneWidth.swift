@@ -69,7 +69,9 @@ public struct PruneWidth: Pass, Hashable {
     for index in smaller.blocks.indices {
       let sizes = try WidthSizes(self, description.blocks[index])
       let attention = description.blocks[index].attention
-      if sizes.heads < attention.heads, let reason = attention.headObstacle { throw InvalidOption("axis", reason + "; heads cannot be left out") }
+      if sizes.heads < attention.heads, let reason = attention.headObstacle {
+        throw InvalidOption("axis", reason + "; heads cannot be left out")
+      }
       smaller.hiddenSize = sizes.hidden
       resize(&smaller.blocks[index], to: sizes)
     }
