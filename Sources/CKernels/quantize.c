@@ -14,8 +14,24 @@ BODY float code(float w, float scale, float zero, float top) {
 }
 
 BODY void compress_range_body(const float *w, size_t count, float *smallest, float *largest) {
+  // Written in vectors: which of two NaNs is kept depends on the order, so no compiler rearranges a minimum by itself.
+  typedef float lanes __attribute__((ext_vector_type(16)));
+  const size_t width = sizeof(lanes) / sizeof(float);
   float low = count > 0 ? w[0] : 0, high = low;
-  for (size_t i = 0; i < count; i++) {
+  size_t i = 0;
+  if (count >= width) {
+    lanes lows = w[0], highs = w[0], values;
+    for (; i + width <= count; i += width) {
+      __builtin_memcpy(&values, w + i, sizeof values);
+      lows = values < lows ? values : lows;
+      highs = values > highs ? values : highs;
+    }
+    for (size_t lane = 0; lane < width; lane++) {
+      low = lows[lane] < low ? lows[lane] : low;
+      high = highs[lane] > high ? highs[lane] : high;
+    }
+  }
+  for (; i < count; i++) {
     low = w[i] < low ? w[i] : low;
     high = w[i] > high ? w[i] : high;
   }

@@ -18,7 +18,7 @@ extension PassCatalog {
   public static let standard = PassCatalog([
     Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
     CacheCompression.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
-    SliceGPT.self, GroupedQueries.self,
+    PruneExperts.self, SliceGPT.self, GroupedQueries.self,
   ])
 }
 

@@ -20,6 +20,10 @@ extension Architecture {
     set("hidden_size", description.hiddenSize, original.hiddenSize, JSON.integer)
     set("num_hidden_layers", description.blocks.count, original.blocks.count, JSON.integer)
     set("intermediate_size", block.feedForward.size, before.feedForward.size, JSON.integer)
+    if let experts = description.experts, let before = original.experts, experts != before {
+      let key = config.json["num_local_experts"] == nil && config.modelType != "mixtral" ? "num_experts" : "num_local_experts"
+      spelled.json[key] = .integer(experts)
+    }
     set("mlp_bias", block.feedForward.hasBias, before.feedForward.hasBias, JSON.bool)
     set("num_attention_heads", block.attention.heads, before.attention.heads, JSON.integer)
     set("num_key_value_heads", block.attention.keyValueHeads, before.attention.keyValueHeads, JSON.integer)
@@ -45,6 +49,9 @@ extension Architecture {
 }
 
 extension ModelDescription {
+  /// Of the first mixture.
+  fileprivate var experts: Int? { blocks.lazy.compactMap { $0.feedForward.mixture?.experts }.first }
+
   /// What this, as a configuration states it, gets wrong about `other`.
   fileprivate func firstDifference(from other: ModelDescription) -> String? {
     if hiddenSize != other.hiddenSize { return "the hidden size is \(other.hiddenSize)" }

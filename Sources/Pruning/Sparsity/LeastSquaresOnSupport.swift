@@ -46,7 +46,9 @@ package struct LeastSquaresOnSupport: Sendable {
   package func solve(_ start: Matrix, mask: SparsityMask, toward target: Matrix) -> (weight: Matrix, loss: Double) {
     let (rows, columns) = (start.rows, start.columns)
     precondition(columns == hessian.rows && target.columns == columns && target.rows == rows, "shapes differ")
-    let height = 64
+    // Every product reads all of H, which pays for many rows only; an even number of strips keeps two cores busy to the end.
+    let strips = max(1, (rows + 511) / 512) * 2
+    let height = (rows + strips - 1) / strips
     let parts: [(weight: Matrix, loss: Double)] = Parallel.map((rows + height - 1) / height) { index in
       let range = index * height..<min((index + 1) * height, rows)
       let flags = mask.isPruned[range.lowerBound * columns..<range.upperBound * columns].map { $0 ? Float(0) : 1 }
