@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 import Testing
 
 @testable import Tokenizers
@@ -54,5 +55,18 @@ import Testing
   @Test func manyMarksTakeNoLonger() {
     let text = String(repeating: "\u{301}\u{334}", count: 100_000)
     #expect(normalized(text, .nfc) == Array(repeating: 0x334, count: 100_000) + Array(repeating: 0x301, count: 100_000))
+  }
+
+  /// What tokenizers 0.23.3 removes as accents, by the categories of its edition of Unicode.
+  @Test(
+    arguments: [
+      (0x301, true), (0x1734, true), (0x1171E, true), (0x1885, false), (0x1886, false), (0xA9BD, false), (0x111C9, false),
+    ] as [(UInt32, Bool)])
+  func accentsOfBERT(_ value: UInt32, _ isRemoved: Bool) throws {
+    let field = Field(path: "", json: .object([.init("type", .string("BertNormalizer"))]))
+    let mark = try #require(Unicode.Scalar(value))
+    var text = NormalizedText(bytes: Bytes("a\(mark)b".utf8), startsAtOrigin: true)
+    for step in try Normalizers.steps(of: field) { step.normalize(&text) }
+    #expect(text.bytes == Bytes((isRemoved ? "ab" : "a\(mark)b").utf8))
   }
 }
