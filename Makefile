@@ -32,7 +32,7 @@ test: setup
 	@$(SWIFT) test $(FLAGS) --scratch-path .build-tests
 
 lint:
-	@$(SWIFT) format lint --strict --recursive --parallel --configuration .swift-format Package.swift Sources Tests tools/Benchmarks/Sources
+	@$(SWIFT) format lint --strict --recursive --parallel --configuration .swift-format Package.swift Sources Tests tools/Benchmarks/Sources tools/Fuzz/Sources
 	@tools/check
 	@echo "lint: clean"
 

@@ -50,10 +50,10 @@ struct GenerateCommand: AsyncParsableCommand {
 
   private func generate() throws -> (text: String, remark: String) {
     let checkpoint = try Checkpoint(URL(userPath: model))
-    let tokenizer = try Tokenizer(directory: checkpoint.directory)
+    let tokenizer = try checkpoint.tokenizer()
     var tokens = tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)
     guard !tokens.isEmpty else { throw ValidationError("--prompt: a text of at least one token is needed") }
-    let ends = Self.ends(checkpoint.config)
+    let ends = checkpoint.config.endTokens
     var generator = try Generator(try cache.applied(to: try Model(checkpoint)), positions: tokens.count + length)
     let sampling = Sampling(temperature: temperature, topP: topP)
     var random = KeyedRandomness(seed: seed, key: "generate")
@@ -76,11 +76,5 @@ struct GenerateCommand: AsyncParsableCommand {
       tokenizer.decode(tokens, skippingSpecialTokens: true),
       "\(tokens.count - prompted) tokens, \(rate.rounded(toPlaces: 1)) a second; cache of \(bytes.rounded(toPlaces: 1)) bytes per token"
     )
-  }
-
-  /// The tokens that end a text.
-  private static func ends(_ config: ModelConfig) -> Set<Int32> {
-    let json = config.json["eos_token_id"]
-    return Set((json?.elements ?? json.map { [$0] } ?? []).compactMap { $0.integer.map { Int32($0) } })
   }
 }

@@ -41,7 +41,8 @@ public struct Compressor: Sendable {
     public let model: Model
     public let linears: [PlannedLinear]
     public let estimate: ResourceEstimate
-    public let calibration: [[Int32]]
+    /// Where it is to be drawn from the model, its shape: the drawing needs the weights.
+    public internal(set) var calibration: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
     /// As it will be written.
@@ -104,7 +105,11 @@ public struct Compressor: Sendable {
           + "(not true-sequential)")
     } else if pipeline.usesCalibration {
       guard let source = recipe.calibration else { throw MissingCalibration() }
-      let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed)
+      let data =
+        source.sampled != nil
+        ? CalibrationSource.Data(
+          sequences: Array(repeating: Array(repeating: 0, count: source.length), count: source.sequences), files: SelfSampling.name)
+        : try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed)
       (calibration, file) = (data.sequences, data.files)
       remarks += data.remarks
       if let limit = model.description.maximumPositions, source.length > limit {
@@ -161,8 +166,12 @@ public struct Compressor: Sendable {
   /// - Throws: the first failure, in which case nothing exists under the name of `output`; `CancellationError` when the task is cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
     if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
-    let plan = try plan(checkpoint)
+    var plan = try plan(checkpoint)
     for remark in plan.remarks { observer.observe(.remark(remark)) }
+    if plan.pipelineUsesCalibration, let source = recipe.calibration, let sampled = source.sampled {
+      observer.observe(.step("sample"))
+      plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
+    }
     observer.observe(.step("preflight"))
     try await preflight(plan)
     let evaluation = try evaluationTokens(checkpoint, vocabularySize: plan.model.description.vocabularySize)

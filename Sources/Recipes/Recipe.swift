@@ -4,10 +4,12 @@ internal import StrictJSON
 
 /// Where the calibration tokens come from.
 public struct CalibrationSource: Sendable, Codable, Equatable {
-  /// Text files, or
+  /// Text files,
   public var text: TextSources?
-  /// a file of token ids.
+  /// or a file of token ids,
   public var tokens: String?
+  /// or what the model itself says: `self` in recipes.
+  public var sampled: SelfSampling?
   /// Statistics that `compress calibrate` saved; beside them, text or tokens only say what they must have been made of.
   public var statistics: String?
   public var sequences = 128
@@ -17,12 +19,15 @@ public struct CalibrationSource: Sendable, Codable, Equatable {
   /// Whether documents are read in an order drawn by the seed, and so are the parts of a lone one.
   public var shuffle = false
 
+  private enum CodingKeys: String, CodingKey { case text, tokens, sampled = "self", statistics, sequences, length, packing, shuffle }
+
   public init(
-    text: TextSources? = nil, tokens: String? = nil, statistics: String? = nil, sequences: Int = 128, length: Int = 2048,
-    packing: Packing = .concatenate, shuffle: Bool = false
+    text: TextSources? = nil, tokens: String? = nil, sampled: SelfSampling? = nil, statistics: String? = nil, sequences: Int = 128,
+    length: Int = 2048, packing: Packing = .concatenate, shuffle: Bool = false
   ) {
     self.text = text
     self.tokens = tokens
+    self.sampled = sampled
     self.statistics = statistics
     self.sequences = sequences
     self.length = length
@@ -141,7 +146,7 @@ public struct Recipe: Sendable {
     if let node = root["calibration"], !node.json.isNull {
       let decoder = StrictDecoder(node: node, name: "calibration")
       let source = try decoder.decode(CalibrationSource.self, defaults: .init())
-      try Self.checkSource(source.text, source.tokens, decoder)
+      try Self.check(source, decoder)
       guard source.sequences > 0 else {
         throw decoder.error(["sequences"], .invalid("calibration.sequences", reason: "at least one is needed"))
       }
@@ -175,6 +180,26 @@ public struct Recipe: Sendable {
           .invalid("evaluation.text.\(place).weight", reason: "all of the text is scored; weights mix calibration data"))
       }
       evaluation = source
+    }
+  }
+
+  private static func check(_ source: CalibrationSource, _ decoder: StrictDecoder) throws(RecipeError) {
+    guard let sampled = source.sampled else {
+      // Saved statistics may say alone what they are of.
+      if source.statistics == nil || source.text != nil || source.tokens != nil { try checkSource(source.text, source.tokens, decoder) }
+      return
+    }
+    guard source.text == nil, source.tokens == nil, source.statistics == nil else {
+      throw decoder.error(["self"], .invalid("calibration.self", reason: "it takes the place of `text`, `tokens` and `statistics`"))
+    }
+    guard !source.shuffle else {
+      throw decoder.error(["shuffle"], .invalid("calibration.shuffle", reason: "what is drawn from the model is drawn by the seed"))
+    }
+    guard sampled.temperature >= 0, sampled.temperature.isFinite else {
+      throw decoder.error(["self", "temperature"], .invalid("calibration.self.temperature", reason: "0 or a positive number is needed"))
+    }
+    guard sampled.topP > 0, sampled.topP <= 1 else {
+      throw decoder.error(["self", "top_p"], .invalid("calibration.self.top_p", reason: "a number above 0, at most 1, is needed"))
     }
   }
 

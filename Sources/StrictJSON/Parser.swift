@@ -97,7 +97,7 @@ struct JSONParser {
   private mutating func object() throws(JSONError) -> JSON {
     position += 1
     var members: [JSON.Member] = []
-    var keys: Set<[UInt8]> = []
+    var places: [[UInt8]: Int] = [:]
     skipSpace()
     if take("}") { return .object(members) }
     repeat {
@@ -105,13 +105,18 @@ struct JSONParser {
       guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else { throw error("an object needs a quoted key here") }
       let start = position
       let key = try string()
-      let isNew = keys.insert(Array(key.utf8)).inserted
-      guard isNew || allowsRepeatedKeys else { throw error("the key \"\(key)\" is repeated", at: start) }
+      let earlier = places.updateValue(members.count, forKey: Array(key.utf8))
+      guard earlier == nil || allowsRepeatedKeys else { throw error("the key \"\(key)\" is repeated", at: start) }
       skipSpace()
       guard take(":") else { throw error("':' is missing after the key \"\(key)\"") }
-      // Where repetition is allowed the last one counts, as in every other reader.
-      if !isNew { members.removeAll { $0.key.utf8.elementsEqual(key.utf8) } }
-      members.append(JSON.Member(key, try value()))
+      let member = JSON.Member(key, try value())
+      // Where repetition is allowed the last value counts, in the place of the first, as in every other reader.
+      if let earlier {
+        places[Array(key.utf8)] = earlier
+        members[earlier] = member
+      } else {
+        members.append(member)
+      }
       skipSpace()
     } while take(",")
     guard take("}") else { throw error("',' or '}' is missing in an object") }
@@ -161,18 +166,19 @@ struct JSONParser {
     let opening = position
     position += 1
     var start = position
-    var text: [UInt8]?
+    var text: [UInt8] = []
     while position < bytes.count {
       switch bytes[position] {
       case UInt8(ascii: "\""):
         let piece = bytes[start..<position]
-        let string = text == nil ? String(validating: piece, as: UTF8.self) : String(validating: text! + piece, as: UTF8.self)
+        if !text.isEmpty { text += piece }
+        let string = text.isEmpty ? String(validating: piece, as: UTF8.self) : String(validating: text, as: UTF8.self)
         guard let string else { throw error("the string is not UTF-8", at: opening) }
         position += 1
         return string
       case UInt8(ascii: "\\"):
-        text = (text ?? []) + bytes[start..<position]
-        try escape(into: &text!)
+        text += bytes[start..<position]
+        try escape(into: &text)
         start = position
       case 0..<0x20: throw error("a control character stands in a string")
       default: position += 1

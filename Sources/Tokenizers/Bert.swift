@@ -82,9 +82,16 @@ private struct MarkRemoval: Normalizer {
   func normalize(_ text: inout NormalizedText) {
     guard text.bytes.contains(where: { $0 >= 0x80 }) else { return }
     rewrite(&text) { scalar, result in
-      // A mark since Unicode 11 only.
-      let isMark = scalar.properties.generalCategory == .nonspacingMark && BertNormalizers.isOld(scalar) && scalar != "\u{111C9}"
-      if !isMark { result.append(scalar) }
+      if !Self.isMark(scalar) { result.append(scalar) }
+    }
+  }
+
+  /// As of the reference's tables, which are those of Unicode 8; the first two became spacing marks since, the others marks without a space.
+  private static func isMark(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x1734, 0x1171E: true
+    case 0x1885, 0x1886, 0xA9BD, 0x111C9: false
+    default: scalar.properties.generalCategory == .nonspacingMark && BertNormalizers.isOld(scalar)
     }
   }
 }

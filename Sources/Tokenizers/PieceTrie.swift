@@ -52,6 +52,7 @@ struct PieceTrie: Sendable {
     return first..<first + Int(nodes[node].childCount)
   }
 
+  @inline(__always)
   private func child(of node: Int, _ byte: UInt8) -> Int? {
     var (low, high) = (Int(nodes[node].firstChild), Int(nodes[node].firstChild + nodes[node].childCount))
     while low < high {
@@ -63,6 +64,9 @@ struct PieceTrie: Sendable {
   }
 
   /// Calls `body` with the length and the value of every string that begins at `position`, shortest first.
+  ///
+  /// Inlined, since a closure for every position of a text would be paid for in counted references.
+  @inline(__always)
   func forEachPrefix(of text: Span<UInt8>, at position: Int, _ body: (_ length: Int, _ value: Int32) -> Void) {
     guard position < text.count else { return }
     var node = Int(roots[Int(text[position])])

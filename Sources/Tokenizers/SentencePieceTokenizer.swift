@@ -80,9 +80,17 @@ struct SentencePieceNormalizer: Normalizer {
     var isEmpty = true
     var position = 0
     while position < source.count {
-      let (length, replacement) = next(source, position)
-      let piece = replacement.map { $0[...] } ?? bytes[position..<position + length]
-      position += length
+      let found = map?.longest(of: source, at: position)
+      let width = Unicode.Scalar.width(leading: source[position])
+      if found == nil, source[position] != space {
+        if isEmpty, addsSpaceBefore { result += Self.mark }
+        for offset in 0..<width { result.append(source[position + offset]) }
+        (isEmpty, endsInSpace) = (false, false)
+        position += width
+        continue
+      }
+      let piece = found.map { $0.replacement[...] } ?? bytes[position..<position + width]
+      position += found?.length ?? width
       let kept = endsInSpace ? piece.drop { $0 == space } : piece
       guard !kept.isEmpty else { continue }
       if isEmpty, addsSpaceBefore { result += Self.mark }
@@ -92,11 +100,5 @@ struct SentencePieceNormalizer: Normalizer {
     }
     if removesExtraSpaces { while result.suffix(3).elementsEqual(Self.mark) { result.removeLast(3) } }
     text.bytes = result
-  }
-
-  /// How many bytes are taken, and what replaces them where something does.
-  private func next(_ source: Span<UInt8>, _ position: Int) -> (length: Int, replacement: Bytes?) {
-    if let found = map?.longest(of: source, at: position) { return found }
-    return (Unicode.Scalar.width(leading: source[position]), nil)
   }
 }

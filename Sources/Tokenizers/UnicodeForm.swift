@@ -1,92 +1,87 @@
-import Foundation
-
-/// Unicode's normalization forms, as the reference's tables know them: those of Unicode 12.
+/// Unicode's normalization forms (UAX 15), as the reference's tables know them: those of Unicode 9.
 enum UnicodeForm: Normalizer {
   case nfc, nfd, nfkc, nfkd
 
+  private var composes: Bool { self == .nfc || self == .nfkc }
+  private var isCompatibility: Bool { self == .nfkc || self == .nfkd }
+
   func normalize(_ text: inout NormalizedText) {
     guard let first = text.bytes.firstIndex(where: { $0 >= 0x80 }) else { return }
+    let tables = NormalizationTables.shared
     var result: Bytes = []
-    result.reserveCapacity(text.bytes.count)
     var copied = 0
     var start = first
+    var scalars: [MarkedScalar] = []
     while start < text.bytes.count {
       var end = start
       while end < text.bytes.count, text.bytes[end] >= 0x80 { end += 1 }
-      if !(self == .nfc && isComposed(text.bytes.span.extracting(start..<end))) {
+      if !isStable(text.bytes.span.extracting(start..<end), tables) {
         // The character before may take a mark.
         let begin = max(copied, start - 1)
         result += text.bytes[copied..<begin]
-        append(text.bytes[begin..<end], to: &result)
+        decompose(text.bytes.span.extracting(begin..<end), tables, into: &scalars)
+        if composes { tables.compose(&scalars) }
+        for scalar in scalars { result.append(contentsOf: scalar.value.utf8) }
         copied = end
       }
-      start = text.bytes[end...].firstIndex { $0 >= 0x80 } ?? text.bytes.count
+      start = end
+      while start < text.bytes.count, text.bytes[start] < 0x80 { start += 1 }
     }
     guard copied > 0 else { return }
     result += text.bytes[copied...]
     text.bytes = result
   }
 
-  /// Whether nothing in the text is composed or reordered, told by some of the ranges in which nothing ever is.
-  private func isComposed(_ text: Span<UInt8>) -> Bool {
+  /// Whether the form leaves every code point as it is, whatever stands beside it.
+  private func isStable(_ text: Span<UInt8>, _ tables: NormalizationTables) -> Bool {
     var position = 0
     while position < text.count {
       let (scalar, width) = text.scalar(at: position)
-      switch scalar.value {
-      case 0..<0x300, 0x400...0x482, 0x48A...0x52F, 0x2010...0x2027, 0x3400...0x4DBF, 0x4E00...0x9FFF, 0xAC00...0xD7A3, 0x1F300...0x1FAFF:
-        position += width
-      default: return false
-      }
+      if !tables.isStable(scalar, self) { return false }
+      position += width
     }
     return true
   }
 
-  private func append(_ text: ArraySlice<UInt8>, to result: inout Bytes) {
-    var known = String.UnicodeScalarView()
-    func flush() {
-      if !known.isEmpty { result += Bytes(form(of: String(known)).utf8) }
-      known = String.UnicodeScalarView()
+  /// The full decomposition, with marks in the order of their classes.
+  private func decompose(_ text: Span<UInt8>, _ tables: NormalizationTables, into scalars: inout [MarkedScalar]) {
+    scalars.removeAll(keepingCapacity: true)
+    var position = 0
+    // Where the marks begin that have yet to be ordered.
+    var marks = 0
+    func append(_ scalar: Unicode.Scalar, to scalars: inout [MarkedScalar]) {
+      let combiningClass = tables.combiningClass(scalar)
+      if combiningClass == 0 {
+        Self.order(&scalars, from: marks)
+        marks = scalars.count + 1
+      }
+      scalars.append(MarkedScalar(value: scalar, combiningClass: combiningClass))
     }
-    for scalar in String(decoding: text, as: UTF8.self).unicodeScalars {
-      if Self.isKnown(scalar) {
-        known.append(scalar)
+    while position < text.count {
+      let (scalar, width) = text.scalar(at: position)
+      position += width
+      if let parts = tables.decomposition(of: scalar, isCompatibility: isCompatibility) {
+        for part in parts { append(part, to: &scalars) }
       } else {
-        flush()
-        result += Bytes(String(Character(scalar)).utf8)
+        append(scalar, to: &scalars)
       }
     }
-    flush()
+    Self.order(&scalars, from: marks)
   }
 
-  /// What came after Unicode 12.0 has neither decomposition nor combining class there.
-  private static func isKnown(_ scalar: Unicode.Scalar) -> Bool {
-    guard scalar.value >= 0x800, let age = scalar.properties.age else { return true }
-    return (age.major, age.minor) <= (12, 0)
-  }
-
-  private func form(of text: String) -> String {
-    switch self {
-    case .nfc: Self.joiningHangul(text.precomposedStringWithCanonicalMapping)
-    case .nfd: text.decomposedStringWithCanonicalMapping
-    case .nfkc: Self.joiningHangul(text.precomposedStringWithCompatibilityMapping)
-    case .nfkd: text.decomposedStringWithCompatibilityMapping
+  /// Sorts the marks from `start` on by their classes; those of one class stay in order.
+  private static func order(_ scalars: inout [MarkedScalar], from start: Int) {
+    guard start + 1 < scalars.count else { return }
+    guard (start + 1..<scalars.count).contains(where: { scalars[$0 - 1].combiningClass > scalars[$0].combiningClass }) else { return }
+    let marks = scalars[start...].enumerated().sorted {
+      ($0.element.combiningClass, $0.offset) < ($1.element.combiningClass, $1.offset)
     }
+    scalars.replaceSubrange(start..., with: marks.map(\.element))
   }
+}
 
-  /// Syllables with the final consonants that follow them: Foundation leaves a syllable that was composed in the text as it is.
-  private static func joiningHangul(_ text: String) -> String {
-    guard text.unicodeScalars.contains(where: { (0x11A8...0x11C2).contains($0.value) }) else { return text }
-    var result = String.UnicodeScalarView()
-    for scalar in text.unicodeScalars {
-      if (0x11A8...0x11C2).contains(scalar.value), let last = result.last, (0xAC00...0xD7A3).contains(last.value),
-        (last.value - 0xAC00) % 28 == 0, let joined = Unicode.Scalar(last.value + scalar.value - 0x11A7)
-      {
-        result.removeLast()
-        result.append(joined)
-      } else {
-        result.append(scalar)
-      }
-    }
-    return String(result)
-  }
+/// A code point and its canonical combining class.
+struct MarkedScalar {
+  var value: Unicode.Scalar
+  let combiningClass: UInt8
 }

@@ -19,7 +19,9 @@ struct Unigram: TokenModel {
     var pieces: [Bytes] = []
     var scores: [Double] = []
     for element in list {
-      guard let pair = element.json.elements, pair.count == 2, let piece = pair[0].string, let score = pair[1].double, score.isFinite else {
+      guard let pair = element.json.elements, pair.count == 2, let piece = pair[0].string, case .number(let literal) = pair[1],
+        let score = ApproximateDecimal.value(of: literal)
+      else {
         throw .invalidField(element.path, expected: .scoredPiece)
       }
       pieces.append(Bytes(piece.utf8))
