@@ -1,6 +1,7 @@
 # make         set up, build, and run the main job on the bundled checkpoint
 # make test    the whole test suite, in release mode (built apart, because testable code is compiled differently)
 # make lint    formatting, catalogs, the import graph
+# make fuzz    libFuzzer against every reader, a minute each
 # make bench   speed of the kernels and of one run
 # make clean   forget what was built
 
@@ -10,7 +11,7 @@ COMPRESS := .build/release/compress
 MODEL    := Checkpoints/pocket-llama
 OUT      := out/pocket-llama-w4a16
 
-.PHONY: all setup build test lint bench clean
+.PHONY: all setup build test lint fuzz bench clean
 all: build $(OUT)/table.txt
 	@cat $(OUT)/table.txt
 
@@ -36,8 +37,11 @@ lint:
 	@tools/check
 	@echo "lint: clean"
 
+fuzz:
+	@tools/fuzz
+
 bench: build
 	@tools/bench
 
 clean:
-	@rm -rf .build .build-tests out
+	@rm -rf .build .build-tests .build-fuzz out
