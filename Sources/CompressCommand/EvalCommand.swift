@@ -24,7 +24,9 @@ struct EvalCommand: AsyncParsableCommand {
     completion: .file(extensions: ["npy", "bin"]))
   var tokens: String?
 
-  @Option(name: .long, help: ArgumentHelp("Also compare with this model on the same tokens; encoders need one.", valueName: "model"), completion: .directory)
+  @Option(
+    name: .long, help: ArgumentHelp("Also compare with this model on the same tokens; encoders need one.", valueName: "model"),
+    completion: .directory)
   var reference: String?
 
   @Option(name: .long, help: ArgumentHelp("Tokens in a window.", valueName: "n"))

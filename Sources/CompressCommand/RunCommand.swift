@@ -132,7 +132,8 @@ extension CompressionReport {
     var lines = ["\(model) → \(output)", table.text]
     if let similarity {
       lines.append(
-        "compared on \(similarity.cosine.tokens) tokens of \(similarity.source), \(similarity.cosine.sequences) windows of \(similarity.window)")
+        "compared on \(similarity.cosine.tokens) tokens of \(similarity.source), \(similarity.cosine.sequences) windows of \(similarity.window)"
+      )
     }
     if let evaluation {
       lines.append(

@@ -1,4 +1,4 @@
-internal import Tensors
+package import Tensors
 
 extension AttentionDescription {
   /// Queries, keys and values, heads one after the other, from the outputs of the projections.
@@ -20,7 +20,7 @@ extension AttentionDescription {
   ///   - queries: [tokens × heads · headSize], rotated.
   ///   - keys: [tokens × keyValueHeads · headSize], rotated; `values` alike.
   /// - Returns: [tokens × heads · headSize].
-  func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
+  package func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
     let tokens = queries.rows
     let tile = 128
     let (queryStride, keyStride) = (queries.columns, keys.columns)
