@@ -24,8 +24,16 @@ struct EncoderRunTests {
 
   @Test func hiddenStatesAreCompared() async throws {
     try await Job.withTinyModel(Self.yaml(Self.gptq), config: Self.config) { job in
+      // As sentence-transformers lays a model out.
+      let pooling = job.model.appending(path: "1_Pooling")
+      try FileManager.default.createDirectory(at: pooling, withIntermediateDirectories: false)
+      try Data("{}".utf8).write(to: pooling.appending(path: "config.json"))
+      let modules = #"[{"idx":0,"path":""},{"idx":1,"path":"1_Pooling"},{"idx":2,"path":"2_Normalize"},{"idx":3,"path":"../model"}]"#
+      try Data(modules.utf8).write(to: job.model.appending(path: "modules.json"))
       let outcome = try await job.run()
       #expect(outcome.status == 0, "\(outcome.errors)")
+      #expect(try job.bytes("out", "1_Pooling/config.json") == Data("{}".utf8))
+      #expect(try job.bytes("out", "modules.json") == Data(modules.utf8))
       #expect(outcome.output.contains("cosine to the original, embeddings") && !outcome.output.contains("perplexity"))
       let report = try job.json("out", "report.json")
       #expect(report["evaluation"] == nil)
