@@ -61,6 +61,14 @@ public struct Allocate: Pass, Hashable {
     }
   }
 
+  /// - Throws: `InvalidOption` where sensitivities are to go by predictions that the model does not make.
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    guard description.hasLogits || sensitivity != .divergence else {
+      throw InvalidOption("sensitivity", "kl goes by logits, and the model is an encoder without; layer needs none")
+    }
+    return description
+  }
+
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
     guard !linear.isEnd else { throw InvalidOption("layers", "\(linear.name): only layers of decoder blocks are allocated") }

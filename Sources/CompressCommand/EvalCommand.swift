@@ -4,7 +4,8 @@ import Foundation
 
 struct EvalCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "eval", abstract: "Score a model, compressed or not: perplexity, and divergence from a reference.")
+    commandName: "eval", abstract: "Score a model, compressed or not: perplexity, and divergence from a reference.",
+    discussion: "Encoders have no perplexity: they are scored by the cosine of their hidden states to those of a reference.")
 
   @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
   var model: String
@@ -23,7 +24,9 @@ struct EvalCommand: AsyncParsableCommand {
     completion: .file(extensions: ["npy", "bin"]))
   var tokens: String?
 
-  @Option(name: .long, help: ArgumentHelp("Also compare with this model on the same tokens.", valueName: "model"), completion: .directory)
+  @Option(
+    name: .long, help: ArgumentHelp("Also compare with this model on the same tokens; encoders need one.", valueName: "model"),
+    completion: .directory)
   var reference: String?
 
   @Option(name: .long, help: ArgumentHelp("Tokens in a window.", valueName: "n"))
@@ -69,10 +72,10 @@ struct EvalCommand: AsyncParsableCommand {
     let (options, memory) = (self, try machine.memory())
     let figures = try await machine.run { try options.score(memory: memory, progress) }
     progress.end()
-    printResult(json ? figures.json.text() : figures.text)
+    printResult(json ? figures.json : figures.text)
   }
 
-  private func score(memory: Int, _ progress: Progress) throws -> Figures {
+  private func score(memory: Int, _ progress: Progress) throws -> (json: String, text: String) {
     let checkpoint = try Checkpoint(URL(userPath: model))
     let source = try TokenSource(
       text: text.map { TextSources([TextSource(file: $0, field: field)]) }, tokens: tokens,
@@ -81,6 +84,10 @@ struct EvalCommand: AsyncParsableCommand {
     let subject = try cache.applied(to: try Model(checkpoint))
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
     let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
+    guard subject.description.hasLogits else {
+      let figures = try compare(subject, other, evaluator, tokens, progress)
+      return (figures.json.text(), figures.text)
+    }
     progress.observe(.step("evaluate"))
     let start = ContinuousClock.now
     let result = try evaluator.evaluate(subject, against: other, on: tokens) { done, total in
@@ -93,7 +100,25 @@ struct EvalCommand: AsyncParsableCommand {
         strings: probe.strings, own: try evaluator.retrieval(of: subject, probe, on: tokens),
         reference: try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) })
     }
-    return Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
+    let figures = Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
+    return (figures.json.text(), figures.text)
+  }
+
+  /// - Throws: `InvalidOption` for a missing reference and for what only models with logits can be asked.
+  private func compare(
+    _ subject: Model, _ other: Model?, _ evaluator: Evaluator, _ tokens: [Int32], _ progress: Progress
+  ) throws -> SimilarityFigures {
+    guard let other else {
+      throw InvalidOption("--reference", "the model is an encoder without logits; only its distance from another can be scored, name one")
+    }
+    if retrieval != nil { throw InvalidOption("--retrieval", "\(EvaluationError.noLogits)") }
+    if chunk != nil, let reason = subject.description.cacheObstacle { throw InvalidOption("--chunk", reason) }
+    progress.observe(.step("evaluate"))
+    let start = ContinuousClock.now
+    let cosine = try evaluator.similarity(of: subject, to: other, on: tokens) { done, total in
+      progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
+    }
+    return SimilarityFigures(cosine: cosine, seconds: start.duration(to: .now).inSeconds, peakMemory: Machine.peakMemory)
   }
 }
 

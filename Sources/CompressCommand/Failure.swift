@@ -33,7 +33,7 @@ struct Failure {
       }
     case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError: Code.usage
     case is ScratchError: Code.inputOutput
-    case is TokenOutOfRange, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory: Code.data
+    case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory: Code.data
     default: Code.software
     }
   }

@@ -50,11 +50,13 @@ struct GenerateCommand: AsyncParsableCommand {
 
   private func generate() throws -> (text: String, remark: String) {
     let checkpoint = try Checkpoint(URL(userPath: model))
+    let subject = try Model(checkpoint)
+    guard subject.description.hasLogits else { throw EvaluationError.noLogits }
     let tokenizer = try checkpoint.tokenizer()
     var tokens = tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)
     guard !tokens.isEmpty else { throw ValidationError("--prompt: a text of at least one token is needed") }
     let ends = checkpoint.config.endTokens
-    var generator = try Generator(try cache.applied(to: try Model(checkpoint)), positions: tokens.count + length)
+    var generator = try Generator(try cache.applied(to: subject), positions: tokens.count + length)
     let sampling = Sampling(temperature: temperature, topP: topP)
     var random = KeyedRandomness(seed: seed, key: "generate")
     var logits: [Float] = []

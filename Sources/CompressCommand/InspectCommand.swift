@@ -36,7 +36,7 @@ struct InspectCommand: ParsableCommand {
       "architecture     \(checkpoint.config.modelType), \(description.blocks.count) blocks",
       "hidden size      \(description.hiddenSize), feed-forward \(feedForward.size)\(experts)",
       "attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)",
-      "vocabulary       \(description.vocabularySize), head \(description.head == nil ? "tied to the embedding" : "separate")",
+      "vocabulary       \(description.vocabularySize), \(description.headText)",
       "parameters       \(parameters)",
       "size             \(ByteCount.text(checkpoint.byteCount)), \((Double(checkpoint.byteCount) * 8 / Double(max(1, parameters))).rounded(toPlaces: 3)) bits per parameter",
       "",
@@ -95,7 +95,7 @@ struct InspectCommand: ParsableCommand {
     .object([
       .init("model_type", .string(checkpoint.config.modelType)), .init("blocks", .integer(description.blocks.count)),
       .init("hidden_size", .integer(description.hiddenSize)), .init("vocabulary_size", .integer(description.vocabularySize)),
-      .init("tied", .bool(description.head == nil)), .init("parameters", .integer(parameters)),
+      .init("tied", .bool(description.isTied)), .init("parameters", .integer(parameters)),
       .init("bytes", .integer(checkpoint.byteCount)),
       .init("bits_per_parameter", .double(Double(checkpoint.byteCount) * 8 / Double(max(1, parameters)))),
       .init(
@@ -109,4 +109,8 @@ struct InspectCommand: ParsableCommand {
           })),
     ])
   }
+}
+
+extension ModelDescription {
+  fileprivate var headText: String { !hasLogits ? "no head" : isTied ? "head tied to the embedding" : "head separate" }
 }

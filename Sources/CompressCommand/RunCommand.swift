@@ -124,7 +124,17 @@ extension CompressionReport {
       }
       table.rows.append(["same most likely token", "", "\((evaluation.top1Agreement * 100).rounded(toPlaces: 2)) %", ""])
     }
+    if let cosine = similarity?.cosine {
+      for (name, summary) in [("embeddings", cosine.pooled), ("tokens", cosine.tokenwise)] {
+        table.rows.append(["cosine to the original, \(name)", "", summary.mean.rounded(toPlaces: 5), summary.tail])
+      }
+    }
     var lines = ["\(model) → \(output)", table.text]
+    if let similarity {
+      lines.append(
+        "compared on \(similarity.cosine.tokens) tokens of \(similarity.source), \(similarity.cosine.sequences) windows of \(similarity.window)"
+      )
+    }
     if let evaluation {
       lines.append(
         "scored on \(evaluation.tokens) tokens of \(evaluation.source), windows of \(evaluation.window)\(evaluation.chunk.map { ", \($0) tokens at a time through the cache" } ?? "")"

@@ -16,13 +16,25 @@ extension Checkpoint {
     }
   }
 
-  /// Files that travel with the weights: those beside them, and those that a GGUF file has in itself.
+  /// Files that travel with the weights: those beside them, the folders of a sentence encoder's further modules, and those that a GGUF file
+  /// has in itself.
   func travellingFiles() throws -> [CheckpointFile] {
     let inside = try (tensors as? GGUFCheckpoint)?.file.tokenizerFiles() ?? []
-    return inside
+    return inside + moduleFolders().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
       + companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }.filter { file in
         !inside.contains { $0.name == file.name }
       }
+  }
+
+  /// The folders that `modules.json` of sentence-transformers names, such as `1_Pooling`: without them the output could not be loaded as the
+  /// sentence encoder that it is.
+  private func moduleFolders() -> [URL] {
+    guard let data = try? Data(contentsOf: directory.appending(path: "modules.json")), let modules = try? JSON(parsing: data).elements
+    else { return [] }
+    let names = Set(modules.compactMap { $0["path"]?.string })
+    return names.filter { !$0.isEmpty && !$0.contains("/") && !$0.hasPrefix(".") }.sorted().map { directory.appending(path: $0) }.filter {
+      (try? $0.resourceValues(forKeys: [.isDirectoryKey]).isDirectory) == true
+    }
   }
 }
 

@@ -1,3 +1,4 @@
+public import Evaluation
 internal import Foundation
 public import Passes
 
@@ -40,6 +41,14 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     public var top1Agreement: Double
   }
 
+  /// What takes the place of `EvaluationFigures` for models without logits.
+  public struct SimilarityFigures: Sendable, Codable, Equatable {
+    public var source: String
+    public var window: Int
+    /// Of the compressed model's hidden states to the original's.
+    public var cosine: EmbeddingSimilarity
+  }
+
   /// What became of all linears of one kind, such as `down_proj`.
   public struct KindTotal: Sendable, Codable, Equatable {
     public var kind: String
@@ -60,7 +69,10 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public var instructionSet: String
   public var sizes: Sizes
   public var calibration: Calibration?
+  /// Absent where nothing was scored, and for models without logits.
   public var evaluation: EvaluationFigures?
+  /// Of models without logits.
+  public var similarity: SimilarityFigures?
   public var layers: [Report.LayerRecord]
   public var kinds: [KindTotal]
   public var blocks: [Report.BlockRecord]

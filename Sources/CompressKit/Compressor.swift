@@ -1,5 +1,4 @@
 public import CheckpointIO
-internal import Evaluation
 public import Formats
 public import Foundation
 public import Models
@@ -174,7 +173,7 @@ public struct Compressor: Sendable {
     }
     observer.observe(.step("preflight"))
     try await preflight(plan)
-    let evaluation = try evaluationTokens(checkpoint, vocabularySize: plan.model.description.vocabularySize)
+    let evaluation = try evaluationTokens(checkpoint, plan.model.description)
     observer.observe(.step("compress"))
     let writer = try plan.format.makeWriter(at: output, shardLimit: plan.shardLimit, overwrite: overwrite)
     let sink = CheckpointSink(format: plan.format, writer: writer)
@@ -188,7 +187,7 @@ public struct Compressor: Sendable {
     }
     if let evaluation {
       observer.observe(.step("evaluate"))
-      report.evaluation = try evaluate(checkpoint, output, evaluation, observer)
+      try evaluate(checkpoint, output, evaluation, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
       let file = output.appending(path: "report.json")
       do { try Data(report.json.utf8).write(to: file, options: .atomic) } catch {
@@ -245,42 +244,5 @@ public struct Compressor: Sendable {
       files: described + caches + [
         CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
       ] + companions)
-  }
-
-  private func evaluationTokens(_ checkpoint: Checkpoint, vocabularySize: Int) throws
-    -> (tokens: [Int32], source: EvaluationSource, file: String)?
-  {
-    guard let source = recipe.evaluation else { return nil }
-    let input = try TokenSource(text: source.text, tokens: source.tokens, bases: bases + [checkpoint.directory])
-    let tokens = try input.tokens(for: checkpoint, limit: source.limit)
-    // Checked before the sweep: what cannot be scored must not be found out after hours.
-    guard tokens.count >= 2 else { throw EvaluationError.tooShort(tokens: tokens.count) }
-    if let stranger = tokens.first(where: { !(0..<vocabularySize).contains(Int($0)) }) {
-      throw TokenOutOfRange(token: stranger, vocabularySize: vocabularySize)
-    }
-    return (tokens, source, input.name)
-  }
-
-  private func evaluate(
-    _ checkpoint: Checkpoint, _ output: URL, _ evaluation: (tokens: [Int32], source: EvaluationSource, file: String),
-    _ observer: any PipelineObserver
-  ) throws -> CompressionReport.EvaluationFigures {
-    let evaluator = Evaluator(
-      window: evaluation.source.window, stride: evaluation.source.stride, chunk: evaluation.source.chunk, memory: memoryLimit / 4)
-    let before = try Model(checkpoint, architectures: architectures, formats: formats)
-    // The written files, not the model in memory: whatever the writer did is in the figures.
-    let after = try Model(try Checkpoint(output), architectures: architectures, formats: formats)
-    let clock = ContinuousClock.now
-    let result = try evaluator.evaluate(after, against: before, on: evaluation.tokens) { done, total in
-      observer.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: clock.duration(to: .now)))
-    }
-    let (own, reference, divergence) = (result.perplexity, result.reference!, result.divergence!)
-    return .init(
-      source: evaluation.file, window: evaluation.source.window, chunk: result.cache.chunk,
-      cacheBytesPerTokenBefore: result.referenceCache!.bytesPerToken, cacheBytesPerTokenAfter: result.cache.bytesPerToken,
-      tokens: own.tokens, perplexityBefore: reference.value,
-      perplexityAfter: own.value, intervalBefore: [reference.interval.lowerBound, reference.interval.upperBound],
-      intervalAfter: [own.interval.lowerBound, own.interval.upperBound], klDivergence: divergence.mean,
-      klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)
   }
 }

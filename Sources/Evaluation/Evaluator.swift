@@ -42,28 +42,25 @@ public struct Evaluator: Sendable {
   /// unless it is all there is.
   ///
   /// - Parameter progress: called with the number of blocks done and their total.
-  /// - Throws: `TokenOutOfRange` for an id outside the vocabulary, `EvaluationError.tooShort` for fewer than two tokens, and what reading
-  ///   the models throws.
+  /// - Throws: `TokenOutOfRange` for an id outside the vocabulary, `EvaluationError` for fewer than two tokens and for a model without logits,
+  ///   and what reading the models throws.
   public func evaluate(
     _ model: Model, against reference: Model? = nil, on tokens: [Int32], progress: @Sendable (Int, Int) -> Void = { _, _ in }
   ) throws -> Result {
     guard tokens.count >= 2 else { throw EvaluationError.tooShort(tokens: tokens.count) }
-    if let reference, reference.description.vocabularySize != model.description.vocabularySize {
-      throw EvaluationError.vocabulariesDiffer(model.description.vocabularySize, reference.description.vocabularySize)
+    guard model.description.hasLogits else { throw EvaluationError.noLogits }
+    if let reference {
+      guard reference.description.hasLogits else { throw EvaluationError.kindsDiffer }
+      try check(model, reference)
     }
     let windows = windows(of: tokens)
     var caches = [CacheSize](repeating: CacheSize(), count: reference == nil ? 1 : 2)
     let models = [model] + (reference.map { [$0] } ?? [])
-    let perWindow = models.reduce(0) { $0 + $1.description.hiddenSize } * min(window, tokens.count) * 4
-    let fitting = max(Parallel.width, memory / max(1, perWindow))
-    // Windows that are stacked stay together.
-    let turn = fitting < Self.stacked ? fitting : fitting / Self.stacked * Self.stacked
-    let turns = (windows.count + turn - 1) / turn
-    let total = turns * models.reduce(0) { $0 + $1.kinds.count }
+    let batches = batches(windows, of: models)
+    let total = batches.count * models.reduce(0) { $0 + $1.kinds.count }
     var done = 0
     var scores: [WindowScore] = []
-    for start in Swift.stride(from: 0, to: windows.count, by: turn) {
-      let batch = Array(windows[start..<min(start + turn, windows.count)])
+    for batch in batches {
       var states: [[Matrix]] = []
       for (index, model) in models.enumerated() {
         states.append(
@@ -101,12 +98,29 @@ public struct Evaluator: Sendable {
     var firstScored: Int
   }
 
-  private func windows(of tokens: [Int32]) -> [Window] {
+  /// - Throws: `EvaluationError.vocabulariesDiffer`.
+  func check(_ model: Model, _ reference: Model) throws(EvaluationError) {
+    guard reference.description.vocabularySize == model.description.vocabularySize else {
+      throw .vocabulariesDiffer(model.description.vocabularySize, reference.description.vocabularySize)
+    }
+  }
+
+  func windows(of tokens: [Int32]) -> [Window] {
     guard tokens.count >= window else { return [Window(tokens: tokens, firstScored: 1)] }
     let step = stride ?? window
     return Swift.stride(from: 0, through: tokens.count - window, by: step).map { start in
       Window(tokens: Array(tokens[start..<start + window]), firstScored: start == 0 ? 1 : max(1, window - step))
     }
+  }
+
+  /// Windows in turns, so that the hidden states of a turn fit into memory.
+  func batches(_ windows: [Window], of models: [Model]) -> [[Window]] {
+    let longest = windows.map(\.tokens.count).max() ?? 0
+    let perWindow = models.reduce(0) { $0 + $1.description.hiddenSize } * longest * 4
+    let fitting = max(Parallel.width, memory / max(1, perWindow))
+    // Windows that are stacked stay together.
+    let turn = fitting < Self.stacked ? fitting : fitting / Self.stacked * Self.stacked
+    return Swift.stride(from: 0, to: windows.count, by: turn).map { Array(windows[$0..<min($0 + turn, windows.count)]) }
   }
 
   /// Windows that go through a block's caches together.
@@ -115,7 +129,9 @@ public struct Evaluator: Sendable {
   /// The hidden states before the head.
   ///
   /// - Parameter cache: is added what the caches of all blocks held in the end.
+  /// - Throws: `EvaluationError.noCache` for a chunk where there is no cache to feed it through, and what reading the model throws.
   func hidden(of model: Model, _ windows: [Window], _ cache: inout CacheSize, blockDone: () -> Void) throws -> [Matrix] {
+    if chunk != nil, let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }
     let table = try model.block(.embedding)
     let embedding = PreparedEmbedding(table)
     var states = try Parallel.map(windows.count) { try embedding(windows[$0].tokens) }
@@ -189,12 +205,26 @@ extension WindowScore {
 public enum EvaluationError: Error, Equatable, Sendable, CustomStringConvertible {
   case tooShort(tokens: Int)
   case vocabulariesDiffer(Int, Int)
+  case hiddenSizesDiffer(Int, Int)
+  /// One model has logits, the other has not.
+  case kindsDiffer
+  /// What needs logits was asked of an encoder.
+  case noLogits
+  /// What needs a key-value cache was asked of a model that keeps none.
+  case noCache(String)
 
   public var description: String {
     switch self {
     case .tooShort(let tokens): "\(tokens) tokens cannot be scored; at least two are needed"
     case .vocabulariesDiffer(let own, let other):
-      "the model has \(own) tokens and the reference \(other); divergence is defined for one vocabulary only"
+      "the model has \(own) tokens and the reference \(other); the two are compared on the same tokens"
+    case .hiddenSizesDiffer(let own, let other):
+      "the model's hidden states have \(own) numbers and the reference's \(other); their cosine is defined for one size only"
+    case .kindsDiffer: "one of the models is an encoder without logits; encoders are compared with encoders, by their hidden states"
+    case .noLogits:
+      "the model is an encoder: it makes hidden states and no logits, so nothing can be predicted, generated or scored by perplexity; "
+        + "hidden states are compared with those of a reference"
+    case .noCache(let reason): reason
     }
   }
 }

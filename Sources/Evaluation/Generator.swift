@@ -15,8 +15,10 @@ public struct Generator: Sendable {
   /// Tokens read.
   public private(set) var tokens = 0
 
-  /// - Throws: what reading the model throws.
+  /// - Throws: `EvaluationError` for a model without logits or without a cache, and what reading the model throws.
   public init(_ model: Model, positions: Int) throws {
+    guard model.description.hasLogits else { throw EvaluationError.noLogits }
+    if let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }
     let table = try model.block(.embedding)
     embedding = PreparedEmbedding(table)
     blocks = try model.description.blocks.indices.map { index in

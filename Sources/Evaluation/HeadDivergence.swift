@@ -62,7 +62,9 @@ struct LogitHead: Sendable {
   let weight: Matrix
   private let inputQuantization: InputQuantization?
 
+  /// - Throws: `EvaluationError.noLogits`, and what reading the model throws.
   init(_ model: Model) throws {
+    guard model.description.hasLogits else { throw EvaluationError.noLogits }
     block = try model.block(.head)
     let owner = block.linears.isEmpty ? try model.block(.embedding) : block
     let linear = owner[owner.inputGroups[0].linears[0]]

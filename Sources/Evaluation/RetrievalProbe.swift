@@ -76,8 +76,10 @@ public struct RetrievalProbe: Sendable, Equatable {
 extension Evaluator {
   /// The probe on sequences of one window each; text and strings are taken from the given tokens.
   ///
-  /// - Throws: `EvaluationError.tooShort` for fewer tokens than a window, or a window in which the string does not fit twice.
+  /// - Throws: `EvaluationError.tooShort` for fewer tokens than a window, or a window in which the string does not fit twice; `noLogits` for an
+  ///   encoder.
   public func retrieval(of model: Model, _ probe: RetrievalProbe, on tokens: [Int32]) throws -> RetrievalProbe.Result {
+    guard model.description.hasLogits else { throw EvaluationError.noLogits }
     let windows = try probe.sequences(of: window, from: tokens).flatMap { pair in
       [pair.tokens, pair.control].map { Window(tokens: $0, firstScored: 1) }
     }

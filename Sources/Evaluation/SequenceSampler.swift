@@ -19,7 +19,7 @@ public struct SequenceSampler: Sendable {
   /// - Throws: what reading the model throws.
   public init(_ model: Model, length: Int) throws {
     let table = try model.block(.embedding)
-    embedding = PreparedEmbedding(table[table.inputGroups[0].linears[0]].weight)
+    embedding = PreparedEmbedding(table)
     blocks = try model.description.blocks.indices.map { index in
       try Task.checkCancellation()
       return CachedBlock(try model.block(.decoder(index: index)), positions: length)
@@ -32,7 +32,8 @@ public struct SequenceSampler: Sendable {
   ///   - beginning: the tokens that every sequence begins with; without any, the first is drawn evenly from the vocabulary.
   ///   - ends: tokens after which the sequence begins anew.
   /// - Returns: `count` sequences of `length` tokens.
-  /// - Throws: `TokenOutOfRange` for a beginning that the model has no row for; `CancellationError`.
+  /// - Throws: `TokenOutOfRange` for a beginning that the model has no row for, `SequenceTooLong` where positions are learned, and
+  ///   `CancellationError`.
   public func sequences(
     _ count: Int, beginning: [Int32], ends: Set<Int32>, sampling: Sampling, seed: UInt64
   ) throws -> [[Int32]] {
@@ -54,7 +55,7 @@ public struct SequenceSampler: Sendable {
     var caches = blocks.map { block in generators.map { _ in block.makeCache() } }
     for position in 0..<length - 1 {
       try Task.checkCancellation()
-      var states = try embedding(sequences.map { $0[position] })
+      var states = Matrix(stacking: try sequences.map { try embedding([$0[position]], at: position) })
       for index in blocks.indices { states = blocks[index].forward(states, caches: &caches[index]) }
       let open = sequences.indices.filter { sequences[$0].count == position + 1 }
       guard !open.isEmpty else { continue }

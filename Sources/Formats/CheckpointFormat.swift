@@ -129,7 +129,7 @@ extension CheckpointFormat {
   func norms(of block: Block) -> [NamedTensor] {
     var tensors: [NamedTensor] = []
     for name in block.norms.keys.sorted() {
-      let module = block.kind == .head ? name : block.prefix + name
+      let module = block.description == nil ? name : block.prefix + name
       let weight = block.storedNorm(name)
       tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(weight, shape: [weight.count], dtype: block.storageType)))
       guard let bias = block.normBiases[name] else { continue }
@@ -137,6 +137,9 @@ extension CheckpointFormat {
     }
     if let positions = block.positions, let module = block.embedding.positions?.module {
       tensors.append(NamedTensor(name: module + ".weight", tensor: positions.tensor))
+    }
+    if let types = block.tokenTypes, let module = block.embedding.tokenTypes?.module {
+      tensors.append(NamedTensor(name: module + ".weight", tensor: types.tensor))
     }
     return tensors
   }

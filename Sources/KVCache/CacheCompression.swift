@@ -106,6 +106,12 @@ public struct CacheCompression: Pass {
     }
   }
 
+  /// - Throws: `InvalidOption` for a model that keeps no cache.
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    if let reason = description.cacheObstacle { throw InvalidOption("scheme", reason) }
+    return description
+  }
+
   /// The policy for heads of a size, fixed scales excepted.
   public func policy(headSize: Int) -> CachePolicy {
     func integers(_ bits: Int?, _ axis: CacheNumbers.Axis) -> CacheNumbers {

@@ -22,7 +22,7 @@ public struct CachedBlock: Sendable {
 
   /// Bytes that a cache without a policy holds of so many tokens: 16 bits a number, or 8 under fixed scales.
   public static func byteCount(of block: Block, tokens: Int) -> Int {
-    guard let attention = block.description?.attention else { return 0 }
+    guard let attention = block.description?.attention, attention.cacheObstacle == nil else { return 0 }
     return 2 * attention.keyValueHeads * attention.headSize * tokens * (block.cache == nil ? HeadStore.plainBytes : 1)
   }
 

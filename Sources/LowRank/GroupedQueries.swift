@@ -44,6 +44,7 @@ public struct GroupedQueries: Pass {
   }
 
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    if let reason = description.cacheObstacle { throw InvalidOption("passes", "\(reason) that merged heads would make smaller") }
     var result = description
     for index in result.blocks.indices {
       result.blocks[index].attention.keyValueHeads = try target(for: description.blocks[index].attention)

@@ -36,6 +36,12 @@ public struct LatentCache: Pass {
     guard rankMultiple > 0 else { throw InvalidOption("rank_multiple", "\(rankMultiple): a positive number") }
   }
 
+  /// - Throws: `InvalidOption` for a model that keeps no cache.
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    if let reason = description.cacheObstacle { throw InvalidOption("passes", reason) }
+    return description
+  }
+
   /// The latents of one group; `nil` where they would be no fewer than what they stand for.
   private func shape(share: Double, _ attention: AttentionDescription) -> (groups: Int, rank: Int)? {
     let heads = (1...min(headsPerGroup, attention.keyValueHeads)).last { attention.keyValueHeads % $0 == 0 } ?? 1

@@ -85,6 +85,14 @@ public struct LowRank: Pass, Hashable {
     guard probes > 0 else { throw InvalidOption("probes", "\(probes): a positive number") }
   }
 
+  /// - Throws: `InvalidOption` where ranks are to go by predictions that the model does not make.
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    guard description.hasLogits || allocation != .divergence else {
+      throw InvalidOption("allocation", "kl goes by logits, and the model is an encoder without; uniform and energy need none")
+    }
+    return description
+  }
+
   // MARK: Plan
 
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {

@@ -1,4 +1,4 @@
-internal import Tensors
+package import Tensors
 
 extension AttentionDescription {
   /// Queries, keys and values, heads one after the other, from the outputs of the projections.
@@ -11,7 +11,7 @@ extension AttentionDescription {
     )
   }
 
-  /// Causal attention of one sequence: softmax(scale · q · kᵀ) · v, head by head, with grouped key-value heads.
+  /// Attention of one sequence, causal or not: softmax(scale · q · kᵀ) · v, head by head, with grouped key-value heads.
   ///
   /// Queries are taken in tiles, so the largest score matrix is [tile × keys] of one head, never [tokens × tokens]; keys that no query of
   /// a tile may see are not computed.
@@ -20,7 +20,7 @@ extension AttentionDescription {
   ///   - queries: [tokens × heads · headSize], rotated.
   ///   - keys: [tokens × keyValueHeads · headSize], rotated; `values` alike.
   /// - Returns: [tokens × heads · headSize].
-  func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
+  package func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
     let tokens = queries.rows
     let tile = 128
     let (queryStride, keyStride) = (queries.columns, keys.columns)
@@ -34,18 +34,19 @@ extension AttentionDescription {
               let keyOffset = head / group * headSize
               for first in stride(from: 0, to: tokens, by: tile) {
                 let end = min(first + tile, tokens)
-                let start = window.map { max(0, first - $0 + 1) } ?? 0
-                let width = end - start
+                let start = isCausal ? window.map { max(0, first - $0 + 1) } ?? 0 : 0
+                let last = isCausal ? end : tokens
+                let width = last - start
                 BLAS.product(
                   queries + first * queryStride + head * headSize, stride: queryStride,
                   keys + start * keyStride + keyOffset, stride: keyStride, rightTransposed: true,
                   rows: end - first, columns: width, inner: headSize, into: scores, stride: width)
                 for query in first..<end {
                   let row = scores + (query - first) * width
-                  let visible = (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1
+                  let visible = isCausal ? (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1 : 0..<tokens
                   (row).update(repeating: 0, count: visible.lowerBound - start)
                   softmax(row + (visible.lowerBound - start), count: visible.count)
-                  (row + (visible.upperBound - start)).update(repeating: 0, count: end - visible.upperBound)
+                  (row + (visible.upperBound - start)).update(repeating: 0, count: last - visible.upperBound)
                 }
                 BLAS.product(
                   scores, stride: width, values + start * keyStride + keyOffset, stride: keyStride, rows: end - first, columns: headSize,

@@ -13,7 +13,9 @@ public struct AttentionDescription: Sendable, Equatable {
   public var headSize: Int
   /// `nil` where queries and keys are not rotated: learned positions, or none.
   public var rotary: RotaryDescription?
-  /// Keys a query sees, itself included; `nil` for all before it.
+  /// Whether a query sees its own key and those before it; otherwise those behind it, too (encoders).
+  public var isCausal: Bool
+  /// Keys a query sees, itself included; `nil` for all before it. Of causal attention only.
   public var window: Int?
   public var queryKeyNorm: QueryKeyNorm?
   /// What products of queries and keys are multiplied by; `nil` for 1/√headSize.
@@ -27,8 +29,8 @@ public struct AttentionDescription: Sendable, Equatable {
   public var hasOutputBias: Bool
 
   public init(
-    heads: Int, keyValueHeads: Int, headSize: Int, rotary: RotaryDescription?, window: Int? = nil, queryKeyNorm: QueryKeyNorm? = nil,
-    scale: Float? = nil, scoreCap: Float? = nil,
+    heads: Int, keyValueHeads: Int, headSize: Int, rotary: RotaryDescription?, isCausal: Bool = true, window: Int? = nil,
+    queryKeyNorm: QueryKeyNorm? = nil, scale: Float? = nil, scoreCap: Float? = nil,
     projections: AttentionProjections = .separate(query: "self_attn.q_proj", key: "self_attn.k_proj", value: "self_attn.v_proj"),
     output: LinearName = "self_attn.o_proj", hasProjectionBias: Bool = false, hasOutputBias: Bool = false
   ) {
@@ -36,6 +38,7 @@ public struct AttentionDescription: Sendable, Equatable {
     self.keyValueHeads = keyValueHeads
     self.headSize = headSize
     self.rotary = rotary
+    self.isCausal = isCausal
     self.window = window
     self.queryKeyNorm = queryKeyNorm
     self.scale = scale
@@ -56,6 +59,11 @@ public struct AttentionDescription: Sendable, Equatable {
   package var headObstacle: String? {
     if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
     return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
+  }
+
+  /// Why there is no key-value cache; `nil` where there is one.
+  package var cacheObstacle: String? {
+    isCausal ? nil : "its attention sees what comes later, so it runs on whole sequences and keeps no key-value cache"
   }
 
   /// Query heads that a key-value head serves.

@@ -21,8 +21,8 @@ public struct Block: Sendable {
   /// What precedes a linear's name to give its module's full name.
   public internal(set) var prefix: String
   public var linears: [LinearName: Linear]
-  /// What the norms multiply by, by their names inside the block; the head has one, under its name in the whole model. Where a family stores
-  /// weights less an offset, the offset is in these.
+  /// What the norms multiply by, by their names inside the block; the head has one, and an embedding may, under its name in the whole model.
+  /// Where a family stores weights less an offset, the offset is in these.
   public var norms: [String: [Float]]
   /// What the norms add, where they add anything.
   public var normBiases: [String: [Float]]
@@ -38,6 +38,8 @@ public struct Block: Sendable {
   public var embedding = EmbeddingDescription()
   /// An embedding's table of learned positions.
   public var positions: StoredWeight?
+  /// An embedding's table of token types.
+  public var tokenTypes: StoredWeight?
   /// What the head does to logits.
   public var logits = LogitDescription()
   /// The norms' weights as they were read, less the offset: what is written of those that nobody changed.

@@ -1,4 +1,5 @@
-/// One decoder block: attention and a feed-forward layer, both added to the residual stream, with norms before or behind them.
+/// One block of a decoder or encoder: attention and a feed-forward layer, both added to the residual stream, with norms before or behind
+/// them, or on the sums.
 public struct BlockDescription: Sendable, Equatable {
   /// What precedes the names of the block's tensors, such as `model.layers.0.`.
   public var prefix: String

@@ -12,15 +12,22 @@ struct BlockLoader: Sendable {
     case .embedding:
       let (prefix, name) = split(description.embedding)
       let linear = try linear(description.embedding, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
-      var block = Block(kind: kind, prefix: prefix, linears: [name: linear], storageType: storageType(of: description.embedding))
-      block.embedding = EmbeddingDescription(scale: description.embeddingScale, positions: description.positions)
+      let norms = try norms(end: description.embeddingNorm)
+      var block = Block(
+        kind: kind, prefix: prefix, linears: [name: linear], norms: norms.weights, normBiases: norms.biases, norm: description.norm,
+        storageType: storageType(of: description.embeddingNorm ?? description.embedding))
+      block.embedding = EmbeddingDescription(
+        scale: description.embeddingScale, positions: description.positions, tokenTypes: description.tokenTypes)
       if let positions = description.positions {
         block.positions = try matrix(
           positions.module + ".weight", rows: positions.count + positions.offset, columns: description.hiddenSize)
       }
+      if let types = description.tokenTypes {
+        block.tokenTypes = try matrix(types.module + ".weight", rows: types.count, columns: description.hiddenSize)
+      }
       return block
     case .head:
-      let norms = try norms([(description.finalNorm, description.hiddenSize)], as: description.norm, prefix: "")
+      let norms = try norms(end: description.finalNorm)
       var linears: [LinearName: Linear] = [:]
       var prefix = ""
       if let head = description.head {
@@ -30,7 +37,7 @@ struct BlockLoader: Sendable {
       }
       var block = Block(
         kind: kind, prefix: prefix, linears: linears, norms: norms.weights, normBiases: norms.biases, norm: description.norm,
-        storageType: storageType(of: description.finalNorm))
+        storageType: storageType(of: description.landmark))
       block.logits = LogitDescription(scale: description.logitScale, cap: description.logitCap)
       return block
     case .decoder(let index):
@@ -57,6 +64,11 @@ struct BlockLoader: Sendable {
       if norm.hasBias { biases[name] = try vector(prefix + name + ".bias", count: size) }
     }
     return (weights, biases)
+  }
+
+  /// The norm at either end of the model, if there is one.
+  private func norms(end: String?) throws(CheckpointError) -> (weights: [String: [Float]], biases: [String: [Float]]) {
+    try norms(end.map { [($0, description.hiddenSize)] } ?? [], as: description.norm, prefix: "")
   }
 
   /// Checks headers alone: nothing is decoded.
@@ -95,7 +107,7 @@ struct BlockLoader: Sendable {
         throw .wrongShape(tensor: module, expected: [rows, columns], found: [weight.rows, weight.columns])
       }
       // Scales may have a type of their own; biases and norms have the one that dense weights would have.
-      let storageType = source.info(module + ".bias")?.dtype ?? storageType(of: description.finalNorm)
+      let storageType = source.info(module + ".bias")?.dtype ?? storageType(of: description.landmark)
       return Linear(
         weight: weight, bias: bias, storageType: storageType, inputQuantization: try reader.input(module, source),
         storesTransposed: isTransposed)
@@ -119,6 +131,9 @@ struct BlockLoader: Sendable {
     if let positions = block.positions, positions.holdsNonfinite {
       throw .nonfiniteWeight(tensor: (description.positions?.module ?? "") + ".weight")
     }
+    if let types = block.tokenTypes, types.holdsNonfinite {
+      throw .nonfiniteWeight(tensor: (description.tokenTypes?.module ?? "") + ".weight")
+    }
     for (name, linear) in block.linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
       let damaged: Bool
       if let stored = linear.weight as? StoredWeight {
@@ -135,8 +150,8 @@ struct BlockLoader: Sendable {
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
   func uncovered() -> [String] {
     let named = description.tensorShapes
-    let weights = Set(
-      named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + [description.head ?? description.ownHead])
+    let head = description.hasLogits ? [description.head ?? description.ownHead] : []
+    let weights = Set(named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + head)
     var exact = Set(named.filter { $0.shape.count == 1 }.map(\.name))
     var buffers = Set<String>()
     for block in description.blocks {
@@ -161,10 +176,15 @@ extension ModelDescription {
   /// than a language part put another before it.
   func spelled(as source: any TensorSource, reader: WeightReader?) -> ModelDescription {
     func fits(_ description: ModelDescription) -> Bool {
-      source.info(description.finalNorm + ".weight") != nil
+      source.info(description.landmark + ".weight") != nil
     }
-    guard !fits(self), let dot = finalNorm.firstIndex(of: ".") else { return self }
-    let prefix = String(finalNorm[...dot])
+    if fits(self) { return self }
+    if let wrapping = wrappingPrefix {
+      let wrapped = renamed(from: "", to: wrapping)
+      return fits(wrapped) ? wrapped : self
+    }
+    guard let dot = landmark.firstIndex(of: ".") else { return self }
+    let prefix = String(landmark[...dot])
     let others = ["", "language_model." + prefix, "model.language_model."]
     return others.map { renamed(from: prefix, to: $0) }.first(where: fits) ?? self
   }

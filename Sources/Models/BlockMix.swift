@@ -20,7 +20,7 @@ public enum BlockMix: String, Sendable, Codable, CaseIterable {
       layers = description.blocks.count
       let attention = description.blocks.first?.attention
       headsPerKeyValueHead = attention.map { $0.heads / max(1, $0.keyValueHeads) } ?? 1
-      isTied = description.head == nil
+      isTied = description.isTied
       self.hasImportance = hasImportance
     }
   }

@@ -12,6 +12,8 @@ public struct BlockState: Sendable {
   package var branch: Matrix?
   /// Who sees which tokens, once a router has spoken.
   package var mixture: MixtureState?
+  /// Whether only what is added to the residual stream is asked for, and not what a norm makes of the sum.
+  package var isContribution = false
   /// The expert whose group is at hand.
   package var expert: Int?
 

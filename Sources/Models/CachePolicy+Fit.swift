@@ -3,6 +3,7 @@ internal import Tensors
 extension CachePolicy {
   /// Why no attention of this shape can be cached so; `nil` where it can.
   package func misfit(in attention: AttentionDescription) -> String? {
+    if let obstacle = attention.cacheObstacle { return obstacle }
     for (name, numbers) in [("keys", key), ("values", value)] {
       guard let numbers else { continue }
       switch numbers.grid {

@@ -16,7 +16,7 @@ public struct LogitDescription: Sendable, Equatable {
 extension Block {
   /// What the linears of the head read: the hidden states, normalised.
   package func headInput(_ hidden: Matrix) -> Matrix {
-    guard kind == .head, let (name, weight) = norms.first else { preconditionFailure("only the head has a final norm") }
+    guard kind == .head, let (name, weight) = norms.first else { preconditionFailure("no head with a final norm") }
     return norm.apply(hidden, weight: weight, bias: normBiases[name])
   }
 

@@ -29,8 +29,10 @@ public struct Model: Sendable {
     check = { _ in }
   }
 
-  /// The units of the sweep, in order.
-  public var kinds: [Block.Kind] { [.embedding] + description.blocks.indices.map { .decoder(index: $0) } + [.head] }
+  /// The units of the sweep, in order. A model without logits has no head.
+  public var kinds: [Block.Kind] {
+    [.embedding] + description.blocks.indices.map { .decoder(index: $0) } + (description.hasLogits ? [.head] : [])
+  }
 
   /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
   public func block(_ kind: Block.Kind) throws -> Block {
@@ -42,7 +44,7 @@ public struct Model: Sendable {
 
   /// The same model with a head of its own: a tied one is given the embedding's weight, which passes may then change apart.
   public func untied() -> Model {
-    guard description.head == nil else { return self }
+    guard description.isTied else { return self }
     let (name, load) = (LinearName(rawValue: description.ownHead), load)
     var untied = self
     untied.description.head = name.rawValue
@@ -108,7 +110,7 @@ extension Model {
     let source = checkpoint.tensors
     var description = description.spelled(as: source, reader: reader)
     var remarks: [String] = []
-    if description.head == nil, source.info(description.ownHead + ".weight") != nil {
+    if description.isTied, source.info(description.ownHead + ".weight") != nil {
       // Both ends are stored although the configuration ties them: they are tied only if they are equal.
       let (embedding, head) = (try source.tensor(description.embedding + ".weight"), try source.tensor(description.ownHead + ".weight"))
       if embedding.bytes != head.bytes || embedding.dtype != head.dtype {

@@ -1,4 +1,4 @@
-/// Everything about a decoder-only transformer that is data rather than weights.
+/// Everything about a transformer, decoder or encoder, that is data rather than weights.
 public struct ModelDescription: Sendable, Equatable {
   /// A table of learned positions, added to the embedding.
   public struct Positions: Sendable, Equatable {
@@ -14,6 +14,17 @@ public struct ModelDescription: Sendable, Equatable {
     }
   }
 
+  /// A table of kinds of tokens, such as first and second sentence; every token is taken to be of the first.
+  public struct TokenTypes: Sendable, Equatable {
+    public var module: String
+    public var count: Int
+
+    public init(module: String, count: Int) {
+      self.module = module
+      self.count = count
+    }
+  }
+
   public var vocabularySize: Int
   public var hiddenSize: Int
   /// Module of the token embedding, such as `model.embed_tokens`.
@@ -21,10 +32,15 @@ public struct ModelDescription: Sendable, Equatable {
   /// What looked-up rows are multiplied by, rounded to the type of the table.
   public var embeddingScale: Float = 1
   public var positions: Positions?
-  /// Module of the norm before the head.
-  public var finalNorm: String
+  public var tokenTypes: TokenTypes?
+  /// Module of a norm on the embedding, once everything is added.
+  public var embeddingNorm: String?
+  /// Module of the norm behind the last block; `nil` where there is none.
+  public var finalNorm: String?
   public var norm: NormDescription
-  /// Module of the head; `nil` when the head is the embedding.
+  /// Whether a head makes logits of the hidden states; an encoder's are its output.
+  public var hasLogits = true
+  /// Module of the head; `nil` when the head is the embedding, or there is none.
   public var head: String?
   /// What a head of its own is called, should the model get one.
   public var ownHead = "lm_head"
@@ -34,10 +50,12 @@ public struct ModelDescription: Sendable, Equatable {
   public var logitCap: Float?
   /// Positions the model was made for, where its configuration says.
   public var maximumPositions: Int?
+  /// What precedes all names where the model was saved inside a larger one, such as `bert.`.
+  public var wrappingPrefix: String?
   public var blocks: [BlockDescription]
 
   public init(
-    vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String = "model.norm",
+    vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String? = "model.norm",
     head: String? = "lm_head", norm: NormDescription, maximumPositions: Int? = nil, blocks: [BlockDescription]
   ) {
     self.vocabularySize = vocabularySize
@@ -51,7 +69,7 @@ public struct ModelDescription: Sendable, Equatable {
   }
 
   public init(
-    vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String = "model.norm",
+    vocabularySize: Int, hiddenSize: Int, embedding: String = "model.embed_tokens", finalNorm: String? = "model.norm",
     head: String? = "lm_head", normEpsilon: Float, maximumPositions: Int? = nil, blocks: [BlockDescription]
   ) {
     self.init(
@@ -71,11 +89,22 @@ extension ModelDescription {
     func moved(_ name: String) -> String { name.hasPrefix(old) ? new + name.dropFirst(old.count) : name }
     var renamed = self
     renamed.embedding = moved(embedding)
-    renamed.finalNorm = moved(finalNorm)
+    renamed.embeddingNorm = embeddingNorm.map(moved)
+    renamed.finalNorm = finalNorm.map(moved)
+    if let tokenTypes { renamed.tokenTypes!.module = moved(tokenTypes.module) }
     if let positions { renamed.positions!.module = moved(positions.module) }
     for index in blocks.indices { renamed.blocks[index].prefix = moved(blocks[index].prefix) }
     return renamed
   }
+
+  /// Whether the head is the embedding.
+  public var isTied: Bool { hasLogits && head == nil }
+
+  /// Why some block keeps no key-value cache; `nil` where all do.
+  package var cacheObstacle: String? { blocks.lazy.compactMap(\.attention.cacheObstacle).first }
+
+  /// A module with a plain weight that every checkpoint of the model holds.
+  var landmark: String { finalNorm ?? embeddingNorm ?? embedding }
 
   /// Matrices of hidden states that calibration keeps beside a group's input.
   package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
@@ -84,10 +113,12 @@ extension ModelDescription {
   package var tensorShapes: [(name: String, shape: [Int])] {
     var shapes: [(name: String, shape: [Int])] = [(embedding + ".weight", [vocabularySize, hiddenSize])]
     if let positions { shapes.append((positions.module + ".weight", [positions.count + positions.offset, hiddenSize])) }
+    if let tokenTypes { shapes.append((tokenTypes.module + ".weight", [tokenTypes.count, hiddenSize])) }
     func add(_ norm: NormDescription, _ module: String, _ size: Int) {
       shapes.append((module + ".weight", [size]))
       if norm.hasBias { shapes.append((module + ".bias", [size])) }
     }
+    if let embeddingNorm { add(norm, embeddingNorm, hiddenSize) }
     for block in blocks {
       for (name, shape) in block.linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
         let module = block.prefix + name.rawValue
@@ -96,7 +127,7 @@ extension ModelDescription {
       }
       for (name, size) in block.normSizes { add(block.norm, block.prefix + name, size) }
     }
-    add(norm, finalNorm, hiddenSize)
+    if let finalNorm { add(norm, finalNorm, hiddenSize) }
     if let head { shapes.append((head + ".weight", [vocabularySize, hiddenSize])) }
     return shapes
   }

@@ -46,20 +46,32 @@ public struct NormPlacement: Sendable, Equatable {
   public var beforeFeedForward: String?
   /// On what the feed-forward layer adds to the residual stream.
   public var afterFeedForward: String?
+  /// On the residual stream itself, once attention has been added to it (Vaswani et al. 2017; BERT). What follows reads and adds to what the
+  /// norm made.
+  public var afterAttentionSum: String?
+  /// On the residual stream itself, once the feed-forward layer has been added to it.
+  public var afterFeedForwardSum: String?
 
   public init(
     beforeAttention: String? = "input_layernorm", afterAttention: String? = nil,
-    beforeFeedForward: String? = "post_attention_layernorm", afterFeedForward: String? = nil
+    beforeFeedForward: String? = "post_attention_layernorm", afterFeedForward: String? = nil, afterAttentionSum: String? = nil,
+    afterFeedForwardSum: String? = nil
   ) {
     self.beforeAttention = beforeAttention
     self.afterAttention = afterAttention
     self.beforeFeedForward = beforeFeedForward
     self.afterFeedForward = afterFeedForward
+    self.afterAttentionSum = afterAttentionSum
+    self.afterFeedForwardSum = afterFeedForwardSum
   }
+
+  /// Whether norms stand on the residual stream itself, so that what a layer adds is not all it does to it.
+  package var areOnSums: Bool { afterAttentionSum != nil || afterFeedForwardSum != nil }
 
   /// Every norm once.
   package var names: [String] {
-    [beforeAttention, afterAttention, beforeFeedForward, afterFeedForward].compactMap { $0 }.reduce(into: []) { names, name in
+    let places = [beforeAttention, afterAttention, afterAttentionSum, beforeFeedForward, afterFeedForward, afterFeedForwardSum]
+    return places.compactMap { $0 }.reduce(into: []) { names, name in
       if !names.contains(name) { names.append(name) }
     }
   }

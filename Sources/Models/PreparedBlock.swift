@@ -108,7 +108,7 @@ public struct PreparedBlock: Sendable {
     case .attentionInput: state.input = attention(input)
     case .attentionOutput:
       let output = scaled(normalize(apply(description.attention.output, input), by: description.norms.afterAttention))
-      if description.isParallel { state.branch = output } else { state.residual.add(output) }
+      if description.isParallel { state.branch = output } else { add(output, to: &state, norm: description.norms.afterAttentionSum) }
       enter(&state)
     case .feedForwardInput: state.input = activate(description.feedForward.linears, input)
     case .feedForwardOutput:
@@ -151,8 +151,14 @@ public struct PreparedBlock: Sendable {
   /// Adds what the block has made to the residual stream; nothing is left to do.
   private func finish(_ state: inout BlockState, with output: Matrix) {
     if let branch = state.branch { state.residual.add(branch) }
-    state.residual.add(scaled(normalize(output, by: description.norms.afterFeedForward)))
+    add(
+      scaled(normalize(output, by: description.norms.afterFeedForward)), to: &state, norm: description.norms.afterFeedForwardSum)
     (state.input, state.branch, state.mixture, state.expert) = (nil, nil, nil, nil)
+  }
+
+  private func add(_ output: Matrix, to state: inout BlockState, norm: String?) {
+    state.residual.add(output)
+    if !state.isContribution { state.residual = normalize(state.residual, by: norm) }
   }
 
   private func scaled(_ output: Matrix) -> Matrix {
@@ -256,6 +262,7 @@ extension PreparedBlock {
   package func contribution(of input: Matrix, from stage: Int) -> Matrix {
     let none = Matrix(rows: input.rows, columns: description.hiddenSize)
     var state = BlockState(stage: stage, residual: none, input: input)
+    state.isContribution = true
     let end = description.rest(from: stage).upperBound
     while state.stage < end { advance(&state) }
     return state.branch ?? state.residual

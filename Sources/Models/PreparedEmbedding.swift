@@ -5,10 +5,12 @@ public struct EmbeddingDescription: Sendable, Equatable {
   /// What looked-up rows are multiplied by.
   public var scale: Float
   public var positions: ModelDescription.Positions?
+  public var tokenTypes: ModelDescription.TokenTypes?
 
-  public init(scale: Float = 1, positions: ModelDescription.Positions? = nil) {
+  public init(scale: Float = 1, positions: ModelDescription.Positions? = nil, tokenTypes: ModelDescription.TokenTypes? = nil) {
     self.scale = scale
     self.positions = positions
+    self.tokenTypes = tokenTypes
   }
 }
 
@@ -20,6 +22,9 @@ package struct PreparedEmbedding: Sendable {
   private let scale: Float
   private let positions: StoredWeight?
   private let firstPosition: Int
+  /// What every token is of.
+  private let tokenType: [Float]?
+  private let norm: (@Sendable (Matrix) -> Matrix)?
 
   /// - Parameter block: the embedding's.
   package init(_ block: Block) {
@@ -31,6 +36,11 @@ package struct PreparedEmbedding: Sendable {
     scale = linear.storageType.rounded(block.embedding.scale)
     positions = block.positions
     firstPosition = block.embedding.positions?.offset ?? 0
+    tokenType = block.tokenTypes?.dense(rows: 0..<1).elements
+    norm = block.norms.first.map { name, weight in
+      let (norm, bias) = (block.norm, block.normBiases[name])
+      return { norm.apply($0, weight: weight, bias: bias) }
+    }
     if let stored = weight as? StoredWeight {
       // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
       lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
@@ -60,7 +70,8 @@ package struct PreparedEmbedding: Sendable {
       }
       states.add(positions.dense(rows: range))
     }
-    return states
+    if let tokenType { states.add(row: tokenType) }
+    return norm?(states) ?? states
   }
 }
 
@@ -83,5 +94,11 @@ public struct TokenOutOfRange: Error, Equatable, Sendable, CustomStringConvertib
 public struct SequenceTooLong: Error, Equatable, Sendable, CustomStringConvertible {
   public let tokens: Int
   public let positions: Int
+
+  public init(tokens: Int, positions: Int) {
+    self.tokens = tokens
+    self.positions = positions
+  }
+
   public var description: String { "a sequence of \(tokens) tokens; the model has learned \(positions) positions" }
 }

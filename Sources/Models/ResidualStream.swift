@@ -10,6 +10,7 @@ extension ModelDescription {
     if blocks.contains(where: { $0.norms.afterAttention != nil || $0.norms.afterFeedForward != nil }) {
       return "norms stand between its layers and the residual stream and scale every coordinate"
     }
+    if blocks.contains(where: \.norms.areOnSums) || embeddingNorm != nil { return "norms stand on the residual stream itself" }
     return nil
   }
 }

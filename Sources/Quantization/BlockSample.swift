@@ -5,7 +5,7 @@ import Tensors
 /// A few calibration tokens before every input group of a block: what changes to the block are judged by.
 ///
 /// Attention needs whole contexts, so its inputs are the beginnings of some sequences, which under causality come out as they would in the
-/// whole. Everything after it works token by token, so there tokens are taken from all sequences alike.
+/// whole; to an encoder they are shorter texts. Everything after it works token by token, so there tokens are taken from all sequences alike.
 ///
 /// Losses are squared errors of the residual stream relative to its own size, averaged over tokens: what the next norm will make of them. A
 /// few tokens with enormous states would decide a plain mean, and the norm takes just that from them.

@@ -46,6 +46,17 @@ public struct SmoothQuant: Pass {
     if strength == .auto { try QuantizerPreview.check(following, because: "strength auto is judged by what is quantized afterwards") }
   }
 
+  /// - Throws: `InvalidOption` where norms alone may be divided and no norm is read by linears only, as in blocks with norms on the sums.
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    let hasNorm = description.blocks.contains { block in
+      block.scalings.contains { if case .norm = $0.producer { true } else { false } }
+    }
+    guard producers == .all || hasNorm else {
+      throw InvalidOption("producers", "no norm of this model is read by linears alone, so no scale can move; all also scales the values")
+    }
+    return description
+  }
+
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description else { return }
     let scalings = description.scalings.filter { scaling in

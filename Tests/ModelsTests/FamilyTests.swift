@@ -7,17 +7,17 @@ import Testing
 struct FamilyTests {
   private static let tokens = TinyModel.sequences(1, length: 24)[0]
 
-  private func logits(of model: Model, _ change: @escaping @Sendable (inout Block) throws -> Void) throws -> Matrix {
-    try model.changing(change).logits(of: Self.tokens)
+  private func outputs(of model: Model, _ change: @escaping @Sendable (inout Block) throws -> Void) throws -> Matrix {
+    try model.changing(change).outputs(of: Self.tokens)
   }
 
   @Test(arguments: Families.names) func everyScaleMayMove(_ name: String) throws {
     let model = try Families.model(name)
-    let expected = try model.logits(of: Self.tokens)
+    let expected = try model.outputs(of: Self.tokens)
     let count = model.description.blocks.map(\.scalings.count).max() ?? 0
     #expect(count > 0)
     for index in 0..<count {
-      let scaled = try logits(of: model) { block in
+      let scaled = try outputs(of: model) { block in
         guard let scalings = block.description?.scalings, index < scalings.count else { return }
         var random = KeyedRandomness(seed: 3, key: "\(block.name) \(index)")
         let before = block
@@ -126,7 +126,9 @@ struct FamilyTests {
     ("opt", "do_layer_norm_before", JSON.bool(false)), ("opt", "word_embed_proj_dim", .integer(16)), ("falcon-7b", "alibi", .bool(true)),
     ("stablelm", "qk_layernorm", .bool(true)), ("olmoe", "clip_qkv", .double(8)), ("gemma3", "use_bidirectional_attention", .bool(true)),
     ("gpt2", "add_cross_attention", .bool(true)), ("mixtral", "num_experts_per_tok", .integer(5)),
-    ("smollm3", "no_rope_layers", .array([.integer(1)])), ("phi3", "partial_rotary_factor", .double(0.4)),
+    ("bert", "is_decoder", .bool(true)), ("bert", "position_embedding_type", .string("relative_key")),
+    ("bert", "hidden_act", .string("mish")), ("smollm3", "no_rope_layers", .array([.integer(1)])),
+    ("phi3", "partial_rotary_factor", .double(0.4)),
   ])
   func whatIsNotComputedIsRefused(_ name: String, _ key: String, _ value: JSON) throws {
     var config = try ModelConfig(text: Families.configuration(name).utf8)

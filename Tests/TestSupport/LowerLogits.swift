@@ -1,14 +1,25 @@
 public import CompressKit
 
 extension Model {
-  /// The logits of every position, [tokens × vocabulary], by the parts that calibration and evaluation are made of.
-  public func logits(of tokens: [Int32]) throws -> Matrix {
-    let table = try block(.embedding)
-    let lookup = table[table.inputGroups[0].linears[0]].weight
-    var states = try PreparedEmbedding(table)(tokens)
+  /// What the last block makes of every position, [tokens × hidden size], by the parts that calibration and evaluation are made of.
+  public func hiddenStates(of tokens: [Int32]) throws -> Matrix {
+    var states = try PreparedEmbedding(try block(.embedding))(tokens)
     for index in description.blocks.indices {
       states = PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
     }
+    return states
+  }
+
+  /// What the model is for: logits, or the hidden states of an encoder.
+  public func outputs(of tokens: [Int32]) throws -> Matrix {
+    description.hasLogits ? try logits(of: tokens) : try hiddenStates(of: tokens)
+  }
+
+  /// The logits of every position, [tokens × vocabulary].
+  public func logits(of tokens: [Int32]) throws -> Matrix {
+    let table = try block(.embedding)
+    let lookup = table[table.inputGroups[0].linears[0]].weight
+    let states = try hiddenStates(of: tokens)
     let head = try block(.head)
     let weight = head.linears.first?.value.weight ?? lookup
     return head.finishLogits(head.headInput(states).times(transposed: weight.dense()))

@@ -19,7 +19,7 @@ public enum TinyModel {
     x = 2_246_822_519 &* x
     x ^= x >> 13
     let u = Double(x) / 4_294_967_296 - 0.5
-    let isNorm = name.hasSuffix(".weight") && (name.contains("norm") || name.contains(".ln_"))
+    let isNorm = name.hasSuffix(".weight") && (name.lowercased().contains("norm") || name.contains(".ln_"))
     return Float(isNorm ? 1 + 0.5 * u : 0.5 * u)
   }
 

@@ -3,7 +3,8 @@
   check_families.py COMPRESS OUT.json [CASE...]
 
 For every case of families.py: the model is saved in float32, text is sampled from it, `compress eval` and transformers score half of it, and
-RTN and GPTQ make four-bit checkpoints of it that transformers loads and scores. Writes one JSON object a case and prints a table.
+RTN and GPTQ make four-bit checkpoints of it that transformers loads and scores. Encoders, which predict nothing, read random tokens, and the
+cosines of their hidden states to the original's take the place of perplexity. Writes one JSON object a case and prints a table.
 """
 import argparse
 import json
@@ -17,9 +18,9 @@ sys.path.append(sys.path.pop(0))  # this folder has a tokenizers.py of its own, 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
-from families import CASES, build
+from families import CASES, build, is_encoder
 
 LENGTH = 32
 # transformers has no packed kind of these families' own linear modules: GPT-2's Conv1D keeps random weights, FalconLinear has none. What is
@@ -50,6 +51,17 @@ def perplexity(model, ids):
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).exp().item()
 
 
+def hidden(model, ids):
+    with torch.no_grad():
+        return model(input_ids=ids).last_hidden_state.double()
+
+
+def cosines(states, reference):
+    """Of every sequence: the cosine of its mean hidden state, and the mean of its tokens' cosines."""
+    compare = torch.nn.functional.cosine_similarity
+    return compare(states.mean(1), reference.mean(1), dim=-1), compare(states, reference, dim=-1).mean(1)
+
+
 def compress(*arguments):
     done = subprocess.run(arguments, capture_output=True, text=True)
     if done.returncode:
@@ -62,15 +74,19 @@ def check(name, program):
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "model")
         os.makedirs(source)
-        model, _ = build(CASES[name], source)
-        ids = sample(model, model.config.vocab_size, 112, seed=7)
+        encodes = is_encoder(CASES[name])
+        model, _ = build(CASES[name], source, pooler=True)
+        if encodes:
+            ids = torch.randint(0, model.config.vocab_size, (112, LENGTH), generator=torch.Generator().manual_seed(7))
+        else:
+            ids = sample(model, model.config.vocab_size, 112, seed=7)
         np.save(os.path.join(folder, "calibration.npy"), ids[:48].flatten().numpy().astype(np.int32))
         held = ids[48:]
         np.save(os.path.join(folder, "evaluation.npy"), held.flatten().numpy().astype(np.int32))
-        result["perplexity"] = perplexity(model, held)
-        report = json.loads(
-            compress(program, "eval", source, "--tokens", os.path.join(folder, "evaluation.npy"), "--window", "32", "--json"))
-        result["eval"] = report
+        if not encodes:
+            result["perplexity"] = perplexity(model, held)
+            result["eval"] = json.loads(
+                compress(program, "eval", source, "--tokens", os.path.join(folder, "evaluation.npy"), "--window", "32", "--json"))
         form = "safetensors" if name.startswith(DENSE) else "compressed-tensors"
         for method, more in [("rtn", ""), ("gptq", ", scales: full_range"), ("gptq", ", drift_correction: 0.5")]:
             label = method + ("-drift" if "drift" in more else "")
@@ -81,8 +97,11 @@ def check(name, program):
             try:
                 compress(program, "--recipe", recipe, "--model", source, "--output", out, "--progress", "none")
                 figures = json.load(open(os.path.join(out, "report.json")))
-                entry["before"] = figures["evaluation"]["perplexity_before"]
-                entry["after"] = figures["evaluation"]["perplexity_after"]
+                if encodes:
+                    entry["cosine"] = figures["similarity"]["cosine"]
+                else:
+                    entry["before"] = figures["evaluation"]["perplexity_before"]
+                    entry["after"] = figures["evaluation"]["perplexity_after"]
                 entry["fallbacks"] = figures["fallback_count"]
                 entry["carried"] = figures["carried_tensors"]
                 entry["remarks"] = figures["remarks"]
@@ -90,27 +109,40 @@ def check(name, program):
                 entry["error"] = str(error)
                 continue
             try:
-                loaded, info = AutoModelForCausalLM.from_pretrained(
+                loaded, info = (AutoModel if encodes else AutoModelForCausalLM).from_pretrained(
                     out, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
                 entry["missing"] = sorted(info["missing_keys"])
                 entry["unexpected"] = sorted(info["unexpected_keys"])
-                entry["transformers"] = perplexity(loaded.eval(), held)
+                if encodes:
+                    pooled, tokens = cosines(hidden(loaded.eval(), held), hidden(model, held))
+                    entry["transformers"] = {
+                        kind: {"mean": values.mean().item(), "minimum": values.min().item(), "fifth_percentile": values.quantile(0.05).item()}
+                        for kind, values in [("pooled", pooled), ("tokenwise", tokens)]}
+                else:
+                    entry["transformers"] = perplexity(loaded.eval(), held)
             except Exception as error:  # whatever transformers raises is the result
                 entry["loading"] = f"{type(error).__name__}: {error}"[:600]
     return result
 
 
 def row(result):
-    """A line of the table: perplexity here over transformers', four bits over none, and transformers' share of our figure."""
+    """A line of the table: perplexity here over transformers', four bits over none, and transformers' share of our figure; of encoders, the
+    mean cosine of the embeddings and how far transformers' six figures are from ours at most."""
     def ratio(label):
         entry = result[label]
+        if "cosine" in entry:
+            theirs = entry.get("transformers", {})
+            worst = max(
+                (abs(theirs[kind][figure] - entry["cosine"][kind][figure]) for kind in theirs for figure in theirs[kind]),
+                default=float("nan"))
+            return f"cosine {entry['cosine']['pooled']['mean']:.5f} | {worst:.1e}"
         agreement = entry.get("transformers", float("nan")) / entry["after"] - 1
         return f"{entry['after'] / entry['before']:.4f} | {agreement:+.1e}"
 
     if "error" in result:
         return f"| {result['case']} | {result['error']} |"
-    own = result["eval"]["perplexity"] / result["perplexity"] - 1
-    return f"| {result['case']} | {own:+.1e} | {' | '.join(ratio(label) for label in ('rtn', 'gptq', 'gptq-drift'))} |"
+    own = f"{result['eval']['perplexity'] / result['perplexity'] - 1:+.1e}" if "eval" in result else "–"
+    return f"| {result['case']} | {own} | {' | '.join(ratio(label) for label in ('rtn', 'gptq', 'gptq-drift'))} |"
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Write logits of tiny models of every supported family, computed by transformers, as JSON fixtures.
+"""Write logits of tiny models of every supported family, or hidden states of encoders, computed by transformers, as JSON fixtures.
 
   families.py OUT_DIR [CASE...]
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from logits import IDS, rows, weight
 
@@ -82,15 +82,25 @@ CASES = {
     "falcon-7b": dict(FALCON, multi_query=True, parallel_attn=True, bias=False),
     "falcon-40b": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=False),
     "falcon-serial": dict(FALCON, multi_query=False, parallel_attn=False, bias=True),
+    "bert": dict(
+        model_type="bert", **BASE, max_position_embeddings=64, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
+        position_embedding_type="absolute", pad_token_id=0),
 }
+# Models without logits: their last hidden states are the fixture.
+ENCODERS = ("bert",)
 
 
-def build(config, folder):
-    """The model of a configuration with generated weights, loaded from a checkpoint in `folder`."""
+def is_encoder(config):
+    return config["model_type"] in ENCODERS
+
+
+def build(config, folder, pooler=False):
+    """The model of a configuration with generated weights, loaded from a checkpoint in `folder`; an encoder with a pooler on request."""
+    kind, more = (AutoModel, dict(add_pooling_layer=pooler)) if is_encoder(config) else (AutoModelForCausalLM, {})
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file)
     loaded = AutoConfig.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_config(loaded, attn_implementation="eager", dtype=torch.float32)
+    model = kind.from_config(loaded, attn_implementation="eager", dtype=torch.float32, **more)
     model.save_pretrained(folder)
     path = os.path.join(folder, "model.safetensors")
     tensors = {name: weight(name, tensor.shape) for name, tensor in load_file(path).items()}
@@ -98,19 +108,24 @@ def build(config, folder):
     # What from_pretrained reads is what the fixture holds, not what save_pretrained made of it.
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file)
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval(), sorted(tensors)
+    return kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32, **more).eval(), sorted(tensors)
+
+
+def outputs(model, config, ids):
+    """Logits, or the last hidden states of an encoder: [sequence, position, features]."""
+    with torch.no_grad():
+        return model(input_ids=ids).last_hidden_state if is_encoder(config) else model(input_ids=ids, use_cache=False).logits
 
 
 def run(config):
     with tempfile.TemporaryDirectory() as folder:
         model, names = build(config, folder)
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([IDS]), use_cache=False).logits[0]
-            # The fused kernel for experts has no float64.
-            if model._can_set_experts_implementation():
-                model.set_experts_implementation("eager")
-            exact = model.double()(input_ids=torch.tensor([IDS]), use_cache=False).logits[0]
-    return logits.numpy(), (exact - logits).abs().max().item(), names
+        found = outputs(model, config, torch.tensor([IDS]))[0]
+        # The fused kernel for experts has no float64.
+        if model._can_set_experts_implementation():
+            model.set_experts_implementation("eager")
+        exact = outputs(model.double(), config, torch.tensor([IDS]))[0]
+    return found.numpy(), (exact - found).abs().max().item(), names
 
 
 def main():
@@ -124,7 +139,8 @@ def main():
     os.makedirs(arguments.out, exist_ok=True)
     for name in arguments.cases or CASES:
         config = CASES[name]
-        logits, rounding, names = run(config)
+        found, rounding, names = run(config)
+        kind = "hidden_states" if is_encoder(config) else "logits"
         assert rounding < TOLERANCE / 4, (name, rounding)
         head = {
             "tool": "transformers, float32, eager attention, CPU",
@@ -133,7 +149,7 @@ def main():
             "weights": "generated: see `weight` in tools/golden/logits.py",
             "tolerance": {
                 "absolute": TOLERANCE,
-                "reason": f"float32 sums in another order: matrices in float64 move transformers' own logits by {rounding:.1e}",
+                "reason": f"float32 sums in another order: matrices in float64 move transformers' own {kind.replace('_', ' ')} by {rounding:.1e}",
             },
             "config": config,
             "tensors": names,
@@ -142,8 +158,8 @@ def main():
         body = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
         path = os.path.join(arguments.out, name + ".json")
         with open(path, "w") as file:
-            file.write("{\n" + body + ',\n  "logits": ' + rows(logits) + "\n}\n")
-        print(f"{path}: {os.path.getsize(path)} bytes, {rounding:.1e} from float64 matrices, |logit| up to {np.abs(logits).max():.2f}")
+            file.write("{\n" + body + ',\n  "' + kind + '": ' + rows(found) + "\n}\n")
+        print(f"{path}: {os.path.getsize(path)} bytes, {rounding:.1e} from float64 matrices, numbers up to {np.abs(found).max():.2f}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def weight(name, shape):
     x *= np.uint32(2246822519)
     x ^= x >> np.uint32(13)
     u = x.astype(np.float64) / 2**32 - 0.5
-    is_norm = name.endswith(".weight") and ("norm" in name or ".ln_" in name)
+    is_norm = name.endswith(".weight") and ("norm" in name.lower() or ".ln_" in name)
     return torch.from_numpy((0.5 * u + is_norm).astype(np.float32).reshape(shape))
 
 

@@ -119,19 +119,3 @@ struct DepthAnalysis: Analysis {
     return remarks
   }
 }
-
-extension Matrix {
-  /// The cosine of every row with the same row of another.
-  fileprivate func cosines(with other: Matrix) -> [Double] {
-    (0..<rows).map { row in
-      var (dot, own, theirs) = (0.0, 0.0, 0.0)
-      for index in row * columns..<(row + 1) * columns {
-        let (a, b) = (Double(elements[index]), Double(other.elements[index]))
-        dot += a * b
-        own += a * a
-        theirs += b * b
-      }
-      return own > 0 && theirs > 0 ? dot / (own * theirs).squareRoot() : 1
-    }
-  }
-}

@@ -39,6 +39,12 @@ struct DepthUnits {
         "keep_first", "\(options.keepFirst) and keep_last \(options.keepLast) leave none of \(model.blocks.count) blocks to choose from")
     }
     if options.units == .layers || options.repair != .none {
+      for block in model.blocks where block.norms.areOnSums {
+        throw InvalidOption(
+          options.units == .layers ? "units" : "repair",
+          "\(block.prefix.dropLast()) has norms on the residual stream itself, which stay where a layer goes; only whole blocks, unrepaired"
+        )
+      }
       for block in model.blocks where block.isParallel || block.subBlocks.count != block.residualWriters.count {
         throw InvalidOption(
           "units", "\(block.prefix.dropLast()) does not add one output per layer to the residual stream, one after the other")

@@ -76,6 +76,10 @@ public struct PruneDepth: Pass, Hashable {
 
   /// How many blocks go at least.
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    guard description.hasLogits || ![.perplexity, .divergence].contains(criterion) else {
+      throw InvalidOption(
+        "criterion", "\(criterion.rawValue) goes by logits, and the model is an encoder without; influence, magnitude and random need none")
+    }
     _ = try DepthUnits(self, description)
     var smaller = description
     if units == .blocks { smaller.blocks.removeLast(count ?? DepthUnits.nearest(ratio, of: description)) }
