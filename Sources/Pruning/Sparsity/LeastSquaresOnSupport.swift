@@ -36,7 +36,7 @@ package struct LeastSquaresOnSupport: Sendable {
   /// Steps after which what is reached is taken; every one of them is an improvement.
   static let steps = 100
   /// The preconditioned residual, relative to that of the start, which ends the search. What is gained beyond belongs to the calibration data
-  /// alone: on other text 1e-5 is worse (2:4 of pocket-llama: KL divergence 0.1253 against 0.1219), and takes several times as long.
+  /// alone: on other text 1e-5 is worse (2:4 of pocket-llama: KL divergence 0.1253 against 0.1219).
   package var tolerance = 1e-2
 
   /// - Parameters:

@@ -5,7 +5,8 @@ internal import Tensors
 /// Leaves out the experts of a mixture that contribute least; the router chooses among the others, as many of them for every token as before.
 ///
 /// REAP (Lasby et al. 2025, equation 9): an expert's score is the mean over the tokens sent to it of its router weight times the length of its
-/// output. Experts go whole, so they may be compressed already. Every block keeps as many experts as every other, because configurations have one number for all.
+/// output. Experts go whole, so they may be compressed already. Every block keeps as many experts as every other, because configurations have
+/// one number for all.
 public struct PruneExperts: Pass, Hashable {
   public static let name = "prune_experts"
   public static let summary = "fewer experts in every mixture (REAP)"
@@ -51,9 +52,11 @@ public struct PruneExperts: Pass, Hashable {
 
   private func kept(of mixture: MixtureDescription) throws(InvalidOption) -> Int {
     let count = experts ?? Int((Double(mixture.experts) * (1 - ratio)).rounded())
-    guard count >= mixture.expertsPerToken, count <= mixture.experts else {
+    guard count >= mixture.expertsPerToken, count < mixture.experts else {
       throw InvalidOption(
-        "experts", "\(count): the model has \(mixture.experts), and every token is sent to \(mixture.expertsPerToken) of them")
+        "experts",
+        "\(count) to be left: the model has \(mixture.experts), and every token is sent to \(mixture.expertsPerToken) of them; choose between"
+      )
     }
     return count
   }

@@ -115,6 +115,10 @@ struct PruneExpertsTests {
     few.experts = 1
     let tooFew = #expect(throws: PipelineError.self) { try Pipeline([few]).plan(for: Families.model("olmoe")) }
     #expect(tooFew?.description.contains("every token is sent to 2 of them") == true)
+    var all = PruneExperts()
+    all.experts = 4
+    let nothing = #expect(throws: PipelineError.self) { try Pipeline([all]).plan(for: Families.model("olmoe")) }
+    #expect(nothing?.description.contains("4 to be left: the model has 4") == true)
     let none = #expect(throws: PipelineError.self) { try Pipeline([.pruneExperts()]).plan(for: TinyModel.model()) }
     #expect(none?.description.contains("no mixture of experts") == true)
   }
