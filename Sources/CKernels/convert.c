@@ -57,3 +57,10 @@ BODY int compress_has_nonfinite_body(const float *in, size_t count) {
   return (int)found;
 }
 VARIANTS(int, compress_has_nonfinite, (const float *in, size_t count), (in, count))
+
+BODY int compress_has_nonfinite16_body(const uint16_t *in, uint16_t exponent, size_t count) {
+  uint16_t found = 0;
+  for (size_t i = 0; i < count; i++) found |= (in[i] & exponent) == exponent;
+  return found;
+}
+VARIANTS(int, compress_has_nonfinite16, (const uint16_t *in, uint16_t exponent, size_t count), (in, exponent, count))

@@ -56,15 +56,12 @@ public actor SafetensorsWriter: CheckpointWriter {
       let source = try FileHandle(forReadingFrom: stage.url("spool"))
       let shard = try stage.create(file)
       try shard.write(contentsOf: text)
-      // Entries do not overlap, so they are copied several at a time.
-      try Parallel.forEach(
-        header.entries.count,
-        throwing: { index in
-          let entry = header.entries[index]
-          try StagedDirectory.copy(
-            entry.range.count, from: source.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,
-            at: text.count + entry.range.lowerBound)
-        })
+      // One after the other: a file system lets only one write into a file at a time.
+      for entry in header.entries {
+        try StagedDirectory.copy(
+          entry.range.count, from: source.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,
+          at: text.count + entry.range.lowerBound)
+      }
       try shard.synchronize()
       try shard.close()
       try source.close()

@@ -50,9 +50,12 @@ enum CompressedTensorsLayout: String, Sendable {
     let bytes: Tensor
     switch self {
     case .packedIntegers:
-      let packed = Kernel.pack(weight.codes, rowLength: columns, bits: weight.scheme.bits)
+      let words = Kernel.packedWords(weight.codes, rowLength: columns, bits: weight.scheme.bits)
+      let packed = Tensor(dtype: .int32, shape: [rows, words / max(rows, 1)]) {
+        Kernel.pack(weight.codes, rowLength: columns, bits: weight.scheme.bits, into: $0.bindMemory(to: UInt32.self))
+      }
       var tensors = [
-        named(".weight_packed", Tensor(dtype: .int32, shape: [rows, packed.count / max(rows, 1)], integers: packed)),
+        named(".weight_packed", packed),
         named(".weight_scale", scales(of: weight)),
         named(".weight_shape", Tensor(dtype: .int64, shape: [2], integers: [Int64(rows), Int64(columns)])),
       ]

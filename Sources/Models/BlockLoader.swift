@@ -128,16 +128,16 @@ struct BlockLoader: Sendable {
 
   /// A NaN in a weight would spread silently through every layer after it.
   func checkFinite(_ block: Block) throws(CheckpointError) {
-    if let positions = block.positions, positions.holdsNonfinite {
+    if let positions = block.positions, positions.tensor.holdsNonfinite {
       throw .nonfiniteWeight(tensor: (description.positions?.module ?? "") + ".weight")
     }
-    if let types = block.tokenTypes, types.holdsNonfinite {
+    if let types = block.tokenTypes, types.tensor.holdsNonfinite {
       throw .nonfiniteWeight(tensor: (description.tokenTypes?.module ?? "") + ".weight")
     }
     for (name, linear) in block.linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
       let damaged: Bool
       if let stored = linear.weight as? StoredWeight {
-        damaged = stored.holdsNonfinite
+        damaged = stored.tensor.holdsNonfinite
       } else if let quantized = linear.weight as? QuantizedMatrix {
         damaged = quantized.holdsNonfinite
       } else {
@@ -187,17 +187,5 @@ extension ModelDescription {
     let prefix = String(landmark[...dot])
     let others = ["", "language_model." + prefix, "model.language_model."]
     return others.map { renamed(from: prefix, to: $0) }.first(where: fits) ?? self
-  }
-}
-
-extension StoredWeight {
-  fileprivate var holdsNonfinite: Bool {
-    // A strip at a time, so that checking a large table does not expand it.
-    let (rows, columns) = (tensor.shape[0], tensor.shape[1])
-    let strip = max(1, (1 << 20) / max(columns, 1))
-    let found = Parallel.map((rows + strip - 1) / strip) { index in
-      tensor.floats(rows: index * strip..<min((index + 1) * strip, rows)).withUnsafeBufferPointer(Kernel.hasNonfinite)
-    }
-    return found.contains(true)
   }
 }

@@ -94,20 +94,3 @@ public struct SparsityMask: Sendable, Equatable {
     }
   }
 }
-
-extension Matrix {
-  /// The share of elements that are exactly zero.
-  package var zeroShare: Double {
-    let piece = 1 << 18
-    let counts = withUnsafeElements { elements in
-      nonisolated(unsafe) let elements = elements
-      let total = rows * columns
-      return Parallel.map((total + piece - 1) / piece) { index in
-        var zeros = 0
-        for at in index * piece..<min((index + 1) * piece, total) { zeros &+= elements[at] == 0 ? 1 : 0 }
-        return zeros
-      }
-    }
-    return Double(counts.reduce(0, +)) / Double(max(1, rows * columns))
-  }
-}

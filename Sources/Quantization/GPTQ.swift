@@ -110,21 +110,22 @@ public struct GPTQ: WeightQuantizer {
         case .success(let solver):
           var weight = linear.weight.dense()
           let zeros = zerosToKeep(of: weight, in: scheme)
+          let zeroShare = weight.zeroShare
           if let drift { weight = solver.corrected(weight, for: drift, by: driftCorrection) }
           let (quantized, loss) = solver.quantize(
             weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize,
             globalScale: global, zeros: zeros)
-          let sparsity = sparsity(of: quantized, from: linear.weight)
+          let figures = RoundingFigures(of: quantized, against: weight)
           block[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
-            "clip": RoundToNearest.clip(of: quantized, against: weight), "calibration_tokens": Double(hessian.tokens),
+            "clip": figures.clip, "calibration_tokens": Double(hessian.tokens),
           ]
           if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
           if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }
-          if let sparsity { metrics["sparsity"] = sparsity.now }
+          metrics.merge(sparsityMetrics((zeroShare, figures.zeros.now))) { $1 }
           context.record(name, in: block, metrics, scheme: scheme.description)
-          try recordLostZeros(name, in: block, sparsity, context)
+          try recordLostZeros(name, in: block, (zeroShare, figures.zeros.now), context)
           if solver.damping > damping {
             try context.recordFallback(
               name, in: block, "the Hessian was not positive definite: damping raised from \(damping) to \(solver.damping)")
@@ -139,12 +140,13 @@ public struct GPTQ: WeightQuantizer {
     let scheme = try storedScheme(of: name, in: block)
     let weight = block[name].weight.dense()
     let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales)
-    var metrics = [
-      "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": RoundToNearest.relativeError(of: quantized, against: weight),
-    ]
-    if let sparsity = sparsity(of: quantized, from: weight) { metrics["sparsity"] = sparsity.now }
+    let figures = RoundingFigures(of: quantized, against: weight)
     block[name].weight = quantized
-    context.record(name, in: block, metrics, scheme: scheme.description)
+    context.record(
+      name, in: block,
+      ["bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": figures.relativeError].merging(
+        sparsityMetrics(figures.zeros)
+      ) { $1 }, scheme: scheme.description)
     try context.recordFallback(name, in: block, reason)
   }
 }

@@ -60,7 +60,7 @@ public struct HQQ: WeightQuantizer {
           name, in: block,
           [
             "bits_per_weight": quantized.bitsPerWeight,
-            "relative_weight_error": RoundToNearest.relativeError(of: quantized, against: weight),
+            "relative_weight_error": RoundingFigures(of: quantized, against: weight).relativeError,
           ], scheme: scheme.description)
       }
       try quantizeInputs(of: group, in: &block, context)

@@ -46,17 +46,15 @@ public struct RoundToNearest: WeightQuantizer {
           continue
         }
         let scheme = try storedScheme(of: name, in: block)
-        let weight = block[name].weight.dense()
-        let quantized = Self.quantize(weight, scheme: scheme, scales: scales, importance: importance, globalScale: global)
-        var metrics = [
-          "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": Self.relativeError(of: quantized, against: weight),
-          "clip": Self.clip(of: quantized, against: weight),
-        ]
-        let sparsity = sparsity(of: quantized, from: weight)
-        if let sparsity { metrics["sparsity"] = sparsity.now }
+        let (quantized, figures) = Self.quantize(
+          WeightRows(block[name].weight), ScaleSearch(scheme: scheme, choice: scales, globalScale: global), importance, measuring: true)
         block[name].weight = quantized
-        context.record(name, in: block, metrics, scheme: scheme.description)
-        try recordLostZeros(name, in: block, sparsity, context)
+        context.record(
+          name, in: block,
+          [
+            "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": figures.relativeError, "clip": figures.clip,
+          ].merging(sparsityMetrics(figures.zeros)) { $1 }, scheme: scheme.description)
+        try recordLostZeros(name, in: block, figures.zeros, context)
       }
       try quantizeInputs(of: group, in: &block, context)
     }
@@ -71,71 +69,42 @@ public struct RoundToNearest: WeightQuantizer {
     globalScale: Float? = nil
   ) -> QuantizedMatrix {
     let global = scheme.hasGlobalScale ? globalScale ?? ScaleSearch.globalScale(amax: weight.amax) : nil
-    let search = ScaleSearch(scheme: scheme, choice: choice, globalScale: global)
-    let shape = scheme.scaleShape(rows: weight.rows, columns: weight.columns)
-    let (size, height) = (scheme.groupSize(columns: weight.columns), max(1, scheme.groupHeight(rows: weight.rows)))
-    var codes = [UInt8](repeating: 0, count: weight.rows * weight.columns)
-    var scales = [Float](repeating: 0, count: shape.rows * shape.columns)
-    var zeros = scales
-    codes.withUnsafeMutableBufferPointer { codes in
-      scales.withUnsafeMutableBufferPointer { scales in
-        zeros.withUnsafeMutableBufferPointer { zeros in
-          nonisolated(unsafe) let (codes, scales, zeros) = (codes, scales, zeros)
-          // Strips of about 2¹⁶ weights: worth a thread's attention, small enough to balance.
-          let strip = max(1, (1 << 16) / (weight.columns * height))
-          Parallel.forEach((shape.rows + strip - 1) / strip) { index in
-            for scaleRow in index * strip..<min((index + 1) * strip, shape.rows) {
-              let rows = scaleRow * height..<min((scaleRow + 1) * height, weight.rows)
-              for group in 0..<shape.columns {
-                let columns = group * size..<min((group + 1) * size, weight.columns)
-                let parameters = search.parameters(of: weight, rows: rows, columns: columns, importance: importance)
-                scales[scaleRow * shape.columns + group] = parameters.scale
-                zeros[scaleRow * shape.columns + group] = parameters.zero
-                for row in rows {
-                  weight.withUnsafeElements { elements in
-                    let start = row * weight.columns + columns.lowerBound
-                    search.encode(
-                      UnsafeBufferPointer(start: elements + start, count: columns.count), parameters, into: codes.baseAddress! + start)
-                  }
-                }
-              }
-            }
+    return quantize(WeightRows(weight), ScaleSearch(scheme: scheme, choice: choice, globalScale: global), importance).quantized
+  }
+
+  /// Quantizes a weight strip by strip, and measures what that did while each strip is in the cache: where nothing is solved, reading the
+  /// weight again is what costs.
+  ///
+  /// - Parameter measuring: whether anybody asks for the figures; they are empty otherwise.
+  static func quantize(
+    _ weight: WeightRows, _ search: ScaleSearch, _ importance: [Float]?, measuring: Bool = false
+  ) -> (quantized: QuantizedMatrix, figures: RoundingFigures) {
+    let (rows, columns) = (weight.rows, weight.columns)
+    let height = max(1, search.scheme.groupHeight(rows: rows))
+    // Strips of about 2¹⁶ weights: worth a thread's attention, small enough to balance.
+    let length = height * max(1, (1 << 16) / max(1, columns * height))
+    var strips: [RoundedStrip] = []
+    let codes = [UInt8](filling: rows * columns) { codes in
+      // Strips do not overlap.
+      nonisolated(unsafe) let codes = codes
+      strips = Parallel.map((rows + length - 1) / length) { index in
+        let range = index * length..<min((index + 1) * length, rows)
+        var strip = RoundedStrip(search: search, columns: columns, importance: importance, isMeasured: measuring)
+        weight.withUnsafeRows(range) { first in
+          for start in stride(from: range.lowerBound, to: range.upperBound, by: height) {
+            strip.round(
+              first + (start - range.lowerBound) * columns, rows: min(height, range.upperBound - start),
+              into: codes.baseAddress! + start * columns)
           }
         }
+        return strip
       }
     }
-    return search.matrix(rows: weight.rows, columns: weight.columns, codes: codes, scales: scales, zeros: zeros)
-  }
-
-  /// How far the ranges were clipped: the mean over the groups of the chosen scale as a share of the one that covers the whole range.
-  static func clip(of quantized: QuantizedMatrix, against weight: Matrix) -> Double {
-    let search = ScaleSearch(scheme: quantized.scheme, choice: .minmax, globalScale: quantized.globalScale)
-    let scheme = quantized.scheme
-    let (size, height) = (scheme.groupSize(columns: weight.columns), max(1, scheme.groupHeight(rows: weight.rows)))
-    let sums: [Double] = Parallel.map(quantized.scales.rows) { scaleRow in
-      let rows = scaleRow * height..<min((scaleRow + 1) * height, weight.rows)
-      return (0..<quantized.scales.columns).reduce(0) { sum, group in
-        let columns = group * size..<min((group + 1) * size, weight.columns)
-        let full = search.parameters(of: weight, rows: rows, columns: columns, importance: nil)
-        return sum + Double(abs(quantized.scales[scaleRow, group] / full.scale))
-      }
-    }
-    return sums.reduce(0, +) / Double(max(1, quantized.scales.elements.count))
-  }
-
-  /// ‖W − Q‖² / ‖W‖².
-  static func relativeError(of quantized: QuantizedMatrix, against weight: Matrix) -> Double {
-    let rows: [(error: Double, norm: Double)] = Parallel.map(weight.rows) { row in
-      let part = quantized.dense(row: row)
-      return weight.withUnsafeElements { elements in
-        let row = elements + row * weight.columns
-        return (
-          error: Kernel.squaredDistance(row, part, count: weight.columns), norm: Kernel.squaredDistance(row, nil, count: weight.columns)
-        )
-      }
-    }
-    let norm = rows.reduce(0) { $0 + $1.norm }
-    return norm > 0 ? rows.reduce(0) { $0 + $1.error } / norm : 0
+    let parameters = strips.flatMap(\.parameters)
+    return (
+      search.matrix(rows: rows, columns: columns, codes: codes, scales: parameters.map(\.scale), zeros: parameters.map(\.zero)),
+      RoundingFigures(strips.map(\.sums), weights: rows * columns, groups: parameters.count)
+    )
   }
 }
 

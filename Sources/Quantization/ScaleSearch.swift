@@ -28,9 +28,13 @@ struct ScaleSearch {
   let choice: ScaleChoice
   /// What stored scales are divided by before they are used.
   let divisor: Float
-  /// Fractions of the full range that are tried: 1, 0.96, … 0.36, and then the neighbours of the best. Below that nothing is ever chosen
-  /// at 3 bits and more, and at 2 bits the least-squares step finds the rest.
-  private static let fractions: [Float] = (0...16).map { 1 - Float($0) * 0.04 }
+  /// Fractions of the full range that are tried first: 1, 0.92, … 0.44. Below that nothing is ever chosen at 3 bits and more, and at 2 bits
+  /// the least-squares step finds the rest.
+  private static let fractions = (0..<8).map { 1 - Float($0) * 0.08 }
+  /// The same, for grids whose longer side serves the other sign.
+  private static let negative = fractions.map { -$0 }
+  /// Steps from the best of them to its neighbours, which are tried then.
+  private static let steps: [Float] = [-0.04, -0.03, -0.02, -0.01, 0.01, 0.02, 0.03, 0.04]
 
   init(scheme: QuantizationScheme, choice: ScaleChoice, globalScale: Float? = nil) {
     self.scheme = scheme
@@ -46,18 +50,30 @@ struct ScaleSearch {
   ///   - importance: a factor per weight for its squared error; `nil` for all alike.
   func parameters(_ weights: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?) -> GroupParameters {
     let range = Kernel.range(weights)
-    if scheme.grid == .float { return floatParameters(weights, importance, amax: max(-range.lowerBound, range.upperBound)) }
-    // A bias can put the grid anywhere; a zero point only where zero is one of its points.
-    let (low, high) =
-      scheme.zeroPoint == .real ? (range.lowerBound, range.upperBound) : (min(range.lowerBound, 0), max(range.upperBound, 0))
-    let full = grid(low, high)
-    guard choice != .minmax, high > low else { return full }
+    return parameters(weights, importance: importance, range, covering(range))
+  }
+
+  private func parameters(
+    _ weights: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, _ range: ClosedRange<Float>, _ full: GroupParameters
+  ) -> GroupParameters {
+    guard choice != .minmax, range.lowerBound < 0 || range.upperBound > 0 else { return full }
+    if scheme.grid == .float { return floatParameters(weights, importance, amax: Self.amax(range), full) }
     switch scheme.zeroPoint {
-    case .none: return symmetric(weights, importance, amax: max(-low, high), full)
-    case .integer: return shrunk(weights, importance, low, high, full) { leastSquares(weights, importance, $0) }
-    case .real: return shrunk(weights, importance, low, high, full) { affineLeastSquares(weights, importance, $0) }
+    case .none: return symmetric(weights, importance, amax: Self.amax(range), full)
+    case .integer: return shrunk(weights, importance, range, full) { leastSquares(weights, importance, $0) }
+    case .real: return shrunk(weights, importance, range, full) { affineLeastSquares(weights, importance, $0) }
     }
   }
+
+  /// The parameters whose grid just covers a range: min–max.
+  func covering(_ range: ClosedRange<Float>) -> GroupParameters {
+    if scheme.grid == .float { return GroupParameters(scale: floatCovering(amax: Self.amax(range)), zero: 0) }
+    // A bias can put the grid anywhere; a zero point only where zero is one of its points.
+    return scheme.zeroPoint == .real
+      ? grid(range.lowerBound, range.upperBound) : grid(min(range.lowerBound, 0), max(range.upperBound, 0))
+  }
+
+  private static func amax(_ range: ClosedRange<Float>) -> Float { max(-range.lowerBound, range.upperBound) }
 
   func error(_ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, _ parameters: GroupParameters) -> Float {
     Kernel.quantizationError(weights, importance: importance, scale: parameters.scale, zero: parameters.zero, top: scheme.top)
@@ -82,45 +98,51 @@ struct ScaleSearch {
   private func symmetric(
     _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, amax: Float, _ full: GroupParameters
   ) -> GroupParameters {
-    var best = (gain: -Float.infinity, fraction: Float(1), scale: full.scale)
+    var best = (gain: Float(0), fraction: Float(1), scale: full.scale)
     let unit = amax / (scheme.top / 2)
-    func consider(_ fraction: Float) {
-      let (product, square) = Kernel.codeMoments(
-        weights, importance: importance, scale: unit * fraction, zero: scheme.middle, top: scheme.top)
-      guard square > 0 else { return }
-      let gain = product * product / square
-      if gain > best.gain { best = (gain, fraction, product / square) }
+    func consider(around centre: Float, _ offsets: [Float]) {
+      let found = Kernel.bestScale(
+        weights, importance: importance, unit: unit, centre: centre, offsets: offsets, zero: scheme.middle, top: scheme.top)
+      if found.gain > best.gain { best = (found.gain, centre + offsets[found.index], found.scale) }
     }
-    for fraction in Self.fractions { consider(fraction) }
-    if choice == .fullRange { for fraction in Self.fractions { consider(-fraction) } }
-    let coarse = best.fraction
-    for step in [Float(-0.02), 0.02] { consider(coarse + step) }
+    consider(around: 0, Self.fractions)
+    if choice == .fullRange { consider(around: 0, Self.negative) }
+    consider(around: best.fraction, Self.steps)
     let found = GroupParameters(scale: stored(best.scale), zero: scheme.middle)
     return error(weights, importance, found) < error(weights, importance, full) ? found : full
   }
 
   private func shrunk(
-    _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, _ low: Float, _ high: Float, _ full: GroupParameters,
+    _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, _ range: ClosedRange<Float>, _ full: GroupParameters,
     refine: (GroupParameters) -> GroupParameters
   ) -> GroupParameters {
-    var best = (parameters: full, fraction: Float(1), error: error(weights, importance, full))
-    func consider(_ candidate: GroupParameters, _ fraction: Float) {
-      let error = error(weights, importance, candidate)
-      if error < best.error { best = (candidate, fraction, error) }
-    }
     // A bias has its own centre to shrink towards; a zero point shrinks towards zero.
-    let centre = scheme.zeroPoint == .real ? (low + high) / 2 : 0
-    func candidate(_ fraction: Float) -> GroupParameters {
-      grid(centre + (low - centre) * fraction, centre + (high - centre) * fraction)
+    let isReal = scheme.zeroPoint == .real
+    let (low, high) = isReal ? (range.lowerBound, range.upperBound) : (min(range.lowerBound, 0), max(range.upperBound, 0))
+    guard high > low else { return full }
+    let centre = isReal ? (low + high) / 2 : 0
+    var best = (parameters: full, fraction: Float(1), error: error(weights, importance, full))
+    func consider(around fraction: Float, _ offsets: [Float]) {
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * offsets.count) { scales in
+        let zeros = scales.baseAddress! + offsets.count
+        for (index, offset) in offsets.enumerated() {
+          let share = min(fraction + offset, 1)
+          let candidate = grid(centre + (low - centre) * share, centre + (high - centre) * share)
+          (scales[index], zeros[index]) = (candidate.scale, candidate.zero)
+        }
+        let found = Kernel.bestGrid(weights, importance: importance, scales: scales.baseAddress!, zeros: zeros, top: scheme.top)
+        guard found.error < best.error else { return }
+        best = (GroupParameters(scale: scales[found.index], zero: zeros[found.index]), fraction + offsets[found.index], found.error)
+      }
     }
-    for fraction in Self.fractions.dropFirst() { consider(candidate(fraction), fraction) }
-    let coarse = best.fraction
-    for step in [Float(-0.02), 0.02] where coarse + step < 1 { consider(candidate(coarse + step), coarse + step) }
+    consider(around: 0, Self.fractions)
+    consider(around: best.fraction, Self.steps)
     // The codes of the refined scale may differ again, and so may what fits them best.
     for _ in 0..<3 {
-      let before = best.error
-      consider(refine(best.parameters), best.fraction)
-      if best.error == before { break }
+      let refined = refine(best.parameters)
+      let error = error(weights, importance, refined)
+      guard error < best.error else { break }
+      (best.parameters, best.error) = (refined, error)
     }
     return best.parameters
   }
@@ -191,30 +213,36 @@ struct ScaleSearch {
 // MARK: - Float grids
 
 extension ScaleSearch {
-  /// Scales of E4M3 and E2M1 groups. Min–max as the formats define it; otherwise its neighbours on the scales' own grid are tried too, among
-  /// them the one that maps the largest weight of an NVFP4 group to 4 instead of 6 ("four over six").
-  private func floatParameters(
-    _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, amax: Float
-  ) -> GroupParameters {
-    let format = scheme.miniFloat
-    var candidates: [Float]
+  /// The scale of E4M3 and E2M1 groups that covers the range as the formats define it.
+  private func floatCovering(amax: Float) -> Float {
+    scheme.scaleType == .float8E8M0
+      ? PowerOfTwoScale.value(PowerOfTwoScale.code(amax: amax, of: scheme.miniFloat))
+      : stored(divisor * (amax / scheme.miniFloat.largest))
+  }
+
+  /// The neighbours on the scales' own grid of the scale that covers the range, among them the one that maps the largest weight of an NVFP4
+  /// group to 4 instead of 6 ("four over six").
+  private func floatNeighbours(of full: Float, amax: Float) -> [Float] {
     switch scheme.scaleType {
     case .float8E8M0:
-      let code = PowerOfTwoScale.code(amax: amax, of: format)
-      candidates = [code, code == 0 ? code : code - 1, code == 254 ? code : code + 1].map { PowerOfTwoScale.value($0) }
+      let code = PowerOfTwoScale.code(amax: amax, of: scheme.miniFloat)
+      return [code == 0 ? code : code - 1, code == 254 ? code : code + 1].map { PowerOfTwoScale.value($0) }
     case .float8E4M3:
-      let full = stored(divisor * (amax / format.largest))
       let code = Int(MiniFloat.e4m3.encode([full])[0])
       let four = Int(MiniFloat.e4m3.encode([stored(divisor * (amax / 4))])[0])
-      candidates = [full] + (max(code - 3, 1)...max(min(four + 1, 126), 1)).map { MiniFloat.e4m3.values[$0] }
+      return (max(code - 3, 1)...max(min(four + 1, 126), 1)).map { MiniFloat.e4m3.values[$0] }
     default:
       // The grid is as fine near its end as anywhere, so there is nothing to win by clipping.
-      candidates = [stored(amax / format.largest)]
+      return []
     }
-    guard choice != .minmax, amax > 0 else { return GroupParameters(scale: candidates[0], zero: 0) }
-    var best = (scale: candidates[0], error: Float.infinity)
-    for scale in candidates {
-      let error = format.error(weights, importance: importance, scale: effective(scale))
+  }
+
+  private func floatParameters(
+    _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, amax: Float, _ full: GroupParameters
+  ) -> GroupParameters {
+    var best = (scale: full.scale, error: Float.infinity)
+    for scale in [full.scale] + floatNeighbours(of: full.scale, amax: amax) {
+      let error = scheme.miniFloat.error(weights, importance: importance, scale: effective(scale))
       if error < best.error { best = (scale, error) }
     }
     return GroupParameters(scale: best.scale, zero: 0)
@@ -228,25 +256,29 @@ extension ScaleSearch {
 // MARK: - Whole weights
 
 extension ScaleSearch {
-  /// The parameters of one group of a weight, which may be several rows high.
+  /// The parameters of one group of a weight, which may be several rows high, and those that would cover its range.
   ///
-  /// - Parameter importance: a factor per column of the whole weight.
-  func parameters(of weight: Matrix, rows: Range<Int>, columns: Range<Int>, importance: [Float]?) -> GroupParameters {
-    func find(_ values: UnsafeBufferPointer<Float>, _ factors: [Float]?) -> GroupParameters {
-      factors.map { $0.withUnsafeBufferPointer { parameters(values, importance: $0.baseAddress!) } }
-        ?? parameters(values, importance: nil)
+  /// - Parameters:
+  ///   - first: the first of the rows, which lie `stride` weights apart.
+  ///   - importance: a factor per column of the whole weight.
+  func parameters(
+    _ first: UnsafePointer<Float>, stride: Int, rows: Int, columns: Range<Int>, _ importance: [Float]?
+  ) -> (parameters: GroupParameters, covering: GroupParameters) {
+    func find(_ values: UnsafeBufferPointer<Float>, _ factors: UnsafePointer<Float>?) -> (GroupParameters, GroupParameters) {
+      let range = Kernel.range(values)
+      let covering = covering(range)
+      return (parameters(values, importance: factors, range, covering), covering)
     }
-    if rows.count == 1 {
-      return weight.withUnsafeElements { elements in
-        let values = UnsafeBufferPointer(start: elements + rows.lowerBound * weight.columns + columns.lowerBound, count: columns.count)
-        guard let importance else { return parameters(values, importance: nil) }
-        return importance.withUnsafeBufferPointer { parameters(values, importance: $0.baseAddress! + columns.lowerBound) }
-      }
+    if rows == 1 {
+      let values = UnsafeBufferPointer(start: first + columns.lowerBound, count: columns.count)
+      guard let importance else { return find(values, nil) }
+      return importance.withUnsafeBufferPointer { find(values, $0.baseAddress! + columns.lowerBound) }
     }
     var values: [Float] = []
-    values.reserveCapacity(rows.count * columns.count)
-    for row in rows { values += weight.elements[row * weight.columns + columns.lowerBound..<row * weight.columns + columns.upperBound] }
-    let factors = importance.map { importance in rows.flatMap { _ in importance[columns] } }
+    values.reserveCapacity(rows * columns.count)
+    for row in 0..<rows { values += UnsafeBufferPointer(start: first + row * stride + columns.lowerBound, count: columns.count) }
+    guard let importance else { return values.withUnsafeBufferPointer { find($0, nil) } }
+    let factors = (0..<rows).flatMap { _ in importance[columns] }
     return values.withUnsafeBufferPointer { find($0, factors) }
   }
 
@@ -258,6 +290,18 @@ extension ScaleSearch {
     }
   }
 
+  /// What some codes of one group stand for.
+  func decode(_ codes: UnsafeBufferPointer<UInt8>, _ parameters: GroupParameters, into out: UnsafeMutablePointer<Float>) {
+    switch (scheme.grid, scheme.zeroPoint) {
+    case (.float, _): scheme.miniFloat.decode(codes, scale: effective(parameters.scale), into: out)
+    case (.integer, .real): Kernel.dequantize(codes, scale: parameters.scale, bias: bias(parameters), into: out)
+    case (.integer, _): Kernel.dequantize(codes, scale: parameters.scale, zero: parameters.zero, into: out)
+    }
+  }
+
+  /// The bias that a real zero point is stored as.
+  private func bias(_ parameters: GroupParameters) -> Float { scheme.scaleType.rounded(-parameters.scale * parameters.zero) }
+
   /// Codes, scales and zero points put together, the zero points turned into biases where the scheme has such.
   func matrix(rows: Int, columns: Int, codes: [UInt8], scales: [Float], zeros: [Float]) -> QuantizedMatrix {
     let shape = scheme.scaleShape(rows: rows, columns: columns)
@@ -267,7 +311,7 @@ extension ScaleSearch {
     case .integer: zeroPoints = Matrix(rows: shape.rows, columns: shape.columns, elements: zeros)
     case .real:
       zeroPoints = Matrix(
-        rows: shape.rows, columns: shape.columns, elements: zip(scales, zeros).map { scheme.scaleType.rounded(-$0 * $1) })
+        rows: shape.rows, columns: shape.columns, elements: zip(scales, zeros).map { bias(GroupParameters(scale: $0, zero: $1)) })
     }
     return QuantizedMatrix(
       scheme: scheme, rows: rows, columns: columns, codes: codes,

@@ -13,19 +13,17 @@ extension WeightQuantizer {
     return SparsityMask(zerosOf: weight)
   }
 
-  /// The share of zeros there is now, and there was; `nil` for a dense weight.
-  func sparsity(of quantized: QuantizedMatrix, from weight: any Weight) -> (now: Double, before: Double)? {
-    let before = weight.dense().zeroShare
-    return before >= sparse ? (quantized.dense().zeroShare, before) : nil
+  /// What the report says of a weight's zeros; nothing of a dense weight's.
+  func sparsityMetrics(_ zeros: (before: Double, now: Double)) -> [String: Double] {
+    zeros.before >= sparse ? ["sparsity": zeros.now] : [:]
   }
 
   func recordLostZeros(
-    _ name: LinearName, in block: Block, _ sparsity: (now: Double, before: Double)?, _ context: PassContext
+    _ name: LinearName, in block: Block, _ zeros: (before: Double, now: Double), _ context: PassContext
   ) throws(UnwantedFallback) {
-    guard let sparsity, sparsity.now < sparsity.before else { return }
+    guard zeros.before >= sparse, zeros.now < zeros.before else { return }
     func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
     try context.recordFallback(
-      name, in: block,
-      "of \(percent(sparsity.before)) zeros \(percent(sparsity.now)) are left: a grid with real zero points has none")
+      name, in: block, "of \(percent(zeros.before)) zeros \(percent(zeros.now)) are left: a grid with real zero points has none")
   }
 }

@@ -146,6 +146,37 @@ extension Kernel {
     return (product, square)
   }
 
+  /// How many grids a search tries at once.
+  package static var candidateCount: Int { Int(COMPRESS_CANDIDATES) }
+
+  /// Of the scales unit · (centre + offset) the one whose codes, at the scale that fits them best, leave the least squared error.
+  ///
+  /// - Parameters:
+  ///   - offsets: `candidateCount` of them.
+  ///   - zero: a whole number.
+  /// - Returns: its index, the squared error it takes away, and the scale that fits its codes best.
+  package static func bestScale(
+    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, unit: Float, centre: Float, offsets: [Float], zero: Float,
+    top: Float
+  ) -> (index: Int, gain: Float, scale: Float) {
+    precondition(offsets.count == candidateCount, "\(candidateCount) candidates are tried at once")
+    var (gain, scale) = (Float(0), Float(0))
+    let index = compress_best_scale(w.baseAddress!, importance, w.count, unit, centre, offsets, zero, top, &gain, &scale)
+    return (index, gain, scale)
+  }
+
+  /// Of `candidateCount` scales and zero points those with the least squared error.
+  package static func bestGrid(
+    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scales: UnsafePointer<Float>, zeros: UnsafePointer<Float>,
+    top: Float
+  ) -> (index: Int, error: Float) {
+    var error = Float(0)
+    let index = compress_best_grid(w.baseAddress!, importance, w.count, scales, zeros, top, &error)
+    return (index, error)
+  }
+
+  package static func countZeros(_ w: UnsafeBufferPointer<Float>) -> Int { w.baseAddress.map { compress_count_zeros($0, w.count) } ?? 0 }
+
   /// One block of GPTQ columns; every matrix is [columns × rows], see `CKernels.h`.
   package static func gptqBlock(
     target: UnsafeMutablePointer<Float>, weight: UnsafePointer<Float>, feedback: UnsafePointer<Float>, feedbackStride: Int,
@@ -190,13 +221,25 @@ extension Kernel {
 
   /// Codes into a little-endian bit string of 32-bit words, `count` of them a row, each row padded to a whole word.
   package static func pack(_ codes: [UInt8], rowLength count: Int, bits: Int) -> [UInt32] {
-    let rows = count == 0 ? 0 : codes.count / count
-    let words = (count * bits + 31) / 32
-    return [UInt32](unsafeUninitializedCapacity: rows * words) { buffer, initialized in
-      codes.withUnsafeBufferPointer { codes in
-        for row in 0..<rows { compress_pack_bits(codes.baseAddress! + row * count, count, UInt32(bits), buffer.baseAddress! + row * words) }
+    [UInt32](filling: packedWords(codes, rowLength: count, bits: bits)) { pack(codes, rowLength: count, bits: bits, into: $0) }
+  }
+
+  /// How many words `pack` makes of some codes.
+  package static func packedWords(_ codes: [UInt8], rowLength count: Int, bits: Int) -> Int {
+    count == 0 ? 0 : codes.count / count * ((count * bits + 31) / 32)
+  }
+
+  package static func pack(_ codes: [UInt8], rowLength count: Int, bits: Int, into words: UnsafeMutableBufferPointer<UInt32>) {
+    guard count > 0, let base = words.baseAddress else { return }
+    let (rows, width) = (codes.count / count, (count * bits + 31) / 32)
+    let strip = max(1, (1 << 16) / count)
+    codes.withUnsafeBufferPointer { codes in
+      nonisolated(unsafe) let (codes, base) = (codes.baseAddress!, base)
+      Parallel.forEach((rows + strip - 1) / strip) { index in
+        for row in index * strip..<min((index + 1) * strip, rows) {
+          compress_pack_bits(codes + row * count, count, UInt32(bits), base + row * width)
+        }
       }
-      initialized = rows * words
     }
   }
 

@@ -22,10 +22,7 @@ public struct Matrix: Sendable, Equatable {
   package init(rows: Int, columns: Int, filling fill: (UnsafeMutableBufferPointer<Float>) -> Void) {
     self.rows = rows
     self.columns = columns
-    elements = [Float](unsafeUninitializedCapacity: rows * columns) { buffer, count in
-      fill(UnsafeMutableBufferPointer(rebasing: buffer[..<(rows * columns)]))
-      count = rows * columns
-    }
+    elements = [Float](filling: rows * columns, fill)
   }
 
   public subscript(row: Int, column: Int) -> Float {
@@ -69,5 +66,17 @@ extension Matrix {
 
   package mutating func withUnsafeMutableElements<Result>(_ body: (UnsafeMutablePointer<Float>) throws -> Result) rethrows -> Result {
     try elements.withUnsafeMutableBufferPointer { try body($0.baseAddress ?? UnsafeMutablePointer(bitPattern: 16)!) }
+  }
+
+  /// The share of elements that are exactly zero.
+  package var zeroShare: Double {
+    let (piece, total) = (1 << 18, rows * columns)
+    let counts = withUnsafeElements { elements in
+      nonisolated(unsafe) let elements = elements
+      return Parallel.map((total + piece - 1) / piece) { index in
+        Kernel.countZeros(UnsafeBufferPointer(start: elements + index * piece, count: min(piece, total - index * piece)))
+      }
+    }
+    return Double(counts.reduce(0, +)) / Double(max(1, total))
   }
 }

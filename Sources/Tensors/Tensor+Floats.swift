@@ -6,19 +6,13 @@ extension Tensor {
   ///
   /// - Precondition: `dtype.isReadableAsFloat`.
   public func floats() -> [Float] {
-    [Float](unsafeUninitializedCapacity: elementCount) { buffer, count in
-      copyFloats(from: 0, into: buffer)
-      count = elementCount
-    }
+    [Float](filling: elementCount) { copyFloats(from: 0, into: $0) }
   }
 
   /// The elements of rows `rows` of a matrix-shaped tensor.
   package func floats(rows: Range<Int>) -> [Float] {
     let width = shape.dropFirst().reduce(1, *)
-    return [Float](unsafeUninitializedCapacity: rows.count * width) { buffer, count in
-      copyFloats(from: rows.lowerBound * width, into: buffer)
-      count = rows.count * width
-    }
+    return [Float](filling: rows.count * width) { copyFloats(from: rows.lowerBound * width, into: $0) }
   }
 
   /// Reads `out.count` elements from element `first` on, in parallel pieces.
@@ -34,6 +28,28 @@ extension Tensor {
         Self.widen(from, dtype, into: UnsafeMutableBufferPointer(rebasing: out[range]))
       }
     }
+  }
+
+  /// Whether an element is infinite or not a number, as `Float`.
+  ///
+  /// - Precondition: `dtype.isReadableAsFloat`.
+  package var holdsNonfinite: Bool {
+    precondition(dtype.isReadableAsFloat, "\(dtype.rawValue) does not hold floats")
+    let piece = 1 << 16
+    let found = bytes.withUnsafeBytes { raw in
+      nonisolated(unsafe) let source = raw
+      return Parallel.map((elementCount + piece - 1) / piece) { index in
+        let range = index * piece..<min((index + 1) * piece, elementCount)
+        let exponent: UInt16? = dtype == .bfloat16 ? 0x7F80 : dtype == .float16 ? 0x7C00 : nil
+        if let exponent, let start = source.baseAddress, Int(bitPattern: start) % 2 == 0 {
+          return compress_has_nonfinite16(start.assumingMemoryBound(to: UInt16.self) + range.lowerBound, exponent, range.count) != 0
+        }
+        let size = dtype.bitCount / 8
+        let part = UnsafeRawBufferPointer(rebasing: source[range.lowerBound * size..<range.upperBound * size])
+        return [Float](filling: range.count) { Self.widen(part, dtype, into: $0) }.withUnsafeBufferPointer(Kernel.hasNonfinite)
+      }
+    }
+    return found.contains(true)
   }
 
   private static func widen(_ source: UnsafeRawBufferPointer, _ dtype: DType, into out: UnsafeMutableBufferPointer<Float>) {

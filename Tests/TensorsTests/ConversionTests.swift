@@ -42,6 +42,25 @@ struct ConversionTests {
     }
   }
 
+  @Test(arguments: [DType.float32, .float16, .bfloat16, .float64], [0, 1]) func findsWhatIsNotFinite(_ dtype: DType, _ offset: Int) {
+    func tensor(_ values: [Double]) -> Tensor {
+      let plain =
+        dtype == .float64
+        ? values.withUnsafeBytes { Data($0) } : Tensor(values.map { Float($0) }, shape: [values.count], dtype: dtype).bytes
+      // A file may place a tensor at an odd offset.
+      return Tensor(dtype: dtype, shape: [values.count], bytes: (Data(count: offset) + plain)[offset...])
+    }
+    let finite = (0..<70_000).map { Double($0 % 999 - 500) }
+    #expect(!tensor(finite).holdsNonfinite)
+    for bad in [Double.nan, .infinity, -.infinity] {
+      for index in [0, 65_535, 65_536, 69_999] {
+        var damaged = finite
+        damaged[index] = bad
+        #expect(tensor(damaged).holdsNonfinite, "\(bad) at \(index)")
+      }
+    }
+  }
+
   @Test func bfloat16RoundsToNearestEven() {
     for low in stride(from: UInt32(0), to: 0x7F80, by: 1) {
       let middle = low << 16 | 0x8000

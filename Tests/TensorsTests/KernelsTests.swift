@@ -206,6 +206,46 @@ struct QuantizationKernelTests {
     }
   }
 
+  @Test(arguments: sizes, [2, 4, 8]) func bestScaleIsThatOfTheDefinition(_ count: Int, _ bits: Int) {
+    let (row, importance) = (values(count, "scales"), values(count, "importance").map { abs($0) })
+    let (top, zero) = (Float((1 << bits) - 1), Float(1 << (bits - 1)))
+    let offsets = (0..<Kernel.candidateCount).map { Float($0 % 2 == 0 ? 1 : -1) * (0.31 + Float($0) * 0.04) }
+    let unit = 6 / top
+    row.withUnsafeBufferPointer { part in
+      for weights in [nil, importance] {
+        let found = Kernel.bestScale(part, importance: weights, unit: unit, centre: 0.01, offsets: offsets, zero: zero, top: top)
+        let gains = offsets.map {
+          let moments = Reference.codeMoments(row, importance: weights, scale: unit * (0.01 + $0), zero: zero, top: top)
+          return moments.square > 0 ? (moments.product * moments.product / moments.square, moments.product / moments.square) : (0, 0)
+        }
+        let best = gains.map(\.0).max() ?? 0
+        #expect(abs(Double(found.gain) - best) <= 1e-4 * best + 1e-12)
+        #expect(best - gains[found.index].0 <= 1e-4 * best)
+        #expect(abs(Double(found.scale) - gains[found.index].1) <= 1e-4 * abs(gains[found.index].1) + 1e-9)
+      }
+    }
+  }
+
+  @Test(arguments: sizes, [2, 4, 8]) func bestGridIsThatOfTheDefinition(_ count: Int, _ bits: Int) {
+    let (row, importance) = (values(count, "grids"), values(count, "importance").map { abs($0) })
+    let top = Float((1 << bits) - 1)
+    let scales = (0..<Kernel.candidateCount).map { (2 + 0.3 * Float($0)) / top }
+    let zeros = (0..<Kernel.candidateCount).map { top * Float($0) / 31 }
+    row.withUnsafeBufferPointer { part in
+      for weights in [nil, importance] {
+        let found = Kernel.bestGrid(part, importance: weights, scales: scales, zeros: zeros, top: top)
+        let errors = zip(scales, zeros).map { Reference.quantizationError(row, importance: weights, scale: $0, zero: $1, top: top) }
+        #expect(abs(Double(found.error) - errors.min()!) <= 1e-4 * errors.min()! + 1e-12)
+        #expect(errors[found.index] - errors.min()! <= 1e-4 * errors.min()!)
+      }
+    }
+  }
+
+  @Test(arguments: sizes) func zerosOfEitherSignAreCounted(_ count: Int) {
+    let row = values(count, "zeros").enumerated().map { $0 % 3 == 0 ? 0 : $0 % 7 == 0 ? -0.0 : $1 }
+    #expect(row.withUnsafeBufferPointer { Kernel.countZeros($0) } == row.count { $0 == 0 })
+  }
+
   @Test(arguments: sizes) func squaredDistances(_ count: Int) {
     let (a, b) = (values(count, "left"), values(count, "right"))
     let distance = Reference.squaredDistance(a, b)

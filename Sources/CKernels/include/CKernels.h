@@ -18,6 +18,8 @@ void compress_f32_to_bf16(const float *in, uint16_t *out, size_t count);
 void compress_f32_to_f16(const float *in, uint16_t *out, size_t count);
 /// 1 where an element is infinite or not a number.
 int compress_has_nonfinite(const float *in, size_t count);
+/// The same of numbers of 16 bits whose exponent has the bits `exponent`.
+int compress_has_nonfinite16(const uint16_t *in, uint16_t exponent, size_t count);
 
 /// out = x / sqrt(mean(x²) + epsilon) · weight, for one row. (norm.c)
 void compress_rms_norm(const float *x, const float *weight, float epsilon, float *out, size_t count);
@@ -48,6 +50,8 @@ void compress_rotary(float *row, const float *cosine, const float *sine, size_t 
 
 /// Smallest and largest element; both 0 for no elements. (quantize.c)
 void compress_range(const float *w, size_t count, float *smallest, float *largest);
+/// How many elements are zero, of either sign. (quantize.c)
+size_t compress_count_zeros(const float *w, size_t count);
 /// codes = clip(rint(w / scale + zero − m) + m, 0, top) with m = (top + 1) / 2, the code of the signed zero. (quantize.c)
 void compress_quantize(const float *w, float scale, float zero, float top, uint8_t *codes, size_t count);
 /// out = scale · (codes − zero). (quantize.c)
@@ -56,12 +60,27 @@ void compress_dequantize(const uint8_t *codes, float scale, float zero, float *o
 void compress_dequantize_biased(const uint8_t *codes, float scale, float bias, float *out, size_t count);
 /// out = scale · (code − zero) with the code that `compress_quantize` would choose; in place where out = w. (quantize.c)
 void compress_round_to_grid(const float *w, float scale, float zero, float top, float *out, size_t count);
-/// Σ importance · (w − scale · (code − zero))² over the codes that `compress_quantize` would choose; importance may be null. (quantize.c)
+/// Σ importance · (w − scale · (code − zero))² over the codes that `compress_quantize` would choose, or their neighbours where a weight
+/// lies midway; importance may be null. (quantize.c)
 float compress_quantization_error(const float *w, const float *importance, float scale, float zero, float top, size_t count);
 
-/// Over the same codes, with q = code − zero: product = Σ importance · w · q and square = Σ importance · q². (quantize.c)
+/// Over the codes of `compress_quantize`, with q = code − zero: product = Σ importance · w · q and square = Σ importance · q². (quantize.c)
 void compress_code_moments(
     const float *w, const float *importance, float scale, float zero, float top, float *product, float *square, size_t count);
+
+/// How many grids the searches below try at once.
+#define COMPRESS_CANDIDATES 8
+
+/// Of the scales unit · (centre + offsets[j]) the one whose codes, at the scale that fits them best, leave the least squared error.
+///
+/// Returns its index, with the error it takes away in `gain` and the fitted scale Σ importance · w · q / Σ importance · q² in `fitted`.
+/// `offsets` has COMPRESS_CANDIDATES elements, `zero` is a whole number; a scale may be negative, but not zero. (search.c)
+size_t compress_best_scale(
+    const float *w, const float *importance, size_t count, float unit, float centre, const float *offsets, float zero, float top,
+    float *gain, float *fitted);
+/// Of COMPRESS_CANDIDATES scales and zero points the index of those with the least squared error, which is left in `error`. (search.c)
+size_t compress_best_grid(
+    const float *w, const float *importance, size_t count, const float *scales, const float *zeros, float top, float *error);
 
 /// GPTQ inside one block of columns, many rows at once. (gptq.c)
 ///
