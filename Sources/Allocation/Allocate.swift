@@ -42,20 +42,40 @@ public struct Allocate: Pass, Hashable {
   public var target = SizeTarget.bitsPerWeight(4.25)
   public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: 128) }
   public var quantizer = Quantizer.gptq
+  /// How the scales of all formats are chosen.
+  public var scales = ScaleChoice.clip
+  /// The order in which `gptq` goes through the columns.
+  public var order = GPTQ.Order.activation
+  /// How much of the drift that earlier layers have caused `gptq` makes up for, 0 to 1.
+  public var driftCorrection = 0.0
   public var sensitivity = Sensitivity.divergence
-  /// Calibration sequences, from the end, on which divergence is measured; they are kept out of what the measured formats are fitted to.
+  /// Calibration sequences, from the end, on which divergence is measured, unless the recipe has probes of its own; they are kept out of what
+  /// the measured formats are fitted to.
   public var probes = 8
   public var layers = LayerSelector()
 
   public init() {}
 
+  private enum CodingKeys: String, CodingKey {
+    case target, candidates, quantizer, scales, order, driftCorrection = "drift_correction", sensitivity, probes, layers
+  }
+
+  public var comparesInputs: Bool { driftCorrection > 0 }
+  public var usesProbes: Bool { sensitivity == .divergence }
   public var analyses: [any Analysis] { [AllocationAnalysis(options: self)] }
 
   public func validate() throws(InvalidOption) {
     guard candidates.count > 1 else { throw InvalidOption("candidates", "at least two formats to choose from are needed") }
     guard probes > 0 else { throw InvalidOption("probes", "\(probes): a positive number") }
+    guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }
+    guard quantizer == .gptq || driftCorrection == 0 else {
+      throw InvalidOption("drift_correction", "only gptq makes up for drift; leave it out, or set quantizer: gptq")
+    }
+    guard quantizer == .gptq || order == .activation else {
+      throw InvalidOption("order", "only gptq has an order; leave it out, or set quantizer: gptq")
+    }
     for (index, candidate) in candidates.enumerated() {
-      do { try candidate.pass().validate() } catch {
+      do { try pass(for: candidate).validate() } catch {
         throw InvalidOption("candidates[\(index)].\(error.option)", error.reason)
       }
     }
@@ -75,7 +95,7 @@ public struct Allocate: Pass, Hashable {
     // Every candidate must fit; which one it will be is not known before the measurement.
     var bits: [Int] = []
     for candidate in candidates {
-      var pass = candidate.pass()
+      var pass = pass(for: candidate)
       pass.layers = layers
       bits.append(try pass.plan(linear).storedBits)
     }
@@ -101,12 +121,12 @@ public struct Allocate: Pass, Hashable {
     }
     switch quantizer {
     case .gptq:
-      var pass = GPTQ()
+      var pass = pass(for: Candidate())
       (pass.layers, pass.overrides) = (layers, overrides)
       try pass.run(on: &block, in: context)
     case .rtn:
       var pass = RoundToNearest()
-      (pass.layers, pass.overrides, pass.importance) = (layers, overrides, .activations)
+      (pass.layers, pass.overrides, pass.scales, pass.importance) = (layers, overrides, scales, .activations)
       try pass.run(on: &block, in: context)
     }
     for unit in allocation.units where unit.block == block.name {
@@ -119,11 +139,13 @@ public struct Allocate: Pass, Hashable {
   }
 }
 
-extension Allocate.Candidate {
-  /// The quantizing pass that has this format for all layers.
-  func pass() -> GPTQ {
+extension Allocate {
+  /// The quantizing pass that has a candidate's format for all layers.
+  func pass(for candidate: Candidate) -> GPTQ {
     var pass = GPTQ()
-    (pass.numbers, pass.bits, pass.groupSize, pass.symmetric) = (numbers ?? .int, bits, groupSize, symmetric ?? true)
+    (pass.numbers, pass.bits) = (candidate.numbers ?? .int, candidate.bits)
+    (pass.groupSize, pass.symmetric) = (candidate.groupSize, candidate.symmetric ?? true)
+    (pass.scales, pass.order, pass.driftCorrection) = (scales, order, driftCorrection)
     return pass
   }
 }

@@ -93,7 +93,7 @@ struct AllocationAnalysis: Analysis {
   }
 
   private func measure(_ model: Model, _ context: AnalysisContext) async throws -> (units: [MeasuredUnit], fixedBits: Int, weights: Int) {
-    let (fitted, probes) = split(context.calibration)
+    let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
     let embedding = try model.block(.embedding)
@@ -144,18 +144,12 @@ struct AllocationAnalysis: Analysis {
     return (units, fixedBits, weights)
   }
 
-  /// Divergence is measured on what the formats were not fitted to, as long as that leaves enough to fit them.
-  private func split(_ sequences: [[Int32]]) -> (fitted: [[Int32]], probes: [[Int32]]) {
-    let count = min(options.probes, sequences.count)
-    return (sequences.count > 2 * count ? Array(sequences.dropLast(count)) : sequences, Array(sequences.suffix(count)))
-  }
-
   /// What the whole combination does to the predictions: the sweep to come, rehearsed on the fitted sequences and scored on the probes. The
   /// losses of single groups rank combinations; how they add up only the whole can tell.
   private func divergence(of allocation: Allocation, _ model: Model, _ context: AnalysisContext) throws -> Double {
-    let (fitted, probes) = split(context.calibration)
+    let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
-      fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
+      fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch, comparing: options.comparesInputs)
     let embedding = try model.block(.embedding)
     try stream.embed(embedding)
     let table = PreparedEmbedding(embedding)
@@ -167,11 +161,12 @@ struct AllocationAnalysis: Analysis {
       let original = try model.block(.decoder(index: index))
       var block = original
       for group in block.groups(options.layers) {
-        let hessian = try stream.statistic(Hessian.self, of: group, in: block)
+        let drift = options.comparesInputs ? try stream.drift(of: group, in: block, reference: original) : nil
+        let hessian = try drift?.hessian ?? stream.statistic(Hessian.self, of: group, in: block)
         let choice = allocation.choices[block.fullName(of: group.linears[0])]!
-        block = try quantize(group, of: block, as: options.candidates[choice], hessian).variant
+        block = try quantize(group, of: block, as: options.candidates[choice], hessian, drift: drift).variant
       }
-      _ = try stream.finish(block)
+      _ = try stream.finish(block, reference: original)
       let (before, after) = (PreparedBlock(original, positions: positions), PreparedBlock(block, positions: positions))
       let (untouched, changed) = (reference, states)
       reference = Parallel.map(untouched.count) { before.forward(untouched[$0]) }
@@ -220,19 +215,22 @@ struct AllocationAnalysis: Analysis {
   }
 
   /// The block with one group quantized, the bits that takes, and the layers' loss as a share of their outputs.
+  ///
+  /// - Parameter drift: what is to be made up for; in a model of which nothing else is quantized there is none.
   private func quantize(
-    _ group: InputGroup, of block: Block, as candidate: Allocate.Candidate, _ hessian: Hessian
+    _ group: InputGroup, of block: Block, as candidate: Allocate.Candidate, _ hessian: Hessian, drift: InputDrift? = nil
   ) throws -> (variant: Block, bits: Int, loss: Double) {
-    let pass = candidate.pass()
+    let pass = options.pass(for: candidate)
     var (variant, bits, loss) = (block, 0, 0.0)
     let global = pass.globalScale(of: group, in: block)
     for name in group.linears {
       let scheme = try pass.storedScheme(of: name, in: block)
-      let weight = block[name].weight.dense()
+      var weight = block[name].weight.dense()
       let quantized: QuantizedMatrix
       let solver = GPTQSolver.prepare(
         hessian, groupSize: scheme.groupSize(columns: weight.columns), order: pass.order, damping: pass.damping)
       if case .success(let solver) = solver, options.quantizer == .gptq {
+        if let drift { weight = solver.corrected(weight, for: drift, by: pass.driftCorrection) }
         let result = solver.quantize(weight, scheme: scheme, scales: pass.scales, refit: pass.refit, globalScale: global)
         quantized = result.quantized
         loss += result.relativeLoss
@@ -252,7 +250,7 @@ struct AllocationAnalysis: Analysis {
 
   /// Blocks in rows, groups in columns, the chosen format and its loss in the cells.
   private func table(_ units: [MeasuredUnit], _ solution: Knapsack.Solution) -> String {
-    let labels = options.candidates.map { "\($0.pass().scheme(of: "", isEnd: false))" }
+    let labels = options.candidates.map { "\(options.pass(for: $0).scheme(of: "", isEnd: false))" }
     var lines: [String] = []
     var (row, name) = ("", "")
     for (unit, choice) in zip(units, solution.choices) {

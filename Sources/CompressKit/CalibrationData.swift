@@ -20,8 +20,9 @@ extension CalibrationSource {
   /// Every file gives the share of the sequences that its weight says, in the order of the list. Reading stops where these are filled,
   /// unless the order is drawn.
   ///
+  /// - Parameter name: what the recipe calls the sequences.
   /// - Throws: `CheckpointError` for a file that cannot be read, or data that fills no sequence; `TokenizerError`.
-  public func read(for checkpoint: Checkpoint, bases: [URL], seed: UInt64) throws -> Data {
+  public func read(for checkpoint: Checkpoint, bases: [URL], seed: UInt64, as name: String = "calibration") throws -> Data {
     let input = try TokenSource(text: text, tokens: tokens, bases: bases)
     var data = Data(files: input.name)
     var held: Int?
@@ -33,7 +34,7 @@ extension CalibrationSource {
         let found = try sequences(of: source, at: place, tokenizer, count: shares[index], order: order)
         if found.count < shares[index] {
           data.remarks.append(
-            "\(place.lastPathComponent) holds \(found.count) of \(shares[index]) calibration sequences of \(length) tokens")
+            "\(place.lastPathComponent) holds \(found.count) of \(shares[index]) \(name) sequences of \(length) tokens")
         }
         data.sequences += found
       }
@@ -51,14 +52,14 @@ extension CalibrationSource {
       }
       data.sequences = Array(windows.prefix(sequences))
       if data.sequences.count < sequences {
-        data.remarks.append("\(input.name) holds \(data.sequences.count) of \(sequences) calibration sequences of \(length) tokens")
+        data.remarks.append("\(input.name) holds \(data.sequences.count) of \(sequences) \(name) sequences of \(length) tokens")
       }
     }
     guard !data.sequences.isEmpty else {
       let tokens = held.map { "\($0) tokens" } ?? "tokens"
       throw CheckpointError.unreadable(
         path: input.file.path,
-        reason: "its \(tokens) do not fill one calibration sequence of \(length); give it more text, or make calibration.length smaller")
+        reason: "its \(tokens) do not fill one \(name) sequence of \(length); give it more text, or make \(name).length smaller")
     }
     return data
   }

@@ -42,6 +42,8 @@ public struct Compressor: Sendable {
     public let estimate: ResourceEstimate
     /// Where it is to be drawn from the model, its shape: the drawing needs the weights.
     public internal(set) var calibration: [[Int32]]
+    /// What predictions are measured on, where the recipe says so.
+    let probes: [[Int32]]
     public let bytesBefore: Int
     let format: any CheckpointFormat
     /// As it will be written.
@@ -115,6 +117,16 @@ public struct Compressor: Sendable {
         remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
       }
     }
+    var probes: [[Int32]] = []
+    if let source = recipe.probes {
+      if pipeline.usesProbes {
+        let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed, as: "probes")
+        probes = data.sequences
+        remarks += data.remarks
+      } else {
+        remarks.append("no pass of the recipe measures anything on its probes")
+      }
+    }
     // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
     let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
     let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
@@ -125,7 +137,7 @@ public struct Compressor: Sendable {
       throw NotEnoughMemory(needed: estimate.fixedMemory, physical: Machine.physicalMemory)
     }
     return Plan(
-      model: model, linears: linears, estimate: estimate, calibration: calibration, bytesBefore: checkpoint.byteCount,
+      model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, bytesBefore: checkpoint.byteCount,
       format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
       shardLimit: shardLimit,
       remarks: remarks)
@@ -203,6 +215,7 @@ public struct Compressor: Sendable {
     var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
     options.statistics = plan.statistics
+    options.probes = plan.probes
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
@@ -232,9 +245,10 @@ public struct Compressor: Sendable {
     let config = try configuration(of: await sink.descriptions, plan)
     let carried = plan.model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let described = try plan.format.files(describing: await sink.modules + carried, in: config)
-    let texts = (recipe.calibration?.text?.files ?? []) + (recipe.evaluation?.text?.files ?? [])
+    let texts = [recipe.calibration?.text, recipe.probes?.text, recipe.evaluation?.text].flatMap { $0?.files ?? [] }
     let data =
-      texts.map(\.file) + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.evaluation?.tokens].compactMap { $0 }
+      texts.map(\.file)
+      + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.probes?.tokens, recipe.evaluation?.tokens].compactMap { $0 }
     // Blocks carry the policies of the checkpoint they come from.
     let companions = try checkpoint.travellingFiles().filter { !(data + [CachePolicyFile.name]).contains($0.name) }
     let policies = await sink.cachePolicies

@@ -50,7 +50,7 @@ public struct LowRank: Pass, Hashable {
   public var driftCorrection = 0.5
   /// Added to the diagonal of the inputs' second moment, as a fraction of its mean: what the calibration data never show is not free to lose.
   public var damping = 0.01
-  /// Calibration sequences, from the end, on which divergence is measured.
+  /// Calibration sequences, from the end, on which divergence is measured, unless the recipe has probes of its own.
   public var probes = 8
   /// Whether the factors are multiplied out again: no bytes are saved, and every runtime loads the result.
   public var merge = false
@@ -65,6 +65,7 @@ public struct LowRank: Pass, Hashable {
 
   public var comparesInputs: Bool { !sequential || correctsDrift }
   var correctsDrift: Bool { sequential && method == .whitened && driftCorrection > 0 }
+  public var usesProbes: Bool { allocation == .divergence }
   public var analyses: [any Analysis] { allocation == .uniform ? [] : [RankAllocation(options: self)] }
 
   public func validate() throws(InvalidOption) {

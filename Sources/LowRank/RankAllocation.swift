@@ -84,13 +84,11 @@ struct RankAllocation: Analysis {
   }
 
   private func measure(_ model: Model, _ context: AnalysisContext) throws -> [Measured] {
-    let count = min(options.probes, context.calibration.count)
-    let fitted = context.calibration.count > 2 * count ? Array(context.calibration.dropLast(count)) : context.calibration
+    let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
     try stream.embed(try model.block(.embedding))
-    let slopes =
-      options.allocation == .divergence ? try Slopes(model, probes: Array(context.calibration.suffix(count))) : nil
+    let slopes = options.allocation == .divergence ? try Slopes(model, probes: probes) : nil
     var measured: [Measured] = []
     for index in model.description.blocks.indices {
       try Task.checkCancellation()

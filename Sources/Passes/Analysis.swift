@@ -13,6 +13,8 @@ public struct AnalysisContext: Sendable {
   public let seed: UInt64
   /// The calibration sequences; none in a data-free run.
   public let calibration: [[Int32]]
+  /// What predictions are measured on where the recipe says so; otherwise empty.
+  public let probes: [[Int32]]
   /// Bytes that activations may take in memory, and where a scratch file may be put beyond that.
   public let activationMemory: Int
   public let scratch: URL
@@ -20,6 +22,18 @@ public struct AnalysisContext: Sendable {
   public let isRehearsal: Bool
   /// To be called now and then with what has been done, of how much.
   public let progress: @Sendable (_ done: Int, _ total: Int) -> Void
+}
+
+extension AnalysisContext {
+  /// What to fit to, and what to measure predictions on: the recipe's probes, or else the last calibration sequences, which are then kept
+  /// out of the fit as long as that leaves enough for it.
+  ///
+  /// - Parameter count: of calibration sequences to measure on.
+  package func heldOut(_ count: Int) -> (fitted: [[Int32]], probes: [[Int32]]) {
+    guard probes.isEmpty else { return (calibration, probes) }
+    let count = min(count, calibration.count)
+    return (calibration.count > 2 * count ? Array(calibration.dropLast(count)) : calibration, Array(calibration.suffix(count)))
+  }
 }
 
 /// The answers given so far.

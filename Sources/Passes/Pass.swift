@@ -19,6 +19,8 @@ public protocol Pass: Sendable, Codable {
   var comparesInputs: Bool { get }
   /// The whole-model questions this pass needs answered before it runs.
   var analyses: [any Analysis] { get }
+  /// Whether the analyses measure predictions, which a recipe may name texts for that nothing is fitted to: `probes`.
+  var usesProbes: Bool { get }
   /// Which linears the options speak of; each pattern must match something. By default all stored `LayerSelector`s.
   var selectors: [LayerSelector] { get }
   /// Whether the pass changes the coordinates of the hidden states between blocks. The sweep then gives a tied model a head of its own,
@@ -56,6 +58,7 @@ extension Pass {
   public var isExact: Bool { false }
   public var comparesInputs: Bool { false }
   public var analyses: [any Analysis] { [] }
+  public var usesProbes: Bool { false }
   public var selectors: [LayerSelector] { Mirror(reflecting: self).children.compactMap { $0.value as? LayerSelector } }
   public var changesHiddenBasis: Bool { false }
   public var untiesHead: Bool { changesHiddenBasis }

@@ -21,6 +21,8 @@ public struct PipelineError: Error, CustomStringConvertible {
 public struct SweepOptions: Sendable {
   /// Token ids; none for data-free passes.
   public var calibration: [[Int32]]
+  /// What analyses measure predictions on; where there are none, they take some of the calibration sequences.
+  public var probes: [[Int32]] = []
   public var seed: UInt64
   /// Bytes that activations may take in memory.
   public var activationMemory: Int
@@ -53,6 +55,7 @@ public struct Pipeline: Sendable {
 
   public var usesCalibration: Bool { passes.contains { $0.usesCalibration } }
   public var comparesInputs: Bool { passes.contains { $0.comparesInputs } }
+  public var usesProbes: Bool { passes.contains { $0.usesProbes } }
 
   /// Sweeps embedding, blocks and head in order and hands each to `sink` when all passes have run on it.
   ///
@@ -174,8 +177,8 @@ public struct Pipeline: Sendable {
     let name = "analysis for \(type(of: pass).name)"
     let start = ContinuousClock.now
     let context = AnalysisContext(
-      seed: options.seed, calibration: options.calibration, activationMemory: options.activationMemory, scratch: options.scratch,
-      isRehearsal: options.isRehearsal,
+      seed: options.seed, calibration: options.calibration, probes: options.probes, activationMemory: options.activationMemory,
+      scratch: options.scratch, isRehearsal: options.isRehearsal,
       progress: { done, total in
         observer.observe(.blockEnded(name: name, index: done - 1, count: total, took: start.duration(to: .now)))
       })

@@ -76,6 +76,8 @@ public struct OutputOptions: Sendable, Codable, Equatable {
 public struct Recipe: Sendable {
   public var model: String?
   public var calibration: CalibrationSource?
+  /// What passes measure predictions on before they choose: texts like those the result will be scored on, but others.
+  public var probes: CalibrationSource?
   /// Changing them forgets where in the file they came from.
   public var passes: [any Pass] { didSet { options = [] } }
   public var output = OutputOptions()
@@ -115,7 +117,7 @@ public struct Recipe: Sendable {
     guard case .mapping(let members) = root.value else {
       throw whole.error([], .invalid("recipe", reason: "a mapping with a `passes` list is needed"))
     }
-    let known = ["model", "calibration", "passes", "output", "evaluation", "seed"]
+    let known = ["model", "calibration", "probes", "passes", "output", "evaluation", "seed"]
     for member in members where !known.contains(member.key) {
       throw whole.error([member.key], .unknownKey(member.key, known: known), suggestion: NearestName.of(member.key, among: known))
     }
@@ -143,20 +145,15 @@ public struct Recipe: Sendable {
       seed = value
     }
     if let node = root["output"] { output = try StrictDecoder(node: node, name: "output").decode(OutputOptions.self, defaults: .init()) }
-    if let node = root["calibration"], !node.json.isNull {
-      let decoder = StrictDecoder(node: node, name: "calibration")
-      let source = try decoder.decode(CalibrationSource.self, defaults: .init())
-      try Self.check(source, decoder)
-      guard source.sequences > 0 else {
-        throw decoder.error(["sequences"], .invalid("calibration.sequences", reason: "at least one is needed"))
+    if let node = root["calibration"], !node.json.isNull { calibration = try Self.sequences(node, "calibration", .init()) }
+    if let node = root["probes"], !node.json.isNull {
+      let decoder = StrictDecoder(node: node, name: "probes")
+      let source = try Self.sequences(node, "probes", .init(sequences: 8, length: calibration?.length ?? 2048))
+      guard source.sampled == nil, source.statistics == nil else {
+        let key = source.sampled == nil ? "statistics" : "self"
+        throw decoder.error([key], .invalid("probes.\(key)", reason: "predictions are measured on `text` or `tokens`"))
       }
-      guard source.length > 1 else {
-        throw decoder.error(["length"], .invalid("calibration.length", reason: "at least two tokens are needed"))
-      }
-      guard source.packing == .concatenate || source.text != nil else {
-        throw decoder.error(["packing"], .invalid("calibration.packing", reason: "token files are cut as they come; documents need text"))
-      }
-      calibration = source
+      probes = source
     }
     if let node = root["evaluation"], !node.json.isNull {
       let decoder = StrictDecoder(node: node, name: "evaluation")
@@ -181,6 +178,23 @@ public struct Recipe: Sendable {
       }
       evaluation = source
     }
+  }
+
+  private static func sequences(_ node: RecipeNode, _ name: String, _ defaults: CalibrationSource) throws(RecipeError) -> CalibrationSource
+  {
+    let decoder = StrictDecoder(node: node, name: name)
+    let source = try decoder.decode(CalibrationSource.self, defaults: defaults)
+    try check(source, decoder)
+    guard source.sequences > 0 else {
+      throw decoder.error(["sequences"], .invalid("\(name).sequences", reason: "at least one is needed"))
+    }
+    guard source.length > 1 else {
+      throw decoder.error(["length"], .invalid("\(name).length", reason: "at least two tokens are needed"))
+    }
+    guard source.packing == .concatenate || source.text != nil else {
+      throw decoder.error(["packing"], .invalid("\(name).packing", reason: "token files are cut as they come; documents need text"))
+    }
+    return source
   }
 
   private static func check(_ source: CalibrationSource, _ decoder: StrictDecoder) throws(RecipeError) {
@@ -252,6 +266,7 @@ public struct Recipe: Sendable {
     var members: [JSON.Member] = []
     if let model { members.append(.init("model", .string(model))) }
     if let calibration { members.append(.init("calibration", StrictDecoder.encode(calibration))) }
+    if let probes { members.append(.init("probes", StrictDecoder.encode(probes))) }
     let entries = passes.map { pass in JSON.object([.init(type(of: pass).name, Self.options(of: pass))]) }
     members.append(.init("passes", .array(entries)))
     members.append(.init("output", StrictDecoder.encode(output)))

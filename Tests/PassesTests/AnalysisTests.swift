@@ -91,3 +91,34 @@ private struct Drawing: Pass {
     for (name, draw) in try await draws(seed: 1, "mlp.down_proj") { #expect(all[name] == draw) }
   }
 }
+
+/// Says how the sequences are divided.
+private struct Division: Analysis {
+  func answer(for model: Model, in context: AnalysisContext) async throws -> [[Int32]] {
+    let (fitted, probes) = context.heldOut(2)
+    return [fitted.map { $0[0] }, probes.map { $0[0] }]
+  }
+}
+
+private struct Divider: Pass {
+  static let name = "divider"
+  var usesProbes: Bool { true }
+  var analyses: [any Analysis] { [Division()] }
+
+  func run(on block: inout Block, in context: PassContext) throws {
+    if block.kind == .embedding { context.remark("\(context.answer(to: Division()))") }
+  }
+}
+
+struct ProbeTests {
+  @Test(arguments: [
+    (calibration: 5, probes: 0, division: "[[0, 1, 2], [3, 4]]"), (4, 0, "[[0, 1, 2, 3], [2, 3]]"), (1, 0, "[[0], [0]]"),
+    (5, 3, "[[0, 1, 2, 3, 4], [100, 101, 102]]"),
+  ])
+  func probesComeFromTheRecipeOrTheEndOfTheCalibrationData(_ calibration: Int, _ probes: Int, _ division: String) async throws {
+    var options = SweepOptions(calibration: (0..<calibration).map { [Int32($0), 1] })
+    options.probes = (0..<probes).map { [Int32(100 + $0), 1] }
+    let report = try await Pipeline([Divider()]).run(on: TinyModel.model(dtype: .float32), options: options, into: Shelf())
+    #expect(report.remarks == [division])
+  }
+}

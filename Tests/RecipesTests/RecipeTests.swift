@@ -103,14 +103,33 @@ import Testing
     "passes: [{ rtn: { importance: activations, scales: minmax, symmetric: false, group_size: channel } }]\ncalibration: { tokens: t.npy }",
     "passes: [{ gptq: { overrides: [{ layers: { exclude: ['*'] }, bits: 2 }, { layers: x }] } }]\noutput: { directory: d }\nmodel: m",
     "passes: [gptq]\nevaluation: { text: e, stride: 5, limit: 10 }\ncalibration: { text: 'it''s', length: 5 }",
+    "passes: [{ allocate: { scales: full_range, drift_correction: 0.5 } }]\ncalibration: { text: c }\nprobes: { text: p, sequences: 3 }",
   ])
   func printingAndReadingGivesTheSamePasses(yaml: String) throws {
     let first = try recipe(yaml)
     let second = try recipe(first.yaml)
     #expect(first.yaml == second.yaml)
+    #expect(first.probes == second.probes)
     #expect(first.calibration == second.calibration && first.evaluation == second.evaluation && first.output == second.output)
     #expect(first.model == second.model && first.seed == second.seed)
     #expect(first.passes.map { type(of: $0).name } == second.passes.map { type(of: $0).name })
+  }
+
+  @Test func probesAreAsLongAsTheCalibrationSequences() throws {
+    let passes = "passes: [allocate]\n"
+    #expect(
+      try recipe(passes + "calibration: { text: c, length: 64 }\nprobes: { tokens: p.npy }").probes
+        == CalibrationSource(tokens: "p.npy", sequences: 8, length: 64))
+    #expect(
+      try recipe(passes + "probes: { text: p, sequences: 2, length: 9 }").probes == CalibrationSource(text: "p", sequences: 2, length: 9))
+    for (wrong, place) in [
+      ("{ self: {} }", "probes.self"), ("{ text: p, statistics: s }", "probes.statistics"),
+      ("{ text: p, sequences: 0 }", "probes.sequences"),
+      ("{ text: p, tokens: t }", "probes"),
+    ] {
+      let error = #expect(throws: RecipeError.self) { try recipe(passes + "probes: \(wrong)") }
+      #expect("\(error.map { "\($0)" } ?? "")".contains(place), "\(wrong)")
+    }
   }
 
   @Test func thePrintedRecipeNamesAllDefaults() throws {

@@ -53,7 +53,8 @@ struct DepthAnalysis: Analysis {
       chosen = units.lowest { influences[$0] ?? .infinity }
     case .perplexity, .divergence:
       // Every depth keeps its hidden states, and a candidate has its own.
-      let probes = try ResidualWalk(model, context, copies: 2 * (model.description.blocks.count + 1), limit: options.probes)
+      let probes = try ResidualWalk(
+        model, context, copies: 2 * (model.description.blocks.count + 1), on: context.heldOut(options.probes).probes)
       chosen = try DepthSearch(probes, criterion: options.criterion).run(units, progress: context.progress)
     }
     var selection = DepthSelection(chosen, of: model.description)

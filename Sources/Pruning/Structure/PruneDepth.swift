@@ -50,7 +50,7 @@ public struct PruneDepth: Pass, Hashable {
   /// Blocks at both ends that are not touched.
   public var keepFirst = 0
   public var keepLast = 0
-  /// Calibration sequences that the search measures on, from the end.
+  /// Calibration sequences that the search measures on, from the end, unless the recipe has probes of its own.
   public var probes = 32
   public var repair = Repair.none
   /// Added to the diagonal of the second moment, as a share of its mean.
@@ -64,6 +64,7 @@ public struct PruneDepth: Pass, Hashable {
 
   public var removesBlocks: Bool { true }
   public var usesCalibration: Bool { repair != .none || ![.magnitude, .random].contains(criterion) }
+  public var usesProbes: Bool { criterion == .perplexity || criterion == .divergence }
   public var analyses: [any Analysis] { [DepthAnalysis(options: self)] }
 
   public func validate() throws(InvalidOption) {

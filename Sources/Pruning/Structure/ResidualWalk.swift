@@ -13,14 +13,14 @@ struct ResidualWalk {
   ///   - model: as an analysis sees it.
   ///   - copies: of the hidden states that will be held at a time; sequences that do not fit the memory are left out.
   ///   - width: of what else is held, in numbers per token.
-  ///   - limit: no more sequences than so many, the last ones.
-  init(_ model: Model, _ context: AnalysisContext, copies: Int = 3, width: Int = 0, limit: Int = .max) throws {
+  ///   - given: the sequences; by default all of the calibration data.
+  init(_ model: Model, _ context: AnalysisContext, copies: Int = 3, width: Int = 0, on given: [[Int32]]? = nil) throws {
     guard !context.calibration.isEmpty else { throw MissingCalibration() }
     self.model = model
     let perToken = 4 * (copies * model.description.hiddenSize + width)
     var tokens = 0
     sequences = Array(
-      context.calibration.suffix(limit).prefix { sequence in
+      (given ?? context.calibration).prefix { sequence in
         defer { tokens += sequence.count }
         return tokens == 0 || (tokens + sequence.count) * perToken <= context.activationMemory
       })
