@@ -46,6 +46,8 @@ public struct Allocate: Pass, Hashable {
   public var scales = ScaleChoice.clip
   /// The order in which `gptq` goes through the columns.
   public var order = GPTQ.Order.activation
+  /// Rounds in which `gptq` moves codes that have better neighbours.
+  public var refine = 0
   /// How much of the drift that earlier layers have caused `gptq` makes up for, 0 to 1.
   public var driftCorrection = 0.0
   public var sensitivity = Sensitivity.divergence
@@ -57,7 +59,7 @@ public struct Allocate: Pass, Hashable {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case target, candidates, quantizer, scales, order, driftCorrection = "drift_correction", sensitivity, probes, layers
+    case target, candidates, quantizer, scales, order, refine, driftCorrection = "drift_correction", sensitivity, probes, layers
   }
 
   public var comparesInputs: Bool { driftCorrection > 0 }
@@ -71,11 +73,14 @@ public struct Allocate: Pass, Hashable {
     guard quantizer == .gptq || driftCorrection == 0 else {
       throw InvalidOption("drift_correction", "only gptq makes up for drift; leave it out, or set quantizer: gptq")
     }
+    guard quantizer == .gptq || refine == 0 else {
+      throw InvalidOption("refine", "only gptq refines codes; leave it out, or set quantizer: gptq")
+    }
     guard quantizer == .gptq || order == .activation else {
       throw InvalidOption("order", "only gptq has an order; leave it out, or set quantizer: gptq")
     }
     for (index, candidate) in candidates.enumerated() {
-      do { try pass(for: candidate).validate() } catch {
+      do { try pass(for: candidate).validate() } catch where error.option == "refine" { throw error } catch {
         throw InvalidOption("candidates[\(index)].\(error.option)", error.reason)
       }
     }
@@ -145,7 +150,7 @@ extension Allocate {
     var pass = GPTQ()
     (pass.numbers, pass.bits) = (candidate.numbers ?? .int, candidate.bits)
     (pass.groupSize, pass.symmetric) = (candidate.groupSize, candidate.symmetric ?? true)
-    (pass.scales, pass.order, pass.driftCorrection) = (scales, order, driftCorrection)
+    (pass.scales, pass.order, pass.refine, pass.driftCorrection) = (scales, order, refine, driftCorrection)
     return pass
   }
 }

@@ -228,10 +228,12 @@ struct AllocationAnalysis: Analysis {
       var weight = block[name].weight.dense()
       let quantized: QuantizedMatrix
       let solver = GPTQSolver.prepare(
-        hessian, groupSize: scheme.groupSize(columns: weight.columns), order: pass.order, damping: pass.damping)
+        hessian, groupSize: scheme.groupSize(columns: weight.columns), order: pass.order, damping: pass.damping,
+        refining: pass.refine > 0)
       if case .success(let solver) = solver, options.quantizer == .gptq {
         if let drift { weight = solver.corrected(weight, for: drift, by: pass.driftCorrection) }
-        let result = solver.quantize(weight, scheme: scheme, scales: pass.scales, refit: pass.refit, globalScale: global)
+        let result = solver.quantize(
+          weight, scheme: scheme, scales: pass.scales, refit: pass.refit, refine: pass.refine, globalScale: global)
         quantized = result.quantized
         loss += result.relativeLoss
       } else {

@@ -32,3 +32,37 @@ VARIANTS(
     (float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, const float *zero, float top,
      uint8_t *codes, float *errors, size_t columns, size_t rows),
     (target, weight, feedback, feedback_stride, scale, zero, top, codes, errors, columns, rows))
+
+// Coordinate descent on codes: each moves to where its own parabola of the loss is lowest on the grid, in order, and the gradients of the
+// block's other columns follow at once.
+BODY void compress_descend_block_body(
+    float *restrict gradient, const float *restrict hessian, size_t hessian_stride, const float *restrict scale,
+    const float *restrict zero, float top, float *restrict levels, float *restrict moves, size_t columns, size_t rows) {
+  for (size_t i = 0; i < columns; i++) {
+    const float *curvature = hessian + i * hessian_stride;
+    const float inverse = 1.0f / curvature[i];
+    const size_t at = i * rows;
+    float *move = moves + at;
+    for (size_t r = 0; r < rows; r++) {
+      const float unit = scale[at + r], level = levels[at + r];
+      const float step = gradient[at + r] * inverse / (unit == 0 ? 1.0f : unit);
+      float q = level + (step < -4096.0f ? -4096.0f : step > 4096.0f ? 4096.0f : step);
+      q = round_even(q + zero[at + r]);
+      q = q < 0 ? 0 : q;
+      q = (q > top ? top : q) - zero[at + r];
+      q = unit == 0 ? level : q;
+      levels[at + r] = q;
+      move[r] = unit * (level - q);
+    }
+    for (size_t k = 0; k < columns; k++) {
+      const float factor = curvature[k];
+      float *g = gradient + k * rows;
+      for (size_t r = 0; r < rows; r++) g[r] += factor * move[r];
+    }
+  }
+}
+VARIANTS(
+    void, compress_descend_block,
+    (float *gradient, const float *hessian, size_t hessian_stride, const float *scale, const float *zero, float top, float *levels,
+     float *moves, size_t columns, size_t rows),
+    (gradient, hessian, hessian_stride, scale, zero, top, levels, moves, columns, rows))

@@ -70,7 +70,9 @@ extension GPTQ {
       quantized.input = done.input
     } else {
       quantized.input =
-        solver.quantize(a, scheme: schemes.input, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize).quantized
+        solver.quantize(
+          a, scheme: schemes.input, scales: scales, staticGroups: staticGroups, refit: refit, refine: refine, blockSize: blockSize
+        ).quantized
     }
     let rounded = quantized.input.dense()
     let (height, rank) = (factors.rows / factors.groups, factors.rank)
@@ -80,13 +82,15 @@ extension GPTQ {
       let own = b.rows(group * height..<(group + 1) * height)
       let moments = hessian.projected(by: rounded.rows(latents), from: a.rows(latents))
       switch GPTQSolver.prepare(
-        Hessian(moments.own, tokens: hessian.tokens), groupSize: schemes.output.groupSize(columns: rank), order: order, damping: damping)
+        Hessian(moments.own, tokens: hessian.tokens), groupSize: schemes.output.groupSize(columns: rank), order: order, damping: damping,
+        refining: refine > 0)
       {
       case .success(let latentSolver):
         let target = latentSolver.corrected(own, cross: moments.cross, by: 1)
         parts.append(
           latentSolver.quantize(
-            target, scheme: schemes.output, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize
+            target, scheme: schemes.output, scales: scales, staticGroups: staticGroups, refit: refit, refine: refine,
+            blockSize: blockSize
           ).quantized)
       case .failure(let failure):
         parts.append(RoundToNearest.quantize(own, scheme: schemes.output, scales: scales))

@@ -33,6 +33,8 @@ public struct GPTQ: WeightQuantizer {
   public var staticGroups = false
   /// Whether scales are moved to the least squares of the whole loss once all codes are known.
   public var refit = true
+  /// Rounds in which each code moves to where the whole loss is smallest with all others as they are, and the scales follow.
+  public var refine = 0
   /// How much of the drift that earlier layers have caused the weights are asked to make up for, 0 for none to 1 for all that a regression
   /// on the calibration data finds. Costs a second stream of activations through the unquantized model.
   public var driftCorrection = 0.0
@@ -47,7 +49,7 @@ public struct GPTQ: WeightQuantizer {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit,
+    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit, refine,
       driftCorrection = "drift_correction", damping, blockSize = "block_size", activations, layers, overrides
   }
 
@@ -60,6 +62,13 @@ public struct GPTQ: WeightQuantizer {
     guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }
     guard damping >= 0, damping < 10 else {
       throw InvalidOption("damping", "\(damping): a fraction of the Hessian's mean diagonal, 0 to 10")
+    }
+    guard refine >= 0 else { throw InvalidOption("refine", "\(refine): 0 or a positive number") }
+    let movable =
+      ([numbers] + overrides.compactMap(\.numbers)).allSatisfy { $0 == .int }
+      && (zeroPoint == .integer || symmetric && overrides.allSatisfy { $0.symmetric != false })
+    guard refine == 0 || movable else {
+      throw InvalidOption("refine", "codes of integers with whole zero points can be moved; leave it out for other numbers")
     }
     guard blockSize >= 1 else { throw InvalidOption("block_size", "\(blockSize): a positive number") }
   }
@@ -89,7 +98,7 @@ public struct GPTQ: WeightQuantizer {
           guard
             case .success(let solver) = GPTQSolver.prepare(
               hessian, groupSize: try factorSchemes(of: factors, named: name, in: block).input.groupSize(columns: factors.columns),
-              order: order, damping: damping)
+              order: order, damping: damping, refining: refine > 0)
           else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(block.fullName(of: name)) positive definite") }
           try quantize(factors, named: name, of: &block, solver, hessian, context)
           continue
@@ -103,7 +112,8 @@ public struct GPTQ: WeightQuantizer {
         let solver =
           solvers[key]
           ?? GPTQSolver.prepare(
-            hessian, groupSize: scheme.groupSize(columns: linear.weight.columns), order: order, damping: damping)
+            hessian, groupSize: scheme.groupSize(columns: linear.weight.columns), order: order, damping: damping,
+            refining: refine > 0)
         solvers[key] = solver
         switch solver {
         case .failure(let failure): try round(name, of: &block, context, because: failure.description)
@@ -113,8 +123,8 @@ public struct GPTQ: WeightQuantizer {
           let zeroShare = weight.zeroShare
           if let drift { weight = solver.corrected(weight, for: drift, by: driftCorrection) }
           let (quantized, loss) = solver.quantize(
-            weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, blockSize: blockSize,
-            globalScale: global, zeros: zeros)
+            weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, refine: refine,
+            blockSize: blockSize, globalScale: global, zeros: zeros)
           let figures = RoundingFigures(of: quantized, against: weight)
           block[name].weight = quantized
           var metrics = [

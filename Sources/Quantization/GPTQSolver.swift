@@ -24,14 +24,18 @@ public struct GPTQSolver: Sendable {
   /// Mean square of every input, by column: the importance of its errors in the scale search.
   private let importance: [Float]
   private let columnOrder: GPTQ.Order
+  /// The damped Hessian in the order of the solve; `nil` unless asked for.
+  private let moments: Matrix?
   /// The damping that made the factorization possible.
   public let damping: Double
   /// Inputs that no calibration token activates.
   public let deadInputs: Int
 
   /// Orders, damps and factors a Hessian; the damping rises tenfold up to three times.
+  ///
+  /// - Parameter refining: whether codes are to be refined, for which the Hessian itself is kept.
   public static func prepare(
-    _ hessian: Hessian, groupSize: Int, order: GPTQ.Order, damping: Double
+    _ hessian: Hessian, groupSize: Int, order: GPTQ.Order, damping: Double, refining: Bool = false
   ) -> Result<GPTQSolver, Failure> {
     let matrix = hessian.matrix
     let diagonal = matrix.diagonal
@@ -48,7 +52,7 @@ public struct GPTQSolver: Sendable {
         return .success(
           GPTQSolver(
             order: columns, factor: factor, importance: diagonal.map { Float(max($0, 0) / mean + 1e-6) }, columnOrder: order,
-            damping: damping, deadInputs: diagonal.count - live.count))
+            moments: refining ? arranged.full(shift: damping * mean) : nil, damping: damping, deadInputs: diagonal.count - live.count))
       }
     }
     return .failure(Failure(damping: damping, tokens: hessian.tokens, features: matrix.size))
@@ -71,11 +75,11 @@ public struct GPTQSolver: Sendable {
   /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
   public func quantize(
     _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
-    blockSize: Int = 128, globalScale: Float? = nil
+    refine: Int = 0, blockSize: Int = 128, globalScale: Float? = nil
   ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
     quantize(
-      weight, scheme: scheme, scales: choice, staticGroups: staticGroups, refit: refit, blockSize: blockSize, globalScale: globalScale,
-      zeros: nil)
+      weight, scheme: scheme, scales: choice, staticGroups: staticGroups, refit: refit, refine: refine, blockSize: blockSize,
+      globalScale: globalScale, zeros: nil)
   }
 
   /// - Parameters:
@@ -85,11 +89,12 @@ public struct GPTQSolver: Sendable {
   /// - Returns: the quantized weight and its loss tr(E·H·Eᵀ) / tr(W·H·Wᵀ), with the damped H.
   package func quantize(
     _ weight: Matrix, scheme: QuantizationScheme, scales choice: ScaleChoice = .clip, staticGroups: Bool = false, refit: Bool = false,
-    blockSize: Int = 128, globalScale: Float? = nil, zeros zeroMask: SparsityMask?, choosing zeroChoice: ZeroChoice? = nil
+    refine: Int = 0, blockSize: Int = 128, globalScale: Float? = nil, zeros zeroMask: SparsityMask?, choosing zeroChoice: ZeroChoice? = nil
   ) -> (quantized: QuantizedMatrix, relativeLoss: Double) {
     precondition(weight.columns == order.count, "the weight has \(weight.columns) inputs, the Hessian \(order.count)")
     let size = scheme.groupSize(columns: weight.columns)
     precondition(weight.columns % size == 0, "tiles that are cut off have no scale of their own in a solve")
+    precondition(refine == 0 || (moments != nil && scheme.grid == .integer && scheme.zeroPoint != .real), "nothing to refine with")
     precondition(scheme.zeroPoint != .real || (zeroMask == nil && zeroChoice == nil), "a grid with real zero points has no zero")
     let groups = weight.columns / size
     let search = ScaleSearch(
@@ -117,7 +122,14 @@ public struct GPTQSolver: Sendable {
                 search: search, groupSize: size, zeros: zeroMask, choosing: zeroChoice)
               strip.solve(fixedGroups: fixed, preset: preset, blockSize: blockSize)
               // Powers of two have no neighbours close enough to move to.
-              if refit, !shared, scheme.scaleType != .float8E8M0 { strip.refitScales() }
+              let refits = refit && !shared && scheme.scaleType != .float8E8M0
+              if refits { strip.refitScales() }
+              if let moments {
+                for _ in 0..<refine {
+                  strip.descend(moments, blockSize: blockSize)
+                  if refits { strip.refitScales() }
+                }
+              }
               losses[index] = strip.loss()
               strip.store(codes: codes, scales: scales, zeros: zeros)
             }

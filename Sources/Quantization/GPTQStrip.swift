@@ -5,29 +5,29 @@ import Tensors
 ///
 /// Inside, columns lie in the order of the solve and every array is [columns × rows], which makes the rows the vector dimension.
 struct GPTQStrip {
-  private let rows: Range<Int>
-  private let columns: Int
+  let rows: Range<Int>
+  let columns: Int
   private let order: [Int]
   private let positionOfColumn: [Int]
-  private let factor: SymmetricMatrix.UpperFactor
+  let factor: SymmetricMatrix.UpperFactor
   private let importance: [Float]
-  private let search: ScaleSearch
+  let search: ScaleSearch
   private let groupSize: Int
   private var weight: [Float]
   private var target: [Float]
   /// Targets minus what they were rounded to: (W − Q)·U.
-  private var remaining: [Float] = []
+  var remaining: [Float] = []
   private var errors: [Float]
   /// What the codes stand for in units of the scale: code − zero, or the value of a float code.
-  private var levels: [Float] = []
-  private var codes: [UInt8]
+  var levels: [Float] = []
+  var codes: [UInt8]
   private var scales: [Float]
   private var zeros: [Float]
   /// By [group × row].
-  private var groupScales: [Float]
-  private var groupZeros: [Float]
+  private(set) var groupScales: [Float]
+  private(set) var groupZeros: [Float]
   /// Which weights become zero; empty where none has to.
-  private var isZero: [Bool] = []
+  private(set) var isZero: [Bool] = []
   private let zeroChoice: ZeroChoice?
 
   init(
@@ -62,7 +62,7 @@ struct GPTQStrip {
   }
 
   private var topCode: Float { search.scheme.top }
-  private func group(ofPosition position: Int) -> Int { order[position] / groupSize }
+  func group(ofPosition position: Int) -> Int { order[position] / groupSize }
   private func positions(of group: Int) -> ArraySlice<Int> { positionOfColumn[group * groupSize..<(group + 1) * groupSize] }
 
   /// - Parameters:

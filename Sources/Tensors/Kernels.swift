@@ -184,6 +184,12 @@ extension Kernel {
     errors: UnsafeMutablePointer<Float>, columns: Int, rows: Int
   ) { compress_gptq_block(target, weight, feedback, feedbackStride, scales, zeros, top, codes, errors, columns, rows) }
 
+  /// One sweep of coordinate descent on the levels of one block of columns; every matrix is [columns × rows], see `CKernels.h`.
+  package static func descendBlock(
+    gradient: UnsafeMutablePointer<Float>, hessian: UnsafePointer<Float>, hessianStride: Int, scales: UnsafePointer<Float>,
+    zeros: UnsafePointer<Float>, top: Float, levels: UnsafeMutablePointer<Float>, moves: UnsafeMutablePointer<Float>, columns: Int, rows: Int
+  ) { compress_descend_block(gradient, hessian, hessianStride, scales, zeros, top, levels, moves, columns, rows) }
+
   /// One block of SparseGPT columns; every matrix is [columns × rows], see `CKernels.h`.
   ///
   /// - Parameter choosing: how many of how many columns to remove in every row; `nil` where the mask is given.

@@ -75,6 +75,16 @@ public struct SymmetricMatrix: Sendable, Equatable {
     return result
   }
 
+  /// Both triangles in single precision, with `shift` added to the diagonal.
+  package func full(shift: Double = 0) -> Matrix {
+    Matrix(rows: size, columns: size) { out in
+      nonisolated(unsafe) let out = out
+      Parallel.forEach(size) { row in
+        for column in 0..<size { out[row * size + column] = Float(self[row, column] + (row == column ? shift : 0)) }
+      }
+    }
+  }
+
   public static func += (left: inout SymmetricMatrix, right: SymmetricMatrix) {
     precondition(left.size == right.size, "sizes differ")
     for i in left.lower.indices { left.lower[i] += right.lower[i] }

@@ -45,10 +45,12 @@ struct AllocateTests {
   }
 
   /// The rehearsal of the chosen combination is the sweep, so on the same texts it must find the very divergence.
-  @Test(arguments: [0, 0.5]) func whatIsPredictedOnProbesIsMeasuredOnThem(_ drift: Double) async throws {
+  @Test(arguments: [(0, 0), (0.5, 0), (0.5, 2)])
+  func whatIsPredictedOnProbesIsMeasuredOnThem(_ drift: Double, _ refine: Int) async throws {
     let model = try TinyModel.model(dtype: .float32)
     let recipe = try Recipe(
-      yaml: "passes: [ { allocate: { target: 5.25bpw, scales: full_range, order: group, drift_correction: \(drift), \(candidates) } } ]",
+      yaml:
+        "passes: [ { allocate: { target: 5.25bpw, scales: full_range, order: group, drift_correction: \(drift), refine: \(refine), \(candidates) } } ]",
       file: "test", passes: .standard)
     var options = SweepOptions(calibration: TinyModel.sequences(12, length: 32))
     options.probes = Array(TinyModel.sequences(20, length: 32).suffix(5))
@@ -63,7 +65,7 @@ struct AllocateTests {
   }
 
   @Test func driftIsMadeUpForByGPTQAlone() async throws {
-    for options in ["quantizer: rtn, drift_correction: 0.5", "quantizer: rtn, order: group", "drift_correction: 2"] {
+    for options in ["quantizer: rtn, drift_correction: 0.5", "quantizer: rtn, order: group", "quantizer: rtn, refine: 1", "drift_correction: 2"] {
       #expect(throws: RecipeError.self) { try Recipe(yaml: "passes: [ { allocate: { \(options) } } ]", file: "test", passes: .standard) }
     }
   }

@@ -48,6 +48,44 @@ struct GPTQSolverTests {
     }
   }
 
+  @Test(arguments: GPTQ.Order.allCases, [true, false]) func refiningLosesLessAndSaysSo(_ order: GPTQ.Order, _ refit: Bool) throws {
+    let (x, weight) = (correlated(tokens: 300, features: 64, key: "refine"), Matrix.random(rows: 70, columns: 64, key: "w"))
+    let solver = try GPTQSolver.prepare(hessian(x), groupSize: 16, order: order, damping: 0.01, refining: true).get()
+    for bits in [2, 3, 4, 8] {
+      for choice in [ScaleChoice.clip, .fullRange] {
+        let scheme = QuantizationScheme(bits: bits, granularity: .group(16), symmetric: bits != 3, scaleType: .float32)
+        var last = Double.infinity
+        for rounds in [0, 1, 3] {
+          let (quantized, own) = solver.quantize(weight, scheme: scheme, scales: choice, refit: refit, refine: rounds, blockSize: 24)
+          let exact = loss(difference(weight, quantized.dense()), x, damping: 0.01) / loss(weight, x, damping: 0.01)
+          #expect(abs(own - exact) < 1e-3 * exact, "\(scheme), \(rounds) rounds: \(own), not \(exact)")
+          #expect(own < last, "\(scheme), \(rounds) rounds")
+          last = own
+        }
+      }
+    }
+  }
+
+  @Test func afterManyRoundsNoCodeHasABetterNeighbour() throws {
+    let (x, weight) = (correlated(tokens: 200, features: 32, key: "settled"), Matrix.random(rows: 20, columns: 32, key: "w"))
+    let solver = try GPTQSolver.prepare(hessian(x), groupSize: 16, order: .natural, damping: 0.01, refining: true).get()
+    let scheme = QuantizationScheme(bits: 3, granularity: .group(16), symmetric: true, scaleType: .float32)
+    let quantized = solver.quantize(weight, scheme: scheme, refine: 30).quantized
+    let error = difference(weight, quantized.dense())
+    let moment = hessian(x).matrix
+    let shift = 0.01 * moment.diagonal.reduce(0, +) / 32
+    for row in 0..<20 {
+      for column in 0..<32 {
+        let gradient = (0..<32).reduce(0.0) { $0 + Double(error[row, $1]) * (moment[$1, column] + ($1 == column ? shift : 0)) }
+        let scale = Double(quantized.scales[row, column / 16])
+        for step in [-1, 1] where (0...7).contains(Int(quantized.codes[row * 32 + column]) + step) {
+          let change = -2 * gradient * scale * Double(step) + (moment[column, column] + shift) * scale * scale
+          #expect(change > -1e-4 * moment[column, column] * scale * scale, "row \(row), column \(column)")
+        }
+      }
+    }
+  }
+
   @Test(arguments: GPTQ.Order.allCases) func losesLessThanRoundingAlone(_ order: GPTQ.Order) throws {
     let (x, weight) = (correlated(tokens: 200, features: 64, key: "less"), Matrix.random(rows: 40, columns: 64, key: "w"))
     for bits in [2, 3, 4, 8] {

@@ -72,6 +72,11 @@ struct QuantizationPassTests {
     for damping in [-0.01, 10, .nan] { #expect(option { $0.damping = damping } == "damping") }
     #expect(option { $0.damping = 0 } == nil)
     #expect(option { $0.blockSize = 0 } == "block_size")
+    #expect(option { $0.refine = -1 } == "refine")
+    #expect(option { ($0.refine, $0.symmetric) = (2, false) } == nil)
+    #expect(option { ($0.refine, $0.numbers) = (2, .nvfp4) } == "refine")
+    #expect(option { ($0.refine, $0.overrides) = (2, [.init(layers: LayerSelector(), numbers: .fp8)]) } == "refine")
+    #expect(option { ($0.refine, $0.symmetric, $0.zeroPoint) = (2, false, .real) } == "refine")
     #expect(option { $0.overrides = [.init(layers: LayerSelector()), .init(layers: LayerSelector(), bits: 7)] } == "overrides[1].bits")
     #expect(option { $0.overrides = [.init(layers: LayerSelector(), groupSize: 0)] } == "overrides[0].group_size")
     var rounding = RoundToNearest()

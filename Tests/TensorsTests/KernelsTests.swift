@@ -296,6 +296,42 @@ struct QuantizationKernelTests {
     }
   }
 
+  @Test(arguments: [(1, 1), (7, 3), (16, 16), (17, 8), (33, 32), (64, 5)]) func aSweepOfCoordinateDescent(_ rows: Int, _ columns: Int) {
+    let stride = columns + 3
+    var hessian = values(columns * stride, "hessian", scale: 0.1)
+    for i in 0..<columns {
+      for k in 0..<i { hessian[i * stride + k] = hessian[k * stride + i] }
+      hessian[i * stride + i] = 1 + abs(hessian[i * stride + i])
+    }
+    // A scale of zero holds its level; a negative one is a grid laid the other way.
+    let scales = values(rows * columns, "scales").enumerated().map { $0 % 11 == 5 ? 0 : ($0 % 4 == 0 ? -1 : 1) * (0.2 + 0.02 * abs($1)) }
+    let zeros = (0..<rows * columns).map { Float($0 % 5 + 5) }
+    let start = (0..<rows * columns).map { Float($0 * 7 % 16) - zeros[$0] }
+    let before = values(rows * columns, "gradient", scale: 0.3)
+    var (gradient, levels, moves) = (before, start, [Float](repeating: 77, count: rows * columns))
+    Kernel.descendBlock(
+      gradient: &gradient, hessian: hessian, hessianStride: stride, scales: scales, zeros: zeros, top: 15, levels: &levels, moves: &moves,
+      columns: columns, rows: rows)
+    for row in 0..<rows {
+      var sums = (0..<columns).map { Double(before[$0 * rows + row]) }
+      for column in 0..<columns {
+        let at = column * rows + row
+        let (scale, curvature) = (Double(scales[at]), Double(hessian[column * stride + column]))
+        #expect(abs(Double(moves[at]) - scale * Double(start[at] - levels[at])) < 1e-5)
+        // The loss as a parabola of this level alone, against all others there are.
+        func loss(_ level: Double) -> Double {
+          let move = scale * (Double(start[at]) - level)
+          return 2 * sums[column] * move + curvature * move * move
+        }
+        let best = scale == 0 ? Double(start[at]) : (0...15).map { Double($0) - Double(zeros[at]) }.min { loss($0) < loss($1) }!
+        #expect(loss(Double(levels[at])) - loss(best) < 1e-5, "row \(row), column \(column)")
+        if scale == 0 { #expect(levels[at] == start[at]) }
+        for other in 0..<columns { sums[other] += Double(hessian[column * stride + other]) * scale * Double(start[at] - levels[at]) }
+      }
+      for column in 0..<columns { #expect(abs(Double(gradient[column * rows + row]) - sums[column]) < 1e-4) }
+    }
+  }
+
   @Test(arguments: [(1, 1), (4, 8), (16, 7), (8, 33), (24, 64)], [(0, 0), (2, 4), (1, 8)])
   func aBlockOfSparseGPTIsItsRecursion(shape: (Int, Int), choice: (Int, Int)) {
     let (columns, rows) = shape

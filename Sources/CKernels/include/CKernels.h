@@ -91,6 +91,15 @@ void compress_gptq_block(
     float *target, const float *weight, const float *feedback, size_t feedback_stride, const float *scale, const float *zero, float top,
     uint8_t *codes, float *errors, size_t columns, size_t rows);
 
+/// One sweep of coordinate descent inside one block of columns, many rows at once; matrices as for `compress_gptq_block`. (gptq.c)
+///
+/// `gradient` is (W − Q)·H, of which the [columns × columns] diagonal block is given with its row stride; `levels` are the codes less their
+/// whole zero points. Each level in turn becomes the one that leaves the least loss, and `moves` what that takes from Q. A scale of 0 holds
+/// its level where it is.
+void compress_descend_block(
+    float *gradient, const float *hessian, size_t hessian_stride, const float *scale, const float *zero, float top, float *levels,
+    float *moves, size_t columns, size_t rows);
+
 /// SparseGPT inside one block of columns; matrices and feedback as for `compress_gptq_block`. (sparsegpt.c)
 ///
 /// Where `mask` is not zero, a weight is removed and its error is all of it; a kept one becomes its target. With `group` > 0, which must
