@@ -69,7 +69,6 @@ public struct Allocate: Pass, Hashable {
   public func validate() throws(InvalidOption) {
     guard candidates.count > 1 else { throw InvalidOption("candidates", "at least two formats to choose from are needed") }
     guard probes > 0 else { throw InvalidOption("probes", "\(probes): a positive number") }
-    guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }
     guard quantizer == .gptq || driftCorrection == 0 else {
       throw InvalidOption("drift_correction", "only gptq makes up for drift; leave it out, or set quantizer: gptq")
     }
@@ -79,8 +78,10 @@ public struct Allocate: Pass, Hashable {
     guard quantizer == .gptq || order == .activation else {
       throw InvalidOption("order", "only gptq has an order; leave it out, or set quantizer: gptq")
     }
+    // What all candidates share first, so that none of them is blamed for it.
+    try pass(for: Candidate()).validate()
     for (index, candidate) in candidates.enumerated() {
-      do { try pass(for: candidate).validate() } catch where error.option == "refine" { throw error } catch {
+      do { try pass(for: candidate).validate() } catch {
         throw InvalidOption("candidates[\(index)].\(error.option)", error.reason)
       }
     }

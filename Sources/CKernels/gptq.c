@@ -11,10 +11,10 @@ BODY void compress_gptq_block_body(
     const size_t at = i * rows;
     float *e = errors + at;
     for (size_t r = 0; r < rows; r++) {
-      float q = target[at + r] / scale[at + r];
+      float q = target[at + r] / scale[at + r] + (zero[at + r] - middle);
       q = q < -4096.0f ? -4096.0f : q;
       q = q > 4096.0f ? 4096.0f : q;
-      q = round_even(q + (zero[at + r] - middle)) + middle;
+      q = round_even(q) + middle;
       q = q < 0 ? 0 : q;
       q = q > top ? top : q;
       codes[at + r] = (uint8_t)(int32_t)q;
@@ -34,7 +34,7 @@ VARIANTS(
     (target, weight, feedback, feedback_stride, scale, zero, top, codes, errors, columns, rows))
 
 // Coordinate descent on codes: each moves to where its own parabola of the loss is lowest on the grid, in order, and the gradients of the
-// block's other columns follow at once.
+// block's columns still to come follow at once.
 BODY void compress_descend_block_body(
     float *restrict gradient, const float *restrict hessian, size_t hessian_stride, const float *restrict scale,
     const float *restrict zero, float top, float *restrict levels, float *restrict moves, size_t columns, size_t rows) {
@@ -48,13 +48,14 @@ BODY void compress_descend_block_body(
       const float step = gradient[at + r] * inverse / (unit == 0 ? 1.0f : unit);
       float q = level + (step < -4096.0f ? -4096.0f : step > 4096.0f ? 4096.0f : step);
       q = round_even(q + zero[at + r]);
-      q = q < 0 ? 0 : q;
-      q = (q > top ? top : q) - zero[at + r];
+      // What is no number becomes a code like any other.
+      q = q > 0 ? q : 0;
+      q = (q < top ? q : top) - zero[at + r];
       q = unit == 0 ? level : q;
       levels[at + r] = q;
       move[r] = unit * (level - q);
     }
-    for (size_t k = 0; k < columns; k++) {
+    for (size_t k = i + 1; k < columns; k++) {
       const float factor = curvature[k];
       float *g = gradient + k * rows;
       for (size_t r = 0; r < rows; r++) g[r] += factor * move[r];

@@ -3,12 +3,12 @@
 #include "dispatch.h"
 
 BODY float code(float w, float scale, float zero, float top) {
-  float q = w / scale;
+  const float middle = 0.5f * (top + 1.0f);
+  float q = w / scale + (zero - middle);
   // Far outside any grid, and inside what round_even is exact for.
   q = q < -4096.0f ? -4096.0f : q;
   q = q > 4096.0f ? 4096.0f : q;
-  const float middle = 0.5f * (top + 1.0f);
-  q = round_even(q + (zero - middle)) + middle;
+  q = round_even(q) + middle;
   q = q < 0 ? 0 : q;
   return q > top ? top : q;
 }

@@ -1,6 +1,7 @@
 public import CheckpointIO
 public import Foundation
 public import Recipes
+internal import Models
 internal import Passes
 internal import Tensors
 internal import Tokenizers
@@ -62,6 +63,12 @@ extension CalibrationSource {
         reason: "its \(tokens) do not fill one \(name) sequence of \(length); give it more text, or make \(name).length smaller")
     }
     return data
+  }
+
+  /// What is to be said of sequences that are longer than the model was made for.
+  func remark(on description: ModelDescription, as name: String) -> String? {
+    guard let limit = description.maximumPositions, length > limit else { return nil }
+    return "\(name) sequences of \(length) tokens are longer than the model's \(limit) positions"
   }
 
   /// `total` divided by weights: rounded down, and what is left to the largest remainders, the first of equals first.

@@ -113,9 +113,7 @@ public struct Compressor: Sendable {
         : try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed)
       (calibration, file) = (data.sequences, data.files)
       remarks += data.remarks
-      if let limit = model.description.maximumPositions, source.length > limit {
-        remarks.append("calibration sequences of \(source.length) tokens are longer than the model's \(limit) positions")
-      }
+      if let remark = source.remark(on: model.description, as: "calibration") { remarks.append(remark) }
     }
     var probes: [[Int32]] = []
     if let source = recipe.probes {
@@ -123,6 +121,7 @@ public struct Compressor: Sendable {
         let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed, as: "probes")
         probes = data.sequences
         remarks += data.remarks
+        if let remark = source.remark(on: model.description, as: "probes") { remarks.append(remark) }
       } else {
         remarks.append("no pass of the recipe measures anything on its probes")
       }

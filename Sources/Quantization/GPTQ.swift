@@ -49,8 +49,8 @@ public struct GPTQ: WeightQuantizer {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit, refine,
-      driftCorrection = "drift_correction", damping, blockSize = "block_size", activations, layers, overrides
+    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit,
+      refine, driftCorrection = "drift_correction", damping, blockSize = "block_size", activations, layers, overrides
   }
 
   public var comparesInputs: Bool { driftCorrection > 0 }

@@ -1,7 +1,7 @@
 import Models
 import Tensors
 
-/// Some rows of a weight, rounded to nearest as far as they have been come by: the parameters of their groups, and what rounding did.
+/// The rows of a weight that one thread has rounded to nearest so far: the parameters of their groups, and what rounding did to them.
 struct RoundedStrip {
   private let search: ScaleSearch
   private let columns: Int

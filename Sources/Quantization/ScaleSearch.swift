@@ -36,10 +36,11 @@ struct ScaleSearch {
   /// Steps from the best of them to its neighbours, which are tried then.
   private static let steps: [Float] = [-0.04, -0.03, -0.02, -0.01, 0.01, 0.02, 0.03, 0.04]
 
+  /// - Parameter globalScale: of layers that are fused; those of them whose scheme has none go without.
   init(scheme: QuantizationScheme, choice: ScaleChoice, globalScale: Float? = nil) {
     self.scheme = scheme
     self.choice = choice
-    divisor = globalScale ?? 1
+    divisor = scheme.hasGlobalScale ? globalScale ?? 1 : 1
   }
 
   /// The factor that codes are multiplied by.
@@ -98,7 +99,8 @@ struct ScaleSearch {
   private func symmetric(
     _ weights: UnsafeBufferPointer<Float>, _ importance: UnsafePointer<Float>?, amax: Float, _ full: GroupParameters
   ) -> GroupParameters {
-    var best = (gain: Float(0), fraction: Float(1), scale: full.scale)
+    // Weights so small that their squares vanish gain nothing, and still have codes.
+    var best = (gain: Float(-1), fraction: Float(1), scale: full.scale)
     let unit = amax / (scheme.top / 2)
     func consider(around centre: Float, _ offsets: [Float]) {
       let found = Kernel.bestScale(
@@ -123,14 +125,16 @@ struct ScaleSearch {
     let centre = isReal ? (low + high) / 2 : 0
     var best = (parameters: full, fraction: Float(1), error: error(weights, importance, full))
     func consider(around fraction: Float, _ offsets: [Float]) {
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * offsets.count) { scales in
-        let zeros = scales.baseAddress! + offsets.count
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * offsets.count) { buffer in
+        let zeros = UnsafeMutableBufferPointer(rebasing: buffer[offsets.count...])
+        let scales = UnsafeMutableBufferPointer(rebasing: buffer[..<offsets.count])
         for (index, offset) in offsets.enumerated() {
           let share = min(fraction + offset, 1)
           let candidate = grid(centre + (low - centre) * share, centre + (high - centre) * share)
           (scales[index], zeros[index]) = (candidate.scale, candidate.zero)
         }
-        let found = Kernel.bestGrid(weights, importance: importance, scales: scales.baseAddress!, zeros: zeros, top: scheme.top)
+        let found = Kernel.bestGrid(
+          weights, importance: importance, scales: UnsafeBufferPointer(scales), zeros: UnsafeBufferPointer(zeros), top: scheme.top)
         guard found.error < best.error else { return }
         best = (GroupParameters(scale: scales[found.index], zero: zeros[found.index]), fraction + offsets[found.index], found.error)
       }

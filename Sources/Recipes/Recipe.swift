@@ -148,12 +148,10 @@ public struct Recipe: Sendable {
     if let node = root["calibration"], !node.json.isNull { calibration = try Self.sequences(node, "calibration", .init()) }
     if let node = root["probes"], !node.json.isNull {
       let decoder = StrictDecoder(node: node, name: "probes")
-      let source = try Self.sequences(node, "probes", .init(sequences: 8, length: calibration?.length ?? 2048))
-      guard source.sampled == nil, source.statistics == nil else {
-        let key = source.sampled == nil ? "statistics" : "self"
+      for key in ["self", "statistics"] where node[key].map({ !$0.json.isNull }) == true {
         throw decoder.error([key], .invalid("probes.\(key)", reason: "predictions are measured on `text` or `tokens`"))
       }
-      probes = source
+      probes = try Self.sequences(node, "probes", .init(sequences: 8, length: calibration?.length ?? 2048))
     }
     if let node = root["evaluation"], !node.json.isNull {
       let decoder = StrictDecoder(node: node, name: "evaluation")

@@ -167,11 +167,12 @@ extension Kernel {
 
   /// Of `candidateCount` scales and zero points those with the least squared error.
   package static func bestGrid(
-    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scales: UnsafePointer<Float>, zeros: UnsafePointer<Float>,
-    top: Float
+    _ w: UnsafeBufferPointer<Float>, importance: UnsafePointer<Float>?, scales: UnsafeBufferPointer<Float>,
+    zeros: UnsafeBufferPointer<Float>, top: Float
   ) -> (index: Int, error: Float) {
+    precondition(scales.count == candidateCount && zeros.count == candidateCount, "\(candidateCount) candidates are tried at once")
     var error = Float(0)
-    let index = compress_best_grid(w.baseAddress!, importance, w.count, scales, zeros, top, &error)
+    let index = compress_best_grid(w.baseAddress!, importance, w.count, scales.baseAddress!, zeros.baseAddress!, top, &error)
     return (index, error)
   }
 
@@ -187,7 +188,8 @@ extension Kernel {
   /// One sweep of coordinate descent on the levels of one block of columns; every matrix is [columns × rows], see `CKernels.h`.
   package static func descendBlock(
     gradient: UnsafeMutablePointer<Float>, hessian: UnsafePointer<Float>, hessianStride: Int, scales: UnsafePointer<Float>,
-    zeros: UnsafePointer<Float>, top: Float, levels: UnsafeMutablePointer<Float>, moves: UnsafeMutablePointer<Float>, columns: Int, rows: Int
+    zeros: UnsafePointer<Float>, top: Float, levels: UnsafeMutablePointer<Float>, moves: UnsafeMutablePointer<Float>, columns: Int,
+    rows: Int
   ) { compress_descend_block(gradient, hessian, hessianStride, scales, zeros, top, levels, moves, columns, rows) }
 
   /// One block of SparseGPT columns; every matrix is [columns × rows], see `CKernels.h`.

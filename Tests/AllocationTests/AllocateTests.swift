@@ -64,10 +64,22 @@ struct AllocateTests {
     #expect(abs(predicted - measured) < 0.05 * measured, "\(predicted) \(measured)")
   }
 
-  @Test func driftIsMadeUpForByGPTQAlone() async throws {
-    for options in ["quantizer: rtn, drift_correction: 0.5", "quantizer: rtn, order: group", "quantizer: rtn, refine: 1", "drift_correction: 2"] {
-      #expect(throws: RecipeError.self) { try Recipe(yaml: "passes: [ { allocate: { \(options) } } ]", file: "test", passes: .standard) }
+  @Test func optionsThatCannotBeAreRefusedByName() async throws {
+    func option(_ change: (inout Allocate) -> Void) -> String? {
+      var pass = Allocate()
+      change(&pass)
+      do throws(InvalidOption) { try pass.validate() } catch { return error.option }
+      return nil
     }
+    #expect(option { _ in } == nil)
+    #expect(option { ($0.refine, $0.order, $0.driftCorrection) = (2, .group, 0.5) } == nil)
+    #expect(option { ($0.quantizer, $0.driftCorrection) = (.rtn, 0.5) } == "drift_correction")
+    #expect(option { ($0.quantizer, $0.order) = (.rtn, .group) } == "order")
+    #expect(option { ($0.quantizer, $0.refine) = (.rtn, 1) } == "refine")
+    #expect(option { $0.driftCorrection = 2 } == "drift_correction")
+    #expect(option { $0.refine = -1 } == "refine")
+    #expect(option { $0.candidates = [.init(bits: 4), .init(bits: 7)] } == "candidates[1].bits")
+    #expect(option { ($0.refine, $0.candidates) = (1, [.init(bits: 4), .init(numbers: .nvfp4)]) } == "candidates[1].refine")
   }
 
   @Test func mixingBeatsOneFormatForAll() async throws {

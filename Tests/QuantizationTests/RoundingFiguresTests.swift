@@ -1,4 +1,5 @@
 import Models
+import Passes
 import Tensors
 import TestSupport
 import Testing
@@ -60,4 +61,47 @@ import Testing
       scheme: scheme, rows: 3, columns: 64, codes: codes, scales: sorted.scales, zeroPoints: nil, columnGroups: groups)
     #expect(RoundingFigures(of: scattered, against: weight).clip == 1)
   }
+
+  /// The pass reads the checkpoint in strips and measures as it goes; the whole matrix is what it is held to.
+  @Test(arguments: schemes, [DType.float32, .bfloat16]) func stripsFromTheFileAreTheWholeWeight(
+    _ scheme: QuantizationScheme, _ dtype: DType
+  ) {
+    // Three strips, the last one cut off, and the same numbers lying transposed.
+    let full = Matrix.random(rows: 1500, columns: 96, key: "strips")
+    let stored = Tensor(full.elements.enumerated().map { $0 % 5 == 0 ? 0 : $1 }, shape: [1500, 96], dtype: dtype)
+    let weight = StoredWeight(stored).dense()
+    let turned = StoredWeight(Tensor(weight.transposed().elements, shape: [96, 1500], dtype: dtype), isTransposed: true)
+    let expected = RoundToNearest.quantize(weight, scheme: scheme)
+    let figures = RoundingFigures(of: expected, against: weight)
+    let global = scheme.hasGlobalScale ? ScaleSearch.globalScale(amax: weight.amax) : nil
+    for source in [StoredWeight(stored), turned, weight] as [any Weight] {
+      let search = ScaleSearch(scheme: scheme, choice: .clip, globalScale: global)
+      let found = RoundToNearest.quantize(WeightRows(source), search, nil, measuring: true)
+      #expect(found.quantized == expected)
+      #expect(abs(found.figures.relativeError - figures.relativeError) <= 1e-6 * figures.relativeError)
+      #expect(abs(found.figures.clip - figures.clip) <= 1e-9)
+      #expect(found.figures.zeros == figures.zeros)
+    }
+  }
+
+  @Test func layersWithoutAGlobalScaleKeepTheirOwnBesideOneThatHasIt() async throws {
+    var pass = RoundToNearest()
+    pass.numbers = .fp8
+    pass.overrides = [QuantizationOverride(layers: LayerSelector(include: ["q_proj"]), numbers: .nvfp4)]
+    let model = try TinyModel.model(dtype: .bfloat16)
+    let sink = Rounded()
+    _ = try await Pipeline([pass]).run(on: model, options: SweepOptions(), into: sink)
+    let (before, after) = (try model.block(.decoder(index: 0)), await sink.blocks[1])
+    for name in before.linears.keys {
+      let rounded = try #require(after[name].weight as? QuantizedMatrix)
+      let weight = before[name].weight.dense()
+      #expect(rounded.scheme.hasGlobalScale == name.rawValue.hasSuffix("q_proj"))
+      #expect(RoundingFigures(of: rounded, against: weight).relativeError < 0.02, "\(name)")
+    }
+  }
+}
+
+private actor Rounded: BlockSink {
+  var blocks: [Block] = []
+  func append(_ block: Block) { blocks.append(block) }
 }

@@ -95,7 +95,7 @@ void compress_gptq_block(
 ///
 /// `gradient` is (W − Q)·H, of which the [columns × columns] diagonal block is given with its row stride; `levels` are the codes less their
 /// whole zero points. Each level in turn becomes the one that leaves the least loss, and `moves` what that takes from Q. A scale of 0 holds
-/// its level where it is.
+/// its level where it is. The gradients of columns that have had their turn are not kept current.
 void compress_descend_block(
     float *gradient, const float *hessian, size_t hessian_stride, const float *scale, const float *zero, float top, float *levels,
     float *moves, size_t columns, size_t rows);
