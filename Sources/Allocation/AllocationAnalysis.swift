@@ -99,9 +99,7 @@ struct AllocationAnalysis: Analysis {
     let embedding = try model.block(.embedding)
     try stream.embed(embedding)
     let measuresDivergence = options.sensitivity == .divergence
-    let trace = measuresDivergence ? try originalStates(of: model, embedding, probes) : []
-    let head = measuresDivergence ? try HeadDivergence(model) : nil
-    let positions = probes.map(\.count).max() ?? 0
+    var walk = measuresDivergence ? try ProbeWalk(model, embedding, probes, memory: context.activationMemory) : nil
 
     var units: [MeasuredUnit] = []
     var (fixedBits, weights) = (model.carriedBytes * 8, 0)
@@ -131,13 +129,14 @@ struct AllocationAnalysis: Analysis {
         units.append(unit)
       }
       _ = try stream.finish(block)
-      if let head {
-        let losses = try divergences(of: variants, at: index, model, trace, head, positions)
+      if let walk {
+        let losses = try walk.divergences(of: variants, at: index)
         let first = units.count - groups.count
         for (at, loss) in losses.enumerated() {
           units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
         }
       }
+      try walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, count)
     }
@@ -181,37 +180,6 @@ struct AllocationAnalysis: Analysis {
     let biases = block.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount }
     return biases + (block.norms.values.reduce(0) { $0 + $1.count } + block.normBiases.values.reduce(0) { $0 + $1.count })
       * block.storageType.bitCount
-  }
-
-  /// Hidden states of the probes before every block of the original model, and after the last.
-  private func originalStates(of model: Model, _ embedding: Block, _ probes: [[Int32]]) throws -> [[Matrix]] {
-    let table = PreparedEmbedding(embedding)
-    var trace = [try probes.map { tokens in try table(tokens) }]
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let block = PreparedBlock(try model.block(.decoder(index: index)), positions: probes.map(\.count).max() ?? 0)
-      let states = trace[index]
-      trace.append(Parallel.map(states.count) { block.forward(states[$0]) })
-    }
-    return trace
-  }
-
-  /// What each variant of a block does to the predictions, when all blocks after it are the original ones.
-  private func divergences(
-    of variants: [Block], at index: Int, _ model: Model, _ trace: [[Matrix]], _ head: HeadDivergence, _ positions: Int
-  ) throws -> [Double] {
-    var states = variants.map { variant in
-      let prepared = PreparedBlock(variant, positions: positions)
-      let inputs = trace[index]
-      return Parallel.map(inputs.count) { prepared.forward(inputs[$0]) }
-    }
-    for later in index + 1..<max(index + 1, model.description.blocks.count) {
-      try Task.checkCancellation()
-      let prepared = PreparedBlock(try model.block(.decoder(index: later)), positions: positions)
-      states = states.map { inputs in Parallel.map(inputs.count) { prepared.forward(inputs[$0]) } }
-    }
-    let reference = trace[trace.count - 1]
-    return states.map { head.mean(of: $0, from: reference) }
   }
 
   /// The block with one group quantized, the bits that takes, and the layers' loss as a share of their outputs.

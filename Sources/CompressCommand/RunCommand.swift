@@ -113,7 +113,9 @@ extension CompressionReport {
       table.rows.append(["KL divergence to the original, nats", "", evaluation.klDivergence.rounded(toPlaces: 5), ""])
       if let predicted = predictedDivergence {
         let ratio = (evaluation.klDivergence / predicted).rounded(toPlaces: 2)
-        table.rows.append(["KL divergence predicted on calibration text", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)"])
+        table.rows.append([
+          "KL divergence predicted on \(probes?.source ?? "calibration text")", "", predicted.rounded(toPlaces: 5), "measured × \(ratio)",
+        ])
       }
       if evaluation.cacheBytesPerTokenBefore != evaluation.cacheBytesPerTokenAfter {
         let (before, after) = (evaluation.cacheBytesPerTokenBefore, evaluation.cacheBytesPerTokenAfter)

@@ -69,6 +69,8 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public var instructionSet: String
   public var sizes: Sizes
   public var calibration: Calibration?
+  /// What predictions were measured on, where the recipe named it.
+  public var probes: Calibration?
   /// Absent where nothing was scored, and for models without logits.
   public var evaluation: EvaluationFigures?
   /// Of models without logits.

@@ -44,6 +44,7 @@ public struct Compressor: Sendable {
     public internal(set) var calibration: [[Int32]]
     /// What predictions are measured on, where the recipe says so.
     let probes: [[Int32]]
+    let probesFile: String?
     public let bytesBefore: Int
     let format: any CheckpointFormat
     /// As it will be written.
@@ -115,11 +116,11 @@ public struct Compressor: Sendable {
       remarks += data.remarks
       if let remark = source.remark(on: model.description, as: "calibration") { remarks.append(remark) }
     }
-    var probes: [[Int32]] = []
+    var (probes, probesFile) = ([[Int32]](), String?.none)
     if let source = recipe.probes {
       if pipeline.usesProbes {
         let data = try source.read(for: checkpoint, bases: bases + [checkpoint.directory], seed: recipe.seed, as: "probes")
-        probes = data.sequences
+        (probes, probesFile) = (data.sequences, data.files)
         remarks += data.remarks
         if let remark = source.remark(on: model.description, as: "probes") { remarks.append(remark) }
       } else {
@@ -136,7 +137,8 @@ public struct Compressor: Sendable {
       throw NotEnoughMemory(needed: estimate.fixedMemory, physical: Machine.physicalMemory)
     }
     return Plan(
-      model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, bytesBefore: checkpoint.byteCount,
+      model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, probesFile: probesFile,
+      bytesBefore: checkpoint.byteCount,
       format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
       shardLimit: shardLimit,
       remarks: remarks)
@@ -234,7 +236,9 @@ public struct Compressor: Sendable {
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
         bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
-      calibration: calibration, evaluation: nil, layers: swept.layers,
+      calibration: calibration,
+      probes: plan.probesFile.map { .init(source: $0, sequences: plan.probes.count, tokens: plan.probes.reduce(0) { $0 + $1.count }) },
+      evaluation: nil, layers: swept.layers,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
