@@ -51,8 +51,8 @@ public struct Allocate: Pass, Hashable {
   /// How much of the drift that earlier layers have caused `gptq` makes up for, 0 to 1.
   public var driftCorrection = 0.0
   public var sensitivity = Sensitivity.divergence
-  /// Calibration sequences, from the end, on which divergence is measured, unless the recipe has probes of its own; they are kept out of what
-  /// the measured formats are fitted to.
+  /// Calibration sequences, from the end, on which divergence is measured, unless the recipe has probes of its own; where there are more
+  /// than twice as many, they are kept out of what the measured formats are fitted to.
   public var probes = 8
   public var layers = LayerSelector()
 

@@ -99,7 +99,7 @@ struct AllocationAnalysis: Analysis {
     let embedding = try model.block(.embedding)
     try stream.embed(embedding)
     let measuresDivergence = options.sensitivity == .divergence
-    var walk = measuresDivergence ? try ProbeWalk(model, embedding, probes, memory: context.activationMemory) : nil
+    var walk = measuresDivergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
 
     var units: [MeasuredUnit] = []
     var (fixedBits, weights) = (model.carriedBytes * 8, 0)
@@ -136,7 +136,7 @@ struct AllocationAnalysis: Analysis {
           units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
         }
       }
-      try walk?.advance(past: block)
+      walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, count)
     }

@@ -56,7 +56,7 @@ public actor SafetensorsWriter: CheckpointWriter {
       let source = try FileHandle(forReadingFrom: stage.url("spool"))
       let shard = try stage.create(file)
       try shard.write(contentsOf: text)
-      // One after the other: a file system lets only one write into a file at a time.
+      // One after the other: writes into one file wait for each other, on ext4 at least, and in order the disk keeps up.
       for entry in header.entries {
         try StagedDirectory.copy(
           entry.range.count, from: source.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,

@@ -88,7 +88,7 @@ struct RankAllocation: Analysis {
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
     try stream.embed(try model.block(.embedding))
-    let slopes = options.allocation == .divergence ? try Slopes(model, probes: probes) : nil
+    var walk = options.allocation == .divergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
     var measured: [Measured] = []
     for index in model.description.blocks.indices {
       try Task.checkCancellation()
@@ -100,7 +100,7 @@ struct RankAllocation: Analysis {
         for unit in choice.units {
           var entry = Measured(block: block.name, linears: unit.linears, ranks: [nil], costs: [], losses: [0])
           if let rank = unit.rank, let components = choice.components[unit.linears] {
-            let slope = try slopes?.slope(of: unit.linears, rank: rank, components, in: block, at: index, model) ?? 1
+            let slope = try walk?.slope(of: unit.linears, rank: rank, components, in: block, at: index) ?? 1
             let share = Double(unit.linears.count) * slope
             let largest = components.shape.largestRank(step: options.rankMultiple)! / options.rankMultiple
             let tried = min(Self.candidates, largest)
@@ -114,6 +114,7 @@ struct RankAllocation: Analysis {
         }
       }
       _ = try stream.finish(block)
+      walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, model.description.blocks.count)
     }
@@ -135,30 +136,10 @@ struct RankAllocation: Analysis {
   }
 }
 
-/// How much the predictions diverge for each unit of relative error, with one unit factored alone.
-private struct Slopes {
-  private let trace: [[Matrix]]
-  private let head: HeadDivergence
-  private let positions: Int
-
-  init(_ model: Model, probes: [[Int32]]) throws {
-    positions = probes.map(\.count).max() ?? 0
-    let embedding = try model.block(.embedding)
-    let table = PreparedEmbedding(embedding)
-    var trace = [try probes.map { tokens in try table(tokens) }]
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let block = PreparedBlock(try model.block(.decoder(index: index)), positions: positions)
-      let states = trace[index]
-      trace.append(Parallel.map(states.count) { block.forward(states[$0]) })
-    }
-    self.trace = trace
-    head = try HeadDivergence(model)
-  }
-
-  func slope(
-    of linears: [LinearName], rank: Int, _ components: UnitComponents, in block: Block, at index: Int, _ model: Model
-  ) throws -> Double {
+extension ProbeWalk {
+  /// How much the predictions diverge for each unit of relative error, with one unit of the next block factored alone.
+  fileprivate func slope(of linears: [LinearName], rank: Int, _ components: UnitComponents, in block: Block, at index: Int) throws -> Double
+  {
     let tail = Double(linears.count) * components.relativeTail(beyond: rank)
     guard tail > 0 else { return 1 }
     var variant = block
@@ -167,13 +148,6 @@ private struct Slopes {
       let product = output.times(input)
       variant[name].weight = Matrix(rows: product.rows, columns: product.columns, elements: product.elements.map { Float($0) })
     }
-    var states = trace[index]
-    for later in index..<model.description.blocks.count {
-      try Task.checkCancellation()
-      let prepared = PreparedBlock(later == index ? variant : try model.block(.decoder(index: later)), positions: positions)
-      let inputs = states
-      states = Parallel.map(inputs.count) { prepared.forward(inputs[$0]) }
-    }
-    return head.mean(of: states, from: trace[trace.count - 1]) / tail
+    return try divergences(of: [variant], at: index)[0] / tail
   }
 }

@@ -1,11 +1,9 @@
-import Evaluation
-import Models
-import Passes
+package import Models
 import Tensors
 
 /// The probes on their way through the original model, and what it makes of them in the end: what a changed block does to the predictions is
 /// measured from here.
-struct ProbeWalk {
+package struct ProbeWalk {
   private let model: Model
   private let positions: Int
   private let head: HeadDivergence
@@ -17,11 +15,11 @@ struct ProbeWalk {
   private let width: Int
 
   /// - Parameter memory: bytes that hidden states may take.
-  init(_ model: Model, _ embedding: Block, _ probes: [[Int32]], memory: Int) throws {
+  package init(_ model: Model, _ probes: [[Int32]], memory: Int) throws {
     self.model = model
     positions = probes.map(\.count).max() ?? 0
     head = try HeadDivergence(model)
-    let table = PreparedEmbedding(embedding)
+    let table = PreparedEmbedding(try model.block(.embedding))
     states = try probes.map { tokens in try table(tokens) }
     reference = try Self.carry([states], from: 0, model, positions)[0]
     // Two are held besides, and every variant's states are there twice while a block turns them into the next.
@@ -30,7 +28,7 @@ struct ProbeWalk {
   }
 
   /// What each variant of a block does to the predictions, when all blocks after it are the original ones.
-  func divergences(of variants: [Block], at index: Int) throws -> [Double] {
+  package func divergences(of variants: [Block], at index: Int) throws -> [Double] {
     try stride(from: 0, to: variants.count, by: width).flatMap { start in
       let outputs = variants[start..<min(start + width, variants.count)].map { Self.outputs(of: $0, states, positions) }
       return try Self.carry(outputs, from: index + 1, model, positions).map { head.mean(of: $0, from: reference) }
@@ -38,7 +36,7 @@ struct ProbeWalk {
   }
 
   /// Goes on to the block after this one.
-  mutating func advance(past block: Block) throws { states = Self.outputs(of: block, states, positions) }
+  package mutating func advance(past block: Block) { states = Self.outputs(of: block, states, positions) }
 
   private static func outputs(of block: Block, _ inputs: [Matrix], _ positions: Int) -> [Matrix] {
     let prepared = PreparedBlock(block, positions: positions)
