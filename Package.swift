@@ -40,6 +40,7 @@ let package = Package(
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
     .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: [.apt(["libhdf5-dev"]), .brew(["hdf5"])]),
     .target(name: "CKernels", cSettings: [.define("_GNU_SOURCE")]),
+    .target(name: "CMappedPages"),
 
     // Storage, arithmetic, text.
     module("StrictJSON"),
@@ -47,7 +48,7 @@ let package = Package(
     module("Tokenizers", ["StrictJSON", "CPCRE2"]),
 
     // Checkpoints and the models in them.
-    module("CheckpointIO", ["Tensors", "StrictJSON", "CZlib", "CHDF5"]),
+    module("CheckpointIO", ["Tensors", "StrictJSON", "CMappedPages", "CZlib", "CHDF5"]),
     module("Models", ["CheckpointIO", "StrictJSON", "Tensors"]),
     module("Formats", ["Models", "CheckpointIO", "Tokenizers", "StrictJSON", "Tensors"]),
 

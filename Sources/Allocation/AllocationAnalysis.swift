@@ -136,7 +136,7 @@ struct AllocationAnalysis: Analysis {
           units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
         }
       }
-      walk?.advance(past: block)
+      try walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, count)
     }
@@ -168,8 +168,8 @@ struct AllocationAnalysis: Analysis {
       _ = try stream.finish(block, reference: original)
       let (before, after) = (PreparedBlock(original, positions: positions), PreparedBlock(block, positions: positions))
       let (untouched, changed) = (reference, states)
-      reference = Parallel.map(untouched.count) { before.forward(untouched[$0]) }
-      states = Parallel.map(changed.count) { after.forward(changed[$0]) }
+      reference = try Parallel.map(untouched.count) { try before.forward(untouched[$0]) }
+      states = try Parallel.map(changed.count) { try after.forward(changed[$0]) }
       original.releasePages()
     }
     return try HeadDivergence(model).mean(of: states, from: reference)

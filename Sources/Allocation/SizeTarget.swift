@@ -12,7 +12,7 @@ public enum SizeTarget: Sendable, Hashable, Codable {
   public init?(_ text: String) {
     let text = text.lowercased().filter { !$0.isWhitespace }
     if text.hasSuffix("bpw") {
-      guard let value = Double(text.dropLast(3)), value > 0, value.isFinite else { return nil }
+      guard let value = Double(text.dropLast(3)), value > 0, value <= 64 else { return nil }
       self = .bitsPerWeight(value)
       return
     }

@@ -2,6 +2,8 @@
 public enum CheckpointError: Error, Equatable, Sendable {
   case missingFile(path: String)
   case unreadable(path: String, reason: String)
+  /// A file has lost its end while it was read.
+  case cutShort(path: String)
   /// The container's header breaks the format. `offset` counts bytes from the start of the file.
   case malformedHeader(path: String, offset: Int, reason: String)
   case malformedTensor(path: String, tensor: String, offset: Int, reason: String)
@@ -25,6 +27,7 @@ extension CheckpointError: CustomStringConvertible {
     switch self {
     case .missingFile(let path): "\(path): no such file"
     case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
+    case .cutShort(let path): "\(path): another program cut the file short while it was read"
     case .malformedHeader(let path, let offset, let reason): "\(path): malformed header at byte \(offset): \(reason)"
     case .malformedTensor(let path, let tensor, let offset, let reason):
       "\(path): tensor \"\(tensor)\" (header entry at byte \(offset)): \(reason)"
@@ -49,6 +52,7 @@ extension CheckpointError: CustomStringConvertible {
   public var hint: String? {
     switch self {
     case .wrongLength, .malformedHeader, .malformedTensor: "fetch the file again and compare its checksum with the publisher's"
+    case .cutShort: "wait until nobody writes the model any more, and run the command again"
     case .nonfiniteWeight: "the checkpoint is damaged, or was saved from a run that had diverged"
     case .exists: "choose another --output, or pass --overwrite to replace it once the new one is complete"
     case .cannotWrite: "free some space or choose another --output; nothing was left under the final name"

@@ -15,10 +15,7 @@ public struct GGUFFile: TensorSource {
   /// - Throws: `CheckpointError` for a missing file and for everything the format's rules reject.
   public init(_ url: URL) throws(CheckpointError) {
     path = url.path
-    guard FileManager.default.fileExists(atPath: path) else { throw .missingFile(path: path) }
-    do { data = try Data(contentsOf: url, options: .alwaysMapped) } catch {
-      throw .unreadable(path: path, reason: error.localizedDescription)
-    }
+    data = try MappedFile.open(url)
     let (path, data) = (path, data)
     let parsed: Result<GGUFHeader, CheckpointError> = data.withUnsafeBytes { bytes in
       do throws(CheckpointError) { return .success(try GGUFHeader(parsing: bytes, path: path)) } catch { return .failure(error) }

@@ -1,15 +1,50 @@
+internal import CMappedPages
 internal import Foundation
 
 /// What readers share: files as mapped bytes, and numbers read without leaving them.
-enum MappedFile {
+package enum MappedFile {
   /// - Throws: `CheckpointError` for a file that is missing, no file, or cannot be mapped.
   static func open(_ url: URL) throws(CheckpointError) -> Data {
-    var isDirectory: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isDirectory) else { throw .missingFile(path: url.path) }
-    guard !isDirectory.boolValue else { throw .unreadable(path: url.path, reason: "a file is needed, this is a directory") }
-    do { return try Data(contentsOf: url, options: .alwaysMapped) } catch {
-      throw .unreadable(path: url.path, reason: error.localizedDescription)
+    let path = url.path
+    var information = stat()
+    guard stat(path, &information) == 0 else {
+      guard errno == ENOENT || errno == ENOTDIR else { throw .unreadable(path: path, reason: String(cString: strerror(errno))) }
+      throw .missingFile(path: path)
     }
+    switch information.st_mode & S_IFMT {
+    case S_IFREG: break
+    case S_IFDIR: throw .unreadable(path: path, reason: "a file is needed, this is a directory")
+    default: throw .unreadable(path: path, reason: "a file is needed, this is a pipe or a device")
+    }
+    let descriptor = Foundation.open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw .unreadable(path: path, reason: String(cString: strerror(errno))) }
+    defer { close(descriptor) }
+    guard fstat(descriptor, &information) == 0 else { throw .unreadable(path: path, reason: String(cString: strerror(errno))) }
+    let count = Int(information.st_size)
+    guard count > 0 else { return Data() }
+    guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
+      throw .unreadable(path: path, reason: String(cString: strerror(errno)))
+    }
+    guard compress_watch_mapping(base, count, path) != 0 else {
+      munmap(base, count)
+      throw .unreadable(path: path, reason: String(cString: strerror(ENOMEM)))
+    }
+    return Data(
+      bytesNoCopy: base, count: count,
+      deallocator: .custom { base, count in
+        compress_forget_mapping(base)
+        munmap(base, count)
+      })
+  }
+
+  /// To be asked before anything is made of what was read.
+  ///
+  /// - Throws: `CheckpointError.cutShort` where a file has lost its end since it was mapped, so that zeros were read in its place.
+  package static func checkIntact() throws(CheckpointError) {
+    let path: String? = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 4096) { buffer in
+      compress_take_cut_file(buffer.baseAddress, buffer.count) == 0 ? nil : String(cString: buffer.baseAddress!)
+    }
+    if let path { throw .cutShort(path: path) }
   }
 }
 

@@ -31,11 +31,20 @@ public struct ModelConfig: Sendable, Equatable {
 
   /// Reads the keys a family knows.
   ///
-  /// - Throws: `CheckpointError.malformedConfiguration` naming the key that is missing or of the wrong kind.
+  /// - Throws: `CheckpointError.malformedConfiguration` naming the key that is missing, of the wrong kind, or a whole number that no model has.
   public func decode<Keys: Decodable>(_: Keys.Type) throws(CheckpointError) -> Keys {
-    do { return try JSONDecoder().decode(Keys.self, from: Data(json.text().utf8)) } catch let error as DecodingError {
+    let keys: Keys
+    do { keys = try JSONDecoder().decode(Keys.self, from: Data(json.text().utf8)) } catch let error as DecodingError {
       throw .malformedConfiguration(path: path, reason: reason(error, Keys.self))
     } catch { throw .malformedConfiguration(path: path, reason: "\(error)") }
+    try ConfigurationLimits.check(keys, path: path)
+    return keys
+  }
+
+  /// - Throws: `CheckpointError.malformedConfiguration` for what is divided by and is not positive.
+  package func positive(_ value: Int, _ key: String) throws(CheckpointError) -> Int {
+    guard value > 0 else { throw .malformedConfiguration(path: path, reason: "\"\(key)\" is \(value); a positive number is needed") }
+    return value
   }
 
   private func reason<Keys: Decodable>(_ error: DecodingError, _: Keys.Type) -> String {
@@ -43,7 +52,13 @@ public struct ModelConfig: Sendable, Equatable {
     case .keyNotFound(let key, _): "\"\(key.stringValue)\" is missing"
     case .typeMismatch(let type, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" should be \(type)"
     case .valueNotFound(_, let context): "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\" is null"
-    case .dataCorrupted(let context): "\"\(key(of: context, Keys.self))\": \(context.debugDescription)"
+    case .dataCorrupted(let context):
+      // Of a number, Foundation says that the data are no JSON.
+      if let number = json[key(of: context, Keys.self)], number.double != nil {
+        "\"\(key(of: context, Keys.self))\" is \(number.text()); a whole number is needed, and not so large a one"
+      } else {
+        "\"\(key(of: context, Keys.self))\": \(context.debugDescription)"
+      }
     @unknown default: "\(error)"
     }
   }

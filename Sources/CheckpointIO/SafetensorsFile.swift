@@ -14,10 +14,7 @@ public struct SafetensorsFile: TensorSource {
   /// - Throws: `CheckpointError` for a missing file and for everything the format's rules reject.
   public init(_ url: URL) throws(CheckpointError) {
     path = url.path
-    guard FileManager.default.fileExists(atPath: path) else { throw .missingFile(path: path) }
-    do { data = try Data(contentsOf: url, options: .alwaysMapped) } catch {
-      throw .unreadable(path: path, reason: error.localizedDescription)
-    }
+    data = try MappedFile.open(url)
     let (path, data) = (path, data)
     let parsed: Result<SafetensorsHeader, CheckpointError> = data.withUnsafeBytes { bytes in
       do throws(CheckpointError) { return .success(try SafetensorsHeader(parsing: bytes, path: path)) } catch { return .failure(error) }

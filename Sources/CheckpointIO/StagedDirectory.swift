@@ -40,7 +40,10 @@ struct StagedDirectory: Sendable {
   }
 
   /// Gives the directory its final name.
+  ///
+  /// - Throws: `CheckpointError.cutShort` where something that was read had lost its end.
   func publish() throws {
+    try MappedFile.checkIntact()
     if overwrite, FileManager.default.fileExists(atPath: destination.path) {
       let old = URL(filePath: destination.path + ".replaced")
       // What a run that was killed at this very point left behind.

@@ -35,8 +35,8 @@ struct CalibrateCommand: AsyncParsableCommand {
 
   func validate() throws {
     guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names the calibration data") }
-    guard sequences > 0 else { throw ValidationError("--sequences: at least 1") }
-    guard length > 1 else { throw ValidationError("--length: at least 2") }
+    try require("--sequences", sequences)
+    try require("--length", length, atLeast: 2)
   }
 
   func run() async throws {
@@ -54,6 +54,7 @@ struct CalibrateCommand: AsyncParsableCommand {
     progress.end()
     let size = (try? destination.resourceValues(forKeys: [.fileSizeKey]))?.fileSize ?? 0
     let count = data.reduce(0) { $0 + $1.count }
-    printResult("\(destination.relativePath): statistics of \(data.count) sequences, \(count) tokens of \(file), \(ByteCount.text(size))")
+    try printResult(
+      "\(destination.relativePath): statistics of \(data.count) sequences, \(count) tokens of \(file), \(ByteCount.text(size))")
   }
 }

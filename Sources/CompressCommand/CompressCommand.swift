@@ -26,9 +26,11 @@ public struct CompressCommand: AsyncParsableCommand {
   }
 
   public static func main(_ arguments: [String]?) async {
+    StandardStreams.prepare()
     do {
       var command = try parseAsRoot(arguments)
       if var runnable = command as? any AsyncParsableCommand { try await runnable.run() } else { try command.run() }
+      try MappedFile.checkIntact()
     } catch { Failure(error).exit() }
   }
 }

@@ -49,7 +49,7 @@ struct ConvertCommand: AsyncParsableCommand {
     let report = try await machine.run { [converter] in try await converter.run(try Checkpoint(source), to: destination, observer: progress)
     }
     progress.end()
-    printResult(json ? report.json : report.text(from: model, to: destination.relativePath))
+    try printResult(json ? report.json : report.text(from: model, to: destination.relativePath))
   }
 }
 

@@ -59,11 +59,11 @@ struct EvalCommand: AsyncParsableCommand {
 
   func validate() throws {
     guard (text == nil) != (tokens == nil) else { throw ValidationError("either --text or --tokens names what to score") }
-    guard window > 1 else { throw ValidationError("--window: at least 2") }
-    guard stride.map({ $0 > 0 }) ?? true else { throw ValidationError("--stride: at least 1") }
-    guard chunk.map({ $0 > 0 }) ?? true else { throw ValidationError("--chunk: at least 1") }
-    guard retrieval.map({ $0 > 0 }) ?? true else { throw ValidationError("--retrieval: at least 1") }
-    guard limit.map({ $0 > 1 }) ?? true else { throw ValidationError("--limit: at least 2") }
+    try require("--window", window, atLeast: 2)
+    try require("--stride", stride)
+    try require("--chunk", chunk)
+    try require("--retrieval", retrieval)
+    try require("--limit", limit, atLeast: 2)
   }
 
   func run() async throws {
@@ -72,7 +72,7 @@ struct EvalCommand: AsyncParsableCommand {
     let (options, memory) = (self, try machine.memory())
     let figures = try await machine.run { try options.score(memory: memory, progress) }
     progress.end()
-    printResult(json ? figures.json : figures.text)
+    try printResult(json ? figures.json : figures.text)
   }
 
   private func score(memory: Int, _ progress: Progress) throws -> (json: String, text: String) {
@@ -84,6 +84,7 @@ struct EvalCommand: AsyncParsableCommand {
     let subject = try cache.applied(to: try Model(checkpoint))
     let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
     let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
+    try Machine.require(evaluator.memoryNeed(of: [subject] + (other.map { [$0] } ?? []), tokens: tokens.count, retrieval: retrieval ?? 0))
     guard subject.description.hasLogits else {
       let figures = try compare(subject, other, evaluator, tokens, progress)
       return (figures.json.text(), figures.text)

@@ -32,8 +32,11 @@ struct Failure {
       default: Code.data
       }
     case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError: Code.usage
-    case is ScratchError: Code.inputOutput
-    case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory: Code.data
+    case is ScratchError, is ResultNotPrinted: Code.inputOutput
+    case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
+      is NonFiniteActivation,
+      is NonFiniteResult:
+      Code.data
     default: Code.software
     }
   }
@@ -44,6 +47,7 @@ struct Failure {
     case let error as PipelineError:
       switch error.cause {
       case is CheckpointError, is CancellationError: Failure(error.cause).message
+      case let arisen as NonFiniteActivation: "\(error.pass): \(arisen)"
       case let option as InvalidOption: "\(error.pass): \(option)"
       default: error.description
       }
@@ -66,7 +70,7 @@ struct Failure {
     guard CompressCommand.exitCode(for: error) == .failure else { CompressCommand.exit(withError: error) }
     var text = "error: \(message)\n"
     if let hint { text += "hint: \(hint)\n" }
-    FileHandle.standardError.write(Data(text.utf8))
+    StandardStreams.say(text)
     Foundation.exit(exitCode)
   }
 }

@@ -32,8 +32,8 @@ struct GenerateCommand: AsyncParsableCommand {
   @OptionGroup var machine: MachineOptions
 
   func validate() throws {
-    guard length > 0 else { throw ValidationError("--length: at least 1") }
-    guard chunk > 0 else { throw ValidationError("--chunk: at least 1") }
+    try require("--length", length)
+    try require("--chunk", chunk)
     guard temperature >= 0 else { throw ValidationError("--temperature: 0 or more") }
     guard topP > 0, topP <= 1 else { throw ValidationError("--top-p: above 0, at most 1") }
   }
@@ -45,7 +45,7 @@ struct GenerateCommand: AsyncParsableCommand {
     let (text, remark) = try await machine.run { try options.generate() }
     progress.observe(.remark(remark))
     progress.end()
-    printResult(text)
+    try printResult(text)
   }
 
   private func generate() throws -> (text: String, remark: String) {
@@ -53,9 +53,10 @@ struct GenerateCommand: AsyncParsableCommand {
     let subject = try Model(checkpoint)
     guard subject.description.hasLogits else { throw EvaluationError.noLogits }
     let tokenizer = try checkpoint.tokenizer()
-    var tokens = tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)
+    var tokens = try tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)
     guard !tokens.isEmpty else { throw ValidationError("--prompt: a text of at least one token is needed") }
     let ends = checkpoint.config.endTokens
+    try Machine.require(Generator.memoryNeed(of: subject, positions: tokens.count + length))
     var generator = try Generator(try cache.applied(to: subject), positions: tokens.count + length)
     let sampling = Sampling(temperature: temperature, topP: topP)
     var random = KeyedRandomness(seed: seed, key: "generate")
@@ -75,7 +76,7 @@ struct GenerateCommand: AsyncParsableCommand {
     let rate = Double(tokens.count - prompted) / max(start.duration(to: .now).inSeconds, 1e-9)
     let bytes = Double(generator.cacheBytes) / Double(generator.tokens)
     return (
-      tokenizer.decode(tokens, skippingSpecialTokens: true),
+      try tokenizer.decode(tokens, skippingSpecialTokens: true),
       "\(tokens.count - prompted) tokens, \(rate.rounded(toPlaces: 1)) a second; cache of \(bytes.rounded(toPlaces: 1)) bytes per token"
     )
   }

@@ -29,7 +29,7 @@ struct InspectCommand: ParsableCommand {
     let roles = roles(checkpoint, opened, plan)
     let description = opened.description
     let parameters = roles.reduce(0) { $0 + $1.parameters }
-    if json { return printResult(report(checkpoint, description, roles, parameters).text(indent: 2)) }
+    if json { return try printResult(report(checkpoint, description, roles, parameters).text(indent: 2)) }
     let (attention, feedForward) = (description.blocks[0].attention, description.blocks[description.blocks.count - 1].feedForward)
     let experts = feedForward.mixture.map { ", \($0.experts) experts of which \($0.expertsPerToken) see a token" } ?? ""
     var lines = [
@@ -58,7 +58,7 @@ struct InspectCommand: ParsableCommand {
       lines += ["", list.text]
     }
     for remark in opened.remarks { lines.append("note: \(remark)") }
-    printResult(lines.joined(separator: "\n"))
+    try printResult(lines.joined(separator: "\n"))
   }
 
   /// Every tensor belongs to the linear whose name it begins with, to a norm, or to nobody.

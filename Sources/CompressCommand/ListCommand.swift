@@ -9,7 +9,7 @@ struct ListCommand: ParsableCommand {
   @Argument(help: "passes, formats or architectures.")
   var subject: Subject
 
-  func run() {
+  func run() throws {
     let rows: [(String, String)] =
       switch subject {
       case .passes: CompressCommand.passes.passes.map { ($0.name, $0.summary) }
@@ -17,6 +17,6 @@ struct ListCommand: ParsableCommand {
       case .architectures: ArchitectureCatalog.standard.modelTypes.map { ($0, "") }
       }
     let width = rows.map(\.0.count).max() ?? 0
-    for row in rows { printResult(row.1.isEmpty ? row.0 : row.0 + String(repeating: " ", count: width - row.0.count + 2) + row.1) }
+    for row in rows { try printResult(row.1.isEmpty ? row.0 : row.0 + String(repeating: " ", count: width - row.0.count + 2) + row.1) }
   }
 }

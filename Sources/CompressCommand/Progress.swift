@@ -81,7 +81,7 @@ final class Progress: PipelineObserver {
     state.barIsUp = false
   }
 
-  private func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
+  private func write(_ text: String) { StandardStreams.say(text) }
 
   private static func json(_ event: PipelineEvent) -> String {
     let members: [JSON.Member] =

@@ -54,7 +54,7 @@ struct RunCommand: AsyncParsableCommand {
     defer { progress.end() }
     // A run says them itself.
     if printRecipe || dryRun { for remark in parsed.remarks { progress.observe(.remark(remark)) } }
-    if printRecipe { return printResult(parsed.yaml) }
+    if printRecipe { return try printResult(parsed.yaml) }
     guard let model = model ?? parsed.model else {
       throw ValidationError("--model is needed: neither the command nor the recipe names one")
     }
@@ -65,7 +65,7 @@ struct RunCommand: AsyncParsableCommand {
     let directory = URL(userPath: model)
     if dryRun {
       let (dryRunJSON, width) = (json, machine)
-      return printResult(
+      return try printResult(
         try await width.run {
           let checkpoint = try Checkpoint(directory)
           let plan = try compressor.plan(checkpoint)
@@ -80,7 +80,7 @@ struct RunCommand: AsyncParsableCommand {
       try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
     }
     progress.end()
-    printResult(json ? report.json : report.table(model: model, output: output))
+    try printResult(json ? report.json : report.table(model: model, output: output))
   }
 }
 

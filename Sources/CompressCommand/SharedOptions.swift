@@ -15,16 +15,17 @@ struct MachineOptions: ParsableArguments {
   var progress = ProgressStyle.auto
 
   func validate() throws {
-    if let threads, threads < 1 { throw ValidationError("--threads: at least 1") }
+    try require("--threads", threads, atMost: 4096)
   }
 
   func memory() throws -> Int {
-    try memoryLimit.map { try ByteCount($0, option: "--memory-limit").value } ?? Machine.physicalMemory / 2
+    try memoryLimit.map { try ByteCount($0, option: "--memory-limit").value } ?? Machine.usableMemory / 2
   }
 
   /// Runs the work with the given number of threads; Ctrl-C and SIGTERM cancel it and let it clean up.
   func run<Result: Sendable>(_ work: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let width = threads ?? Parallel.width
+    try Machine.prepare(threads: width)
     let passes = CompressCommand.passes
     let task = Task {
       try await CompressCommand.$passes.withValue(passes) { try await Parallel.$width.withValue(width) { try await work() } }
@@ -41,12 +42,15 @@ struct MachineOptions: ParsableArguments {
   }
 }
 
+/// - Throws: for a number that an option cannot have; so many of anything that sums of them overflow are no request.
+func require(_ option: String, _ value: Int?, atLeast least: Int = 1, atMost most: Int = Int(Int32.max)) throws(ValidationError) {
+  guard let value, !(least...most).contains(value) else { return }
+  throw ValidationError(value < least ? "\(option): at least \(least)" : "\(option): at most \(most)")
+}
+
 enum ProgressStyle: String, ExpressibleByArgument, CaseIterable { case auto, plain, json, none }
 
 extension URL {
   /// A path as the shell understands it: relative to the working directory.
   init(userPath: String) { self.init(filePath: NSString(string: userPath).expandingTildeInPath) }
 }
-
-/// Results go to standard output, everything else to standard error.
-func printResult(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }

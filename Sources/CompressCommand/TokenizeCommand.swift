@@ -44,8 +44,8 @@ struct TokenizeCommand: ParsableCommand {
       try file.map { try TextFile(URL(userPath: $0), form: form, field: field) } ?? TextFile(standardInput: form ?? .whole, field: field)
     var output = Data()
     try texts.forEachText { text in
-      let ids = tokenizer.encode(text, addingSpecialTokens: specialTokens)
-      let decoded = decode ? tokenizer.decode(ids, skippingSpecialTokens: false) : nil
+      let ids = try tokenizer.encode(text, addingSpecialTokens: specialTokens)
+      let decoded = decode ? try tokenizer.decode(ids, skippingSpecialTokens: false) : nil
       if count {
         output += Data("\(ids.count)\n".utf8)
       } else if json {
@@ -57,6 +57,6 @@ struct TokenizeCommand: ParsableCommand {
       }
       return true
     }
-    FileHandle.standardOutput.write(output)
+    try StandardStreams.print(output)
   }
 }

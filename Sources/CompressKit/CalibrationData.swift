@@ -90,14 +90,14 @@ extension CalibrationSource {
   ) throws -> [[Int32]] {
     var result: [[Int32]] = []
     var pending: [Int32] = []
-    func take(_ document: String) -> Bool {
+    func take(_ document: String) throws -> Bool {
       if packing == .documents {
-        let tokens = tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
+        let tokens = try tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
         // Nothing follows a lone token.
         if tokens.count > 1 { result.append(Array(tokens)) }
         return result.count < count
       }
-      pending += tokenizer.encode(document, addingSpecialTokens: false)
+      pending += try tokenizer.encode(document, addingSpecialTokens: false)
       // A lone document is cut as a whole, so that its parts can be drawn.
       guard order == nil || isPastFirst else { return true }
       let found = windows(of: pending)
@@ -116,13 +116,13 @@ extension CalibrationSource {
         isPastFirst = true
         documents.shuffle(using: &order)
       }
-      for document in documents { guard take(document) else { break } }
+      for document in documents { guard try take(document) else { break } }
       if packing == .concatenate, !isPastFirst {
         result = windows(of: pending)
         result.shuffle(using: &order)
       }
     } else {
-      try source.forEachDocument(in: place) { take($0) }
+      try source.forEachDocument(in: place) { try take($0) }
     }
     return Array(result.prefix(count))
   }

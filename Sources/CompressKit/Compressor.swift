@@ -23,7 +23,7 @@ public struct Compressor: Sendable {
 
   public init(
     recipe: Recipe, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard,
-    bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.physicalMemory / 2,
+    bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.usableMemory / 2,
     strict: Bool = false, overwrite: Bool = false
   ) {
     self.recipe = recipe
@@ -133,9 +133,8 @@ public struct Compressor: Sendable {
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
       otherBytes: others)
-    guard estimate.fixedMemory <= Machine.physicalMemory else {
-      throw NotEnoughMemory(needed: estimate.fixedMemory, physical: Machine.physicalMemory)
-    }
+    // What was written is mapped once more, to be scored.
+    try Machine.require(estimate.fixedMemory, mapped: estimate.outputBytes)
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, probesFile: probesFile,
       bytesBefore: checkpoint.byteCount,

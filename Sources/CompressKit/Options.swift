@@ -18,15 +18,6 @@ public struct OptionError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 }
 
-/// The machine cannot hold what a run needs at least.
-public struct NotEnoughMemory: Error, Equatable, Sendable, CustomStringConvertible {
-  public let needed: Int
-  public let physical: Int
-  public var description: String {
-    "the run needs at least \(ByteCount.text(needed)) of memory; this machine has \(ByteCount.text(physical))"
-  }
-}
-
 /// A number of bytes as people write it: `5GB`, `300 MiB`, `4096`.
 public struct ByteCount: Sendable, Equatable {
   public let value: Int

@@ -68,17 +68,3 @@ public struct ResourceEstimate: Sendable, Equatable {
     return operations / (Double(4 * width) * 2 * pow(512, 3) / max(seconds, 1e-6))
   }
 }
-
-/// Sizes of this machine and process.
-public enum Machine {
-  public static var physicalMemory: Int { Int(ProcessInfo.processInfo.physicalMemory) }
-
-  /// The largest resident size this process has had, in bytes; `nil` where the system does not say.
-  public static var peakMemory: Int? {
-    guard let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
-      let line = status.split(separator: "\n").first(where: { $0.hasPrefix("VmHWM:") }),
-      let kilobytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap({ Int($0) })
-    else { return nil }
-    return kilobytes * 1024
-  }
-}

@@ -13,7 +13,7 @@ public struct StatisticsCollector: Sendable {
   /// Bytes of memory to stay under where there is a choice.
   public var memoryLimit: Int
 
-  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.physicalMemory / 2) {
+  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.usableMemory / 2) {
     self.sequences = sequences
     self.source = source
     self.memoryLimit = memoryLimit

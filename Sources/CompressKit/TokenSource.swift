@@ -53,7 +53,7 @@ public struct TokenSource: Sendable {
       let tokenizer = try checkpoint.tokenizer()
       for (place, source) in texts {
         try source.forEachDocument(in: place) { document in
-          tokens += tokenizer.encode(document, addingSpecialTokens: false)
+          tokens += try tokenizer.encode(document, addingSpecialTokens: false)
           return limit.map { tokens.count < $0 } ?? true
         }
       }
@@ -66,11 +66,11 @@ public struct TokenSource: Sendable {
     case .auto: tokens = prefix + tokens
     case .always:
       if prefix.isEmpty {
-        guard let id = checkpoint.config.json["bos_token_id"]?.integer else {
+        guard let id = checkpoint.config.json["bos_token_id"]?.integer.flatMap({ Int32(exactly: $0) }) else {
           throw CheckpointError.malformedConfiguration(
             path: checkpoint.config.path, reason: "no bos_token_id, and the tokenizer adds none; use --bos never")
         }
-        prefix = [Int32(id)]
+        prefix = [id]
       }
       tokens = prefix + tokens
     }

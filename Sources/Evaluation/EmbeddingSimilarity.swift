@@ -69,6 +69,7 @@ extension Evaluator {
       pooled += cosines.map(\.pooled)
       tokenwise += cosines.map(\.token)
     }
+    try Model.checkFiles()
     return EmbeddingSimilarity(
       pooled: .init(pooled), tokenwise: .init(tokenwise), sequences: windows.count,
       tokens: windows.reduce(0) { $0 + $1.tokens.count })

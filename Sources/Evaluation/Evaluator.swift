@@ -43,7 +43,7 @@ public struct Evaluator: Sendable {
   ///
   /// - Parameter progress: called with the number of blocks done and their total.
   /// - Throws: `TokenOutOfRange` for an id outside the vocabulary, `EvaluationError` for fewer than two tokens and for a model without logits,
-  ///   and what reading the models throws.
+  ///   `NonFiniteActivation` where one of the models overflows, and what reading the models throws.
   public func evaluate(
     _ model: Model, against reference: Model? = nil, on tokens: [Int32], progress: @Sendable (Int, Int) -> Void = { _, _ in }
   ) throws -> Result {
@@ -73,6 +73,7 @@ public struct Evaluator: Sendable {
       done += models.count
       progress(done, total)
     }
+    try Model.checkFiles()
     let perplexity = Perplexity(
       negativeLogLikelihood: scores.mean(\.negativeLogLikelihood), standardError: scores.standardError(\.negativeLogLikelihood),
       tokens: scores.reduce(0) { $0 + $1.tokens }, windows: scores.count)
@@ -90,6 +91,20 @@ public struct Evaluator: Sendable {
     return Result(
       perplexity: perplexity, reference: referencePerplexity, divergence: divergence, tokensRun: tokensRun, cache: caches[0],
       referenceCache: caches[1])
+  }
+
+  /// Bytes that an evaluation needs whatever `memory` says: a block and the heads as floats, the hidden states of a turn, and logits.
+  ///
+  /// - Parameter retrieval: sequences of the retrieval probe, whose states are held all at once.
+  public func memoryNeed(of models: [Model], tokens: Int, retrieval: Int = 0) -> Int {
+    let length = min(window, tokens)
+    let hidden = models.map(\.description.hiddenSize).max() ?? 0
+    let block = models.flatMap(\.description.blocks).map { $0.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } }.max() ?? 0
+    let widest = models.flatMap(\.description.blocks).flatMap { $0.linearShapes.values.map(\.rows) }.max() ?? 0
+    let vocabulary = models.map(\.description.vocabularySize).max() ?? 0
+    let states = max(min(memory, tokens * hidden * 4), Parallel.width * length * hidden * 4) + 2 * retrieval * length * hidden * 4
+    let logits = Parallel.width * 128 * vocabulary * 4 * models.count
+    return 4 * (block + models.count * vocabulary * hidden) + 2 * states + Parallel.width * length * (2 * widest + 4 * hidden) * 4 + logits
   }
 
   struct Window: Sendable {
@@ -145,8 +160,8 @@ public struct Evaluator: Sendable {
       if let chunk = chunk ?? (stored.cachePolicy == nil ? nil : Self.usualChunk) {
         let block = CachedBlock(stored, positions: positions)
         stored.releasePages()
-        let outputs = Parallel.map((inputs.count + Self.stacked - 1) / Self.stacked) { group in
-          block.run(Array(inputs[group * Self.stacked..<min((group + 1) * Self.stacked, inputs.count)]), piece: chunk)
+        let outputs = try Parallel.map((inputs.count + Self.stacked - 1) / Self.stacked) { group in
+          try block.run(Array(inputs[group * Self.stacked..<min((group + 1) * Self.stacked, inputs.count)]), piece: chunk)
         }
         states = outputs.flatMap(\.states)
         cache.bytes += outputs.reduce(0) { $0 + $1.bytes }
@@ -154,7 +169,7 @@ public struct Evaluator: Sendable {
       } else {
         let block = PreparedBlock(stored, positions: positions)
         stored.releasePages()
-        states = Parallel.map(inputs.count) { block.forward(inputs[$0]) }
+        states = try Parallel.map(inputs.count) { try block.forward(inputs[$0]) }
         cache.bytes += windows.reduce(0) { $0 + CachedBlock.byteCount(of: stored, tokens: $1.tokens.count) }
       }
       blockDone()
@@ -165,13 +180,13 @@ public struct Evaluator: Sendable {
   private func score(_ models: [Model], _ windows: [Window], _ states: [[Matrix]]) throws -> [WindowScore] {
     let heads = try models.map(LogitHead.init)
     try Task.checkCancellation()
-    return Parallel.map(windows.count) { index in
+    return try Parallel.map(windows.count) { index in
       let window = windows[index]
       var score = WindowScore()
       // Positions in tiles, so that the logits of a large vocabulary stay small.
       for first in Swift.stride(from: window.firstScored - 1, to: window.tokens.count - 1, by: 128) {
         let positions = first..<min(first + 128, window.tokens.count - 1)
-        let logits = heads.indices.map { heads[$0].logits(states[$0][index], positions) }
+        let logits = try heads.indices.map { try heads[$0].logits(states[$0][index], positions) }
         for position in positions { score.add(logits, row: position - first, target: Int(window.tokens[position + 1])) }
       }
       return score

@@ -30,6 +30,18 @@ public struct Generator: Sendable {
     self.positions = positions
   }
 
+  /// Bytes that a generator of so many positions needs: the whole model in single precision, and at every position what is kept of it.
+  public static func memoryNeed(of model: Model, positions: Int) -> Int {
+    let description = model.description
+    let ends = description.vocabularySize * description.hiddenSize * 4
+    return description.blocks.reduce(ends) { bytes, block in
+      let attention = block.attention
+      // Keys and values, and cosines and sines in two tables.
+      let kept = 4 * (2 * attention.keyValueHeads * attention.headSize + 2 * attention.headSize)
+      return bytes + 4 * block.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } + positions * kept
+    }
+  }
+
   /// Bytes the caches hold, see `KeyValueCache.byteCount`.
   public var cacheBytes: Int { caches.reduce(0) { $0 + $1[0].byteCount } }
 
@@ -37,13 +49,13 @@ public struct Generator: Sendable {
   ///
   /// - Returns: the logits of what follows the last of them.
   /// - Precondition: at least one token, and no more than `positions` in all.
-  /// - Throws: `TokenOutOfRange`, and `SequenceTooLong` where positions are learned.
+  /// - Throws: `TokenOutOfRange`, `SequenceTooLong` where positions are learned, and `NonFiniteActivation`.
   public mutating func read(_ next: [Int32]) throws -> [Float] {
     precondition(!next.isEmpty && tokens + next.count <= positions, "the sequence is longer than was prepared for")
     var states = try embedding(next, at: tokens)
-    for index in blocks.indices { states = blocks[index].forward(states, caches: &caches[index]) }
+    for index in blocks.indices { states = try blocks[index].forward(states, caches: &caches[index]) }
     tokens += next.count
-    return head.logits(states, next.count - 1..<next.count).elements
+    return try head.logits(states, next.count - 1..<next.count).elements
   }
 }
 

@@ -10,14 +10,14 @@ package struct HeadDivergence: Sendable {
   /// Mean KL(reference ‖ other) over all positions, in nats.
   ///
   /// - Parameters: hidden states before the head, [tokens × hidden size] for each sequence.
-  package func mean(of hidden: [Matrix], from reference: [Matrix]) -> Double {
-    let sums = Parallel.map(hidden.count) { index in
+  package func mean(of hidden: [Matrix], from reference: [Matrix]) throws -> Double {
+    let sums = try Parallel.map(hidden.count) { index in
       var sum = 0.0
       let rows = hidden[index].rows
       // Positions in tiles, so that the logits of a large vocabulary stay small.
       for first in stride(from: 0, to: rows, by: 128) {
         let positions = first..<min(first + 128, rows)
-        let (own, other) = (head.logits(hidden[index], positions), head.logits(reference[index], positions))
+        let (own, other) = (try head.logits(hidden[index], positions), try head.logits(reference[index], positions))
         own.withUnsafeElements { own in
           other.withUnsafeElements { other in
             for row in 0..<positions.count {
@@ -37,12 +37,12 @@ package struct HeadDivergence: Sendable {
   /// Mean negative log-likelihood of every sequence's next tokens, in nats.
   ///
   /// - Parameter hidden: as for `mean`, of the sequences `tokens`.
-  package func meanNegativeLogLikelihood(of hidden: [Matrix], tokens: [[Int32]]) -> Double {
-    let sums = Parallel.map(hidden.count) { index in
+  package func meanNegativeLogLikelihood(of hidden: [Matrix], tokens: [[Int32]]) throws -> Double {
+    let sums = try Parallel.map(hidden.count) { index in
       var sum = 0.0
       for first in stride(from: 0, to: hidden[index].rows - 1, by: 128) {
         let positions = first..<min(first + 128, hidden[index].rows - 1)
-        let logits = head.logits(hidden[index], positions)
+        let logits = try head.logits(hidden[index], positions)
         logits.withUnsafeElements { logits in
           for row in 0..<positions.count {
             let own = logits + row * head.vocabularySize
@@ -75,8 +75,13 @@ struct LogitHead: Sendable {
   var vocabularySize: Int { weight.rows }
 
   /// Logits of some positions, [positions × vocabulary].
-  func logits(_ hidden: Matrix, _ positions: Range<Int>) -> Matrix {
+  ///
+  /// - Throws: `NonFiniteActivation` naming the final norm or the logits.
+  func logits(_ hidden: Matrix, _ positions: Range<Int>) throws(NonFiniteActivation) -> Matrix {
     let input = block.headInput(hidden.rows(positions))
-    return block.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))
+    guard input.isFinite else { throw NonFiniteActivation(block: block.name, layer: block.norms.keys.first ?? "the final norm") }
+    let logits = block.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))
+    guard logits.isFinite else { throw NonFiniteActivation(block: block.name, layer: "the logits") }
+    return logits
   }
 }

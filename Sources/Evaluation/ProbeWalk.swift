@@ -30,17 +30,17 @@ package struct ProbeWalk {
   /// What each variant of a block does to the predictions, when all blocks after it are the original ones.
   package func divergences(of variants: [Block], at index: Int) throws -> [Double] {
     try stride(from: 0, to: variants.count, by: width).flatMap { start in
-      let outputs = variants[start..<min(start + width, variants.count)].map { Self.outputs(of: $0, states, positions) }
-      return try Self.carry(outputs, from: index + 1, model, positions).map { head.mean(of: $0, from: reference) }
+      let outputs = try variants[start..<min(start + width, variants.count)].map { try Self.outputs(of: $0, states, positions) }
+      return try Self.carry(outputs, from: index + 1, model, positions).map { try head.mean(of: $0, from: reference) }
     }
   }
 
   /// Goes on to the block after this one.
-  package mutating func advance(past block: Block) { states = Self.outputs(of: block, states, positions) }
+  package mutating func advance(past block: Block) throws { states = try Self.outputs(of: block, states, positions) }
 
-  private static func outputs(of block: Block, _ inputs: [Matrix], _ positions: Int) -> [Matrix] {
+  private static func outputs(of block: Block, _ inputs: [Matrix], _ positions: Int) throws -> [Matrix] {
     let prepared = PreparedBlock(block, positions: positions)
-    return Parallel.map(inputs.count) { prepared.forward(inputs[$0]) }
+    return try Parallel.map(inputs.count) { try prepared.forward(inputs[$0]) }
   }
 
   /// Several sets of states through all blocks from one on; every block is read once.
@@ -50,7 +50,7 @@ package struct ProbeWalk {
       try Task.checkCancellation()
       let block = try model.block(.decoder(index: index))
       let prepared = PreparedBlock(block, positions: positions)
-      sets = sets.map { inputs in Parallel.map(inputs.count) { prepared.forward(inputs[$0]) } }
+      sets = try sets.map { inputs in try Parallel.map(inputs.count) { try prepared.forward(inputs[$0]) } }
       block.releasePages()
     }
     return sets

@@ -87,7 +87,7 @@ extension Evaluator {
     var size = CacheSize()
     let states = try hidden(of: model, windows, &size) {}
     let head = try LogitHead(model)
-    let scores = Parallel.map(windows.count) { head.score(states[$0], windows[$0].tokens, window - length + 1..<window) }
+    let scores = try Parallel.map(windows.count) { try head.score(states[$0], windows[$0].tokens, window - length + 1..<window) }
     let pairs = Swift.stride(from: 0, to: scores.count, by: 2).map { (with: scores[$0], without: scores[$0 + 1]) }
     let gains: [Double] = pairs.map { ($0.with.sum - $0.without.sum) / Double(length - 1) }
     let mean = gains.reduce(0, +) / Double(max(1, gains.count))
@@ -103,8 +103,8 @@ extension Evaluator {
 
 extension LogitHead {
   /// Log-probabilities of the tokens at some places, summed, and how many of these were the most likely.
-  fileprivate func score(_ hidden: Matrix, _ tokens: [Int32], _ places: Range<Int>) -> (sum: Double, hits: Int) {
-    let logits = logits(hidden, places.lowerBound - 1..<places.upperBound - 1)
+  fileprivate func score(_ hidden: Matrix, _ tokens: [Int32], _ places: Range<Int>) throws -> (sum: Double, hits: Int) {
+    let logits = try logits(hidden, places.lowerBound - 1..<places.upperBound - 1)
     let width = logits.columns
     return logits.withUnsafeElements { logits in
       places.reduce(into: (sum: 0.0, hits: 0)) { result, place in

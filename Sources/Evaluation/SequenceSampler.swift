@@ -56,10 +56,10 @@ public struct SequenceSampler: Sendable {
     for position in 0..<length - 1 {
       try Task.checkCancellation()
       var states = Matrix(stacking: try sequences.map { try embedding([$0[position]], at: position) })
-      for index in blocks.indices { states = blocks[index].forward(states, caches: &caches[index]) }
+      for index in blocks.indices { states = try blocks[index].forward(states, caches: &caches[index]) }
       let open = sequences.indices.filter { sequences[$0].count == position + 1 }
       guard !open.isEmpty else { continue }
-      let logits = head.logits(states, 0..<states.rows)
+      let logits = try head.logits(states, 0..<states.rows)
       for index in open {
         let row = Array(logits.elements[index * logits.columns..<(index + 1) * logits.columns])
         let next = sampling.token(from: row, using: &generators[index])

@@ -35,13 +35,14 @@ public struct CachedBlock: Sendable {
   ///   - hidden: the pieces one after the other, [caches · tokens × hidden size].
   ///   - caches: one for each sequence.
   /// - Returns: [caches · tokens × hidden size].
-  public func forward(_ hidden: Matrix, caches: inout [KeyValueCache]) -> Matrix {
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  public func forward(_ hidden: Matrix, caches: inout [KeyValueCache]) throws(NonFiniteActivation) -> Matrix {
     precondition(!caches.isEmpty && hidden.rows % caches.count == 0, "pieces of one length are needed, one for each cache")
     let tokens = hidden.rows / caches.count
-    var state = prepared.start(hidden)
+    var state = try prepared.start(hidden)
     while state.input != nil {
-      prepared.advance(&state) { input in
-        let (queries, keys, values) = prepared.projections(input)
+      try prepared.advance(&state) { input throws(NonFiniteActivation) in
+        let (queries, keys, values) = try prepared.finiteProjections(input)
         return Matrix(
           stacking: caches.indices.map { index in
             let rows = index * tokens..<(index + 1) * tokens
@@ -59,13 +60,14 @@ public struct CachedBlock: Sendable {
   ///   - hidden: [tokens × hidden size] each.
   ///   - piece: tokens of a piece; the last one may be shorter.
   /// - Returns: the block's outputs, and the bytes all caches hold in the end.
-  public func run(_ hidden: [Matrix], piece: Int) -> (states: [Matrix], bytes: Int) {
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  public func run(_ hidden: [Matrix], piece: Int) throws(NonFiniteActivation) -> (states: [Matrix], bytes: Int) {
     let length = hidden.first?.rows ?? 0
     var caches = Array(repeating: empty, count: hidden.count)
     var outputs = Array(repeating: [Matrix](), count: hidden.count)
     for first in stride(from: 0, to: length, by: piece) {
       let tokens = first..<min(first + piece, length)
-      let output = forward(Matrix(stacking: hidden.map { $0.rows(tokens) }), caches: &caches)
+      let output = try forward(Matrix(stacking: hidden.map { $0.rows(tokens) }), caches: &caches)
       for index in hidden.indices { outputs[index].append(output.rows(index * tokens.count..<(index + 1) * tokens.count)) }
     }
     return (outputs.map { Matrix(stacking: $0) }, caches.reduce(0) { $0 + $1.byteCount })

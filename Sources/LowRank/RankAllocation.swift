@@ -114,7 +114,7 @@ struct RankAllocation: Analysis {
         }
       }
       _ = try stream.finish(block)
-      walk?.advance(past: block)
+      try walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, model.description.blocks.count)
     }

@@ -28,8 +28,14 @@ public struct ArchitectureCatalog: Sendable {
 
   public var modelTypes: [String] { families.flatMap { $0.modelTypes }.sorted() }
 
-  /// - Throws: `CheckpointError.unsupportedModel` for a type no family answers to.
-  public func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription { try family(of: config).describe(config) }
+  /// - Throws: `CheckpointError.unsupportedModel` for a type no family answers to, and what the family refuses.
+  public func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
+    let description = try family(of: config).describe(config)
+    for block in description.blocks {
+      if let reason = block.absurdity { throw .malformedConfiguration(path: config.path, reason: reason) }
+    }
+    return description
+  }
 
   /// `config.json` of a model that a run has given other sizes; the same where it has not.
   ///
@@ -44,5 +50,21 @@ public struct ArchitectureCatalog: Sendable {
       throw .unsupportedModel(type: config.modelType, known: modelTypes)
     }
     return family
+  }
+}
+
+extension BlockDescription {
+  /// Why no model can have such a block; `nil` where one can.
+  fileprivate var absurdity: String? {
+    let (heads, size) = (attention.heads, attention.headSize)
+    guard heads > 0, size > 0, attention.keyValueHeads > 0, heads * size <= 1 << 24 else {
+      return "\(heads) attention heads of \(size) numbers and \(attention.keyValueHeads) for keys and values are not possible"
+    }
+    guard norm.epsilon >= 0, norm.epsilon.isFinite else { return "norms with an epsilon of \(norm.epsilon) are not possible" }
+    guard attention.window.map({ $0 > 0 }) ?? true else { return "attention over a window of no token is not possible" }
+    guard feedForward.networks.indices.allSatisfy({ feedForward.size(of: $0) > 0 }) else {
+      return "a feed-forward layer without features is not possible"
+    }
+    return nil
   }
 }

@@ -73,7 +73,13 @@ struct BlockLoader: Sendable {
 
   /// Checks headers alone: nothing is decoded.
   func verify() throws(CheckpointError) {
-    for (name, shape) in description.tensorShapes {
+    // One block after the other: where the configuration has more of them than the file, the first that is missing ends it.
+    for block in description.blocks { try verify(block.tensorShapes) }
+    try verify(description.endShapes)
+  }
+
+  private func verify(_ shapes: [(name: String, shape: [Int])]) throws(CheckpointError) {
+    for (name, shape) in shapes {
       // A compressed weight has other names or shapes; its reader checks them when it decodes it.
       if let reader, shape.count == 2, reader.holds(String(name.dropLast(".weight".count)), source) { continue }
       guard let info = source.info(name) else { throw .missingTensor(name: name) }
@@ -134,17 +140,7 @@ struct BlockLoader: Sendable {
     if let types = block.tokenTypes, types.tensor.holdsNonfinite {
       throw .nonfiniteWeight(tensor: (description.tokenTypes?.module ?? "") + ".weight")
     }
-    for (name, linear) in block.linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-      let damaged: Bool
-      if let stored = linear.weight as? StoredWeight {
-        damaged = stored.tensor.holdsNonfinite
-      } else if let quantized = linear.weight as? QuantizedMatrix {
-        damaged = quantized.holdsNonfinite
-      } else {
-        damaged = linear.weight.dense().elements.withUnsafeBufferPointer(Kernel.hasNonfinite)
-      }
-      if damaged { throw .nonfiniteWeight(tensor: block.fullName(of: name) + ".weight") }
-    }
+    if let name = block.nonfiniteLinear() { throw .nonfiniteWeight(tensor: block.fullName(of: name) + ".weight") }
   }
 
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.

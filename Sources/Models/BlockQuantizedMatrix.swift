@@ -33,6 +33,14 @@ public struct BlockQuantizedMatrix: Weight {
     Matrix(rows: range.count, columns: columns) { type.dequantize(blocks, rows: range, into: $0) }
   }
 
+  /// Whether some block stands for what is not finite, as one does whose scale was too large for half precision.
+  var holdsNonfinite: Bool {
+    let strip = max(1, (1 << 18) / max(1, columns))
+    return Parallel.map((rows + strip - 1) / strip) { index in
+      !dense(rows: index * strip..<min((index + 1) * strip, rows)).isFinite
+    }.contains(true)
+  }
+
   /// The rows in another order: row i of the result is row `order[i]` of this.
   package func rows(inOrder order: [Int]) -> BlockQuantizedMatrix { BlockQuantizedMatrix(type, blocks: blocks.rows(inOrder: order)) }
 }

@@ -38,9 +38,15 @@ public struct Model: Sendable {
   public func block(_ kind: Block.Kind) throws -> Block {
     var block = try outline(kind)
     try check(block)
+    try Self.checkFiles()
     try change?(&block)
     return block
   }
+
+  /// To be asked before anything is made of what was computed with stored weights.
+  ///
+  /// - Throws: `CheckpointError.cutShort` where another program has cut a mapped file while it was read.
+  package static func checkFiles() throws(CheckpointError) { try MappedFile.checkIntact() }
 
   /// The same model with a head of its own: a tied one is given the embedding's weight, which passes may then change apart.
   public func untied() -> Model {

@@ -110,25 +110,34 @@ extension ModelDescription {
   package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
 
   /// Names and shapes of all tensors, as a checkpoint without compression stores them.
-  package var tensorShapes: [(name: String, shape: [Int])] {
+  package var tensorShapes: [(name: String, shape: [Int])] { blocks.flatMap(\.tensorShapes) + endShapes }
+
+  /// Those outside the blocks.
+  var endShapes: [(name: String, shape: [Int])] {
     var shapes: [(name: String, shape: [Int])] = [(embedding + ".weight", [vocabularySize, hiddenSize])]
     if let positions { shapes.append((positions.module + ".weight", [positions.count + positions.offset, hiddenSize])) }
     if let tokenTypes { shapes.append((tokenTypes.module + ".weight", [tokenTypes.count, hiddenSize])) }
-    func add(_ norm: NormDescription, _ module: String, _ size: Int) {
-      shapes.append((module + ".weight", [size]))
-      if norm.hasBias { shapes.append((module + ".bias", [size])) }
-    }
-    if let embeddingNorm { add(norm, embeddingNorm, hiddenSize) }
-    for block in blocks {
-      for (name, shape) in block.linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-        let module = block.prefix + name.rawValue
-        shapes.append((module + ".weight", block.storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
-        if shape.bias { shapes.append((module + ".bias", [shape.rows])) }
-      }
-      for (name, size) in block.normSizes { add(block.norm, block.prefix + name, size) }
-    }
-    if let finalNorm { add(norm, finalNorm, hiddenSize) }
+    for module in [embeddingNorm, finalNorm] { if let module { shapes += norm.tensorShapes(of: module, size: hiddenSize) } }
     if let head { shapes.append((head + ".weight", [vocabularySize, hiddenSize])) }
     return shapes
+  }
+}
+
+extension BlockDescription {
+  /// Names and shapes of the block's tensors, as a checkpoint without compression stores them.
+  var tensorShapes: [(name: String, shape: [Int])] {
+    var shapes: [(name: String, shape: [Int])] = []
+    for (name, shape) in linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      let module = prefix + name.rawValue
+      shapes.append((module + ".weight", storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
+      if shape.bias { shapes.append((module + ".bias", [shape.rows])) }
+    }
+    return shapes + normSizes.flatMap { norm.tensorShapes(of: prefix + $0.name, size: $0.size) }
+  }
+}
+
+extension NormDescription {
+  fileprivate func tensorShapes(of module: String, size: Int) -> [(name: String, shape: [Int])] {
+    [(module + ".weight", [size])] + (hasBias ? [(module + ".bias", [size])] : [])
   }
 }

@@ -6,6 +6,8 @@ public import Tensors
 /// there instead of starting over.
 public struct PreparedBlock: Sendable {
   package let description: BlockDescription
+  /// The block's name in the whole model; for messages.
+  private let name: String
   private let stages: [Stage]
   private let norms: [String: [Float]]
   private let normBiases: [String: [Float]]
@@ -29,6 +31,7 @@ public struct PreparedBlock: Sendable {
     let groups = block.inputGroups
     let needed = Set((groups[stages ?? groups.indices] + groups[others]).flatMap(\.linears))
     self.description = description
+    name = block.name
     self.stages = description.stages
     norms = block.norms
     normBiases = block.normBiases
@@ -77,35 +80,58 @@ public struct PreparedBlock: Sendable {
   }
 
   /// The state before the first group.
-  public func start(_ hidden: Matrix) -> BlockState { resume(stage: 0, residual: hidden, input: nil) }
+  ///
+  /// - Throws: `NonFiniteActivation` where the first norm overflows.
+  public func start(_ hidden: Matrix) throws(NonFiniteActivation) -> BlockState {
+    try resume(stage: 0, residual: hidden, input: nil)
+  }
 
   /// The state before group `stage`, taken up again from what was kept of it.
   ///
   /// - Parameters:
   ///   - input: the group's input; may be left out where it follows from the residual stream.
   ///   - branch: what was kept of a parallel block's attention.
-  package func resume(stage: Int, residual: Matrix, input: Matrix?, branch: Matrix? = nil) -> BlockState {
+  /// - Throws: `NonFiniteActivation` where the norm before the group overflows.
+  package func resume(
+    stage: Int, residual: Matrix, input: Matrix?, branch: Matrix? = nil
+  ) throws(NonFiniteActivation) -> BlockState {
     var state = BlockState(stage: stage, residual: residual, input: input, branch: branch)
     if input == nil {
       precondition(stages[stage] != .attentionOutput && stages[stage] != .feedForwardOutput, "the input of group \(stage) is needed")
       enter(&state)
+      guard state.isFinite else { throw NonFiniteActivation(block: name, layer: normBefore(stage) ?? "the residual stream") }
     }
     return state
   }
 
   /// Computes one group and what follows it, up to the next group's input.
-  public func advance(_ state: inout BlockState) { advance(&state, attending: attention) }
+  ///
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  public func advance(_ state: inout BlockState) throws(NonFiniteActivation) {
+    try advance(&state, attending: attention)
+  }
 
   /// The same with attention computed elsewhere, as a run through a cache does.
   ///
   /// - Parameter attention: from the normalised input, [tokens × hidden size], to what the output projection reads.
-  package func advance(_ state: inout BlockState, attending attention: (Matrix) -> Matrix) {
+  package func advance(
+    _ state: inout BlockState, attending attention: (Matrix) throws(NonFiniteActivation) -> Matrix
+  ) throws(NonFiniteActivation) {
+    let (stage, input, mixture) = (state.stage, state.input, state.mixture.map { ($0.input, $0.routes) })
+    try compute(&state, attending: attention)
+    // Whatever is not finite reaches the next group's input or the residual stream, so only these are looked at.
+    guard state.isFinite else { throw origin(of: state, behind: stage, input ?? state.residual, mixture) }
+  }
+
+  private func compute<Failure: Error>(
+    _ state: inout BlockState, attending attention: (Matrix) throws(Failure) -> Matrix
+  ) throws(Failure) {
     guard let input = state.input else { preconditionFailure("the block is done") }
     let stage = stages[state.stage]
     state.stage += 1
     state.expert = nil
     switch stage {
-    case .attentionInput: state.input = attention(input)
+    case .attentionInput: state.input = try attention(input)
     case .attentionOutput:
       let output = scaled(normalize(apply(description.attention.output, input), by: description.norms.afterAttention))
       if description.isParallel { state.branch = output } else { add(output, to: &state, norm: description.norms.afterAttentionSum) }
@@ -233,10 +259,91 @@ public struct PreparedBlock: Sendable {
   }
 
   /// The whole block: hidden states in, hidden states out, [tokens × hidden size] both.
-  public func forward(_ hidden: Matrix) -> Matrix {
-    var state = start(hidden)
-    while state.input != nil { advance(&state) }
+  ///
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  public func forward(_ hidden: Matrix) throws(NonFiniteActivation) -> Matrix {
+    var state = try start(hidden)
+    while state.input != nil { try advance(&state) }
     return state.residual
+  }
+}
+
+// MARK: - Where infinities come from
+
+extension BlockState {
+  /// Whether what the next group reads, or what the block has made in the end, is finite.
+  fileprivate var isFinite: Bool { (input ?? residual).isFinite }
+}
+
+extension PreparedBlock {
+  /// Queries, keys and values without their positions, for a cache, which measures them before anything else does.
+  ///
+  /// - Throws: `NonFiniteActivation` where one of them is not finite.
+  package func finiteProjections(
+    _ input: Matrix
+  ) throws(NonFiniteActivation) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    let states = projections(input)
+    guard states.queries.isFinite, states.keys.isFinite, states.values.isFinite else {
+      throw NonFiniteActivation(block: name, layer: overflowing(description.group(.attentionInput), input) ?? "attention")
+    }
+    return states
+  }
+
+  /// Keys and values as a cache would store them, for the input of the first group.
+  ///
+  /// - Throws: `NonFiniteActivation` where one of them is not finite.
+  package func cachedStates(_ input: Matrix) throws(NonFiniteActivation) -> (keys: Matrix, values: Matrix) {
+    let states = attentionInputs(input)
+    guard states.keys.isFinite, states.values.isFinite else {
+      throw NonFiniteActivation(block: name, layer: overflowing(description.group(.attentionInput), input) ?? "attention")
+    }
+    return (states.keys, states.values)
+  }
+
+  /// What put out the first number that is not finite, found by computing the group at hand once more; for experts, whose sum is looked at
+  /// when all have spoken, all of them.
+  private func origin(
+    of state: BlockState, behind stage: Int, _ input: Matrix, _ mixture: (input: Matrix, routes: [MixtureState.Route])?
+  ) -> NonFiniteActivation {
+    let layer: String
+    if let linear = overflowing(description.group(stages[stage]), input) {
+      layer = linear
+    } else if let mixture, let expert = overflowingExpert(mixture.input, mixture.routes) {
+      layer = expert
+    } else if !state.residual.isFinite {
+      layer = "the residual stream"
+    } else {
+      switch stages[stage] {
+      case .attentionInput: layer = "attention"
+      case .feedForwardInput, .expertInput: layer = "the activation"
+      default: layer = state.stage < stages.count ? normBefore(state.stage) ?? "the residual stream" : "the residual stream"
+      }
+    }
+    return NonFiniteActivation(block: name, layer: layer)
+  }
+
+  private func overflowingExpert(_ input: Matrix, _ routes: [MixtureState.Route]) -> String? {
+    for index in routes.indices {
+      let (linears, seen) = (description.feedForward.expert(index), input.rows(at: routes[index].tokens))
+      // Experts whose weights were not asked for have not been computed either.
+      guard (linears.readers + [linears.down]).allSatisfy({ weights[$0] != nil }) else { continue }
+      if let reader = overflowing(InputGroup(linears.readers), seen) { return reader }
+      if let down = overflowing(InputGroup([linears.down]), activate(linears, seen)) { return down }
+    }
+    return nil
+  }
+
+  private func overflowing(_ group: InputGroup, _ input: Matrix) -> String? {
+    group.linears.first { !apply($0, input).isFinite }?.rawValue
+  }
+
+  /// The norm between the residual stream and a group.
+  private func normBefore(_ stage: Int) -> String? {
+    switch stages[stage] {
+    case .attentionInput: description.norms.beforeAttention
+    case .feedForwardInput, .router, .expertInput: description.norms.beforeFeedForward
+    case .attentionOutput, .feedForwardOutput, .expertOutput: nil
+    }
   }
 }
 
@@ -246,17 +353,19 @@ extension PreparedBlock {
   /// The state before a group of an expert, straight from the one before the router: what experts between would add is left out.
   ///
   /// - Precondition: the router and the expert are prepared.
-  package func skip(to stage: Int, from state: BlockState) -> BlockState {
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  package func skip(to stage: Int, from state: BlockState) throws(NonFiniteActivation) -> BlockState {
     var state = state
     if state.mixture == nil { state.mixture = route(state.input!) }
     let isOutput = if case .expertOutput = stages[stage] { true } else { false }
     state.stage = isOutput ? stage - 1 : stage
     enter(&state)
-    if isOutput { advance(&state) }
+    if isOutput { try advance(&state) }
     return state
   }
 
-  /// What the layer around a group, or the expert, would add to the residual stream for inputs of that group alone.
+  /// What the layer around a group, or the expert, would add to the residual stream for inputs of that group alone; finite or not, for what
+  /// is tried here may overflow without anybody meaning to keep it.
   ///
   /// - Precondition: the groups `description.rest(from: stage)` are prepared.
   package func contribution(of input: Matrix, from stage: Int) -> Matrix {
@@ -264,7 +373,7 @@ extension PreparedBlock {
     var state = BlockState(stage: stage, residual: none, input: input)
     state.isContribution = true
     let end = description.rest(from: stage).upperBound
-    while state.stage < end { advance(&state) }
+    while state.stage < end { compute(&state, attending: attention) }
     return state.branch ?? state.residual
   }
 

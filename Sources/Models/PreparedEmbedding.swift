@@ -25,10 +25,12 @@ package struct PreparedEmbedding: Sendable {
   /// What every token is of.
   private let tokenType: [Float]?
   private let norm: (@Sendable (Matrix) -> Matrix)?
+  private let name: String
 
   /// - Parameter block: the embedding's.
   package init(_ block: Block) {
     guard let name = block.linears.keys.first else { preconditionFailure("the block has no embedding") }
+    self.name = block.fullName(of: name)
     let linear = block[name]
     let weight = linear.weight
     rows = weight.rows
@@ -54,6 +56,7 @@ package struct PreparedEmbedding: Sendable {
 
   /// - Parameter first: where the first token stands in its sequence.
   /// - Returns: [tokens × hidden size].
+  /// - Throws: `TokenOutOfRange`, `SequenceTooLong`, and `NonFiniteActivation` where scale, positions or norm make of finite rows what is not.
   package func callAsFunction(_ tokens: [Int32], at first: Int = 0) throws -> Matrix {
     var elements: [Float] = []
     elements.reserveCapacity(tokens.count * columns)
@@ -71,7 +74,9 @@ package struct PreparedEmbedding: Sendable {
       states.add(positions.dense(rows: range))
     }
     if let tokenType { states.add(row: tokenType) }
-    return norm?(states) ?? states
+    if let norm { states = norm(states) }
+    guard states.isFinite else { throw NonFiniteActivation(block: name, layer: "the embedding") }
+    return states
   }
 }
 

@@ -121,7 +121,7 @@ package final class CalibrationStream: Sendable {
     bare.cache = nil
     let prepared = PreparedBlock(bare, stages: 0..<1, positions: longest)
     let maxima = try Parallel.map(sequences.count) { [self] index in
-      let states = prepared.attentionInputs(prepared.start(try hidden.read(index)).input!)
+      let states = try prepared.cachedStates(prepared.start(try hidden.read(index)).input!)
       return [states.keys, states.values].map { states in
         states.elements.withUnsafeBufferPointer { values in
           let range = Kernel.range(values)
@@ -171,11 +171,11 @@ package final class CalibrationStream: Sendable {
     return Visit(
       input: { [self] index in
         var state = try state(of: index, at: from, prepared)
-        while state.stage < kept { prepared.advance(&state) }
+        while state.stage < kept { try prepared.advance(&state) }
         if keeps { try keep(state, of: index, description) }
-        while state.stage < anchor { prepared.advance(&state) }
+        while state.stage < anchor { try prepared.advance(&state) }
         guard isExpert else { return (state.input!, nil) }
-        let visited = prepared.skip(to: stage, from: state)
+        let visited = try prepared.skip(to: stage, from: state)
         return (visited.input!, visited.inputTokens)
       },
       finish: { [self] in
@@ -215,7 +215,7 @@ package final class CalibrationStream: Sendable {
           let index = start + offset
           var state = try state(of: index, at: from, prepared)
           while state.input != nil {
-            prepared.advance(&state)
+            try prepared.advance(&state)
             if let mixture = state.mixture, state.isFirstExpert { count(mixture) }
           }
           try hidden.write(state.residual, at: index)
@@ -261,11 +261,11 @@ package final class CalibrationStream: Sendable {
   }
 
   private func state(of index: Int, at stage: Int, _ prepared: PreparedBlock) throws -> BlockState {
-    guard stage > 0 else { return prepared.start(try hidden.read(index)) }
+    guard stage > 0 else { return try prepared.start(try hidden.read(index)) }
     let residual = try stage == 1 ? hidden.read(index) : residuals.read(index)
     let input = prepared.description.inputFollowsFromResidual(stage: stage) ? nil : try inputs.read(index)
     let branch = prepared.description.isParallel && stage > 1 ? try branches.read(index) : nil
-    return prepared.resume(stage: stage, residual: residual, input: input, branch: branch)
+    return try prepared.resume(stage: stage, residual: residual, input: input, branch: branch)
   }
 
   private func keep(_ state: BlockState, of index: Int, _ description: BlockDescription) throws {

@@ -17,6 +17,14 @@ public struct PipelineError: Error, CustomStringConvertible {
   public var description: String { "\(pass) failed in \(block): \(cause)" }
 }
 
+/// A pass has made infinities or NaN of finite weights.
+public struct NonFiniteResult: Error, Equatable, Sendable, CustomStringConvertible {
+  public let layer: String
+  public var description: String {
+    "\(layer) would hold NaN or infinity: its weights, or what they are scaled by, are too large for single precision; leave the layer out"
+  }
+}
+
 /// What a sweep works with besides the model.
 public struct SweepOptions: Sendable {
   /// Token ids; none for data-free passes.
@@ -135,7 +143,13 @@ public struct Pipeline: Sendable {
       reference: reference, following: Array(passes[(index + 1)...]), statistics: options.statistics)
     observer.observe(.passBegan(pass: name, block: block.name))
     let start = ContinuousClock.now
-    do { try pass.run(on: &block, in: context) } catch let error as CancellationError { throw error } catch {
+    let before = block.linears.mapValues(\.revision)
+    do {
+      try pass.run(on: &block, in: context)
+      if let name = block.nonfiniteLinear(besides: before)?.rawValue ?? block.nonfiniteNorm {
+        throw NonFiniteResult(layer: block.prefix + name)
+      }
+    } catch let error as CancellationError { throw error } catch {
       throw PipelineError(pass: name, block: block.name, cause: error, index: index)
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))

@@ -45,7 +45,7 @@ public struct AWQ: Pass {
     guard let description = block.description else { return }
     let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
-    let sample = BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
+    let sample = try BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
     let search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
     var scaled = block
     // Candidates are many and weights few: they are read from their file once.
@@ -81,7 +81,7 @@ public struct AWQ: Pass {
     }
     guard !records.isEmpty else { return }
     // Every scale helps its own layer; together they must help the block.
-    let reference = sample.outputs(of: original)
+    let reference = try sample.outputs(of: original)
     let before = try search.wholeLoss(of: original, factors: [:], against: reference)
     let after = try search.wholeLoss(of: scaled, factors: factors, against: reference)
     let reverted = !(after <= before)

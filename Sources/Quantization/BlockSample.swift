@@ -25,21 +25,22 @@ struct BlockSample {
   /// - Parameters:
   ///   - sequences: what flows into the block, [tokens × hidden size] each; at least one.
   ///   - tokens: how many to keep; at least one of every sequence is kept.
-  init(of block: Block, sequences: [Matrix], tokens: Int) {
+  /// - Throws: `NonFiniteActivation` where the block overflows.
+  init(of block: Block, sequences: [Matrix], tokens: Int) throws {
     guard let description = block.description else { preconditionFailure("only decoder blocks run in stages") }
     self.description = description
     let stages = description.inputGroups.count
     let prepared = PreparedBlock(block, stages: 0..<stages - 1, positions: sequences.map(\.rows).max() ?? 0)
     let share = max(1, tokens / sequences.count)
-    let runs = Parallel.map(sequences.count) { index in
-      var state = prepared.start(sequences[index])
+    let runs = try Parallel.map(sequences.count) { index in
+      var state = try prepared.start(sequences[index])
       var run: [(magnitude: InputMagnitude, input: Matrix, residual: Matrix)] = []
       while let input = state.input {
         var magnitude = InputMagnitude(features: input.columns)
         magnitude.update(input)
         run.append((magnitude, input.spread(share), state.inputResidual.spread(share)))
         guard state.stage < stages - 1 else { break }
-        prepared.advance(&state)
+        try prepared.advance(&state)
       }
       return run
     }
@@ -54,7 +55,7 @@ struct BlockSample {
     func pieces(_ kept: (Int, Int) -> Matrix) -> [[Matrix]] {
       (1..<stages).map { stage in Matrix(stacking: runs.indices.map { kept($0, stage) }).pieces(of: Self.pieceLength) }
     }
-    inputs = [beginnings.map { prepared.start($0).input! }] + pieces { runs[$0][$1].input }
+    inputs = [try beginnings.map { try prepared.start($0).input! }] + pieces { runs[$0][$1].input }
     residuals = [beginnings] + pieces { runs[$0][$1].residual }
   }
 
@@ -73,9 +74,11 @@ struct BlockSample {
   }
 
   /// What the whole block makes of the beginnings of some sequences.
-  func outputs(of block: Block) -> [Matrix] {
+  ///
+  /// - Throws: `NonFiniteActivation` where the block overflows.
+  func outputs(of block: Block) throws -> [Matrix] {
     let prepared = PreparedBlock(block, positions: Self.contextLength)
-    return Parallel.map(beginnings.count) { prepared.forward(beginnings[$0]) }
+    return try Parallel.map(beginnings.count) { try prepared.forward(beginnings[$0]) }
   }
 
   /// The loss of the residual stream behind group `stage`'s part of the block.

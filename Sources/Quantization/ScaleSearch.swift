@@ -234,7 +234,9 @@ extension ScaleSearch {
     case .float8E4M3:
       let code = Int(MiniFloat.e4m3.encode([full])[0])
       let four = Int(MiniFloat.e4m3.encode([stored(divisor * (amax / 4))])[0])
-      return (max(code - 3, 1)...max(min(four + 1, 126), 1)).map { MiniFloat.e4m3.values[$0] }
+      // Beside a weight that is far larger than a group, the group's scale rounds to zero, and 0.125 stands in for it, far above.
+      let (low, high) = (max(min(code - 3, four), 1), min(max(code, four + 1), 126))
+      return (min(low, high)...high).map { MiniFloat.e4m3.values[$0] }
     default:
       // The grid is as fine near its end as anywhere, so there is nothing to win by clipping.
       return []

@@ -65,7 +65,9 @@ struct ScalingSearch {
       let input = sample.magnitudes[stage]
       try preview.round(group.linears, of: &rounded, input: factors[stage].map(input.divided(by:)) ?? input)
     }
-    return sample.loss(ofOutputs: sample.outputs(of: rounded), against: reference)
+    // A trial may overflow; it has then lost.
+    guard let outputs = try? sample.outputs(of: rounded) else { return .infinity }
+    return sample.loss(ofOutputs: outputs, against: reference)
   }
 
   /// The group whose input is scaled, whole.

@@ -71,7 +71,7 @@ public struct SmoothQuant: Pass {
     }
     var search: ScalingSearch?
     if strength == .auto {
-      let sample = BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
+      let sample = try BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
       search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
     }
     for (scaling, maxima) in zip(scalings, maxima) {

@@ -14,6 +14,9 @@ struct StrictDecoder {
   func decode<Value: Codable>(_: Value.Type, defaults: Value) throws(RecipeError) -> Value {
     let given = node.json
     guard given.members != nil || given.isNull else { throw error([], .invalid(name, reason: "a mapping of options is needed")) }
+    if let path = Self.absurdity(given) {
+      throw error(path, .invalid(([name] + path).joined(separator: "."), reason: "a whole number of at most \(Int32.max) is needed"))
+    }
     let base = Self.encode(defaults)
     let merged = Self.overlay(given, on: base)
     let value: Value
@@ -74,6 +77,19 @@ struct StrictDecoder {
     default: break
     }
     return nil
+  }
+
+  /// The path of a whole number so large that nothing can be so many: products of two of them would overflow.
+  private static func absurdity(_ given: JSON) -> [String]? {
+    switch given {
+    case .number(let text):
+      guard text.allSatisfy({ $0.isNumber || $0 == "-" }) else { return nil }
+      return Int(text).map { $0.magnitude <= Int32.max } ?? false ? nil : []
+    case .array(let elements):
+      return elements.indices.lazy.compactMap { index in absurdity(elements[index]).map { ["\(index)"] + $0 } }.first
+    case .object(let members): return members.lazy.compactMap { member in absurdity(member.value).map { [member.key] + $0 } }.first
+    default: return nil
+    }
   }
 
   /// The path of a fraction that was given where the default is a whole number.

@@ -108,6 +108,8 @@ extension Kernel {
     guard let base = w.baseAddress else { return 0...0 }
     var (low, high) = (Float(0), Float(0))
     compress_range(base, w.count, &low, &high)
+    // NaN is in no range and must not be taken for one; whoever divides by this width gets what is not finite either.
+    guard low <= high else { return -.infinity ... .infinity }
     return low...high
   }
 

@@ -30,7 +30,7 @@ struct AddedToken: Sendable {
     stripsRight = try field.bool("rstrip", else: false)
     content = Bytes(try field.string("content").utf8)
     var text = NormalizedText(bytes: content, startsAtOrigin: true)
-    if isNormalized { for normalizer in normalizers { normalizer.normalize(&text) } }
+    if isNormalized { for normalizer in normalizers { try normalizer.normalize(&text) } }
     pattern = text.bytes
   }
 }

@@ -63,14 +63,14 @@ struct ByteLevel: PreTokenizer {
     return copy
   }
 
-  func split(_ pieces: inout PieceList) {
+  func split(_ pieces: inout PieceList) throws(TokenizerError) {
     if addsPrefixSpace {
       pieces.rewrite { piece, _, text in
         if piece[0] != UInt8(ascii: " ") { text.append(UInt8(ascii: " ")) }
         for index in 0..<piece.count { text.append(piece[index]) }
       }
     }
-    splitter?.split(&pieces)
+    try splitter?.split(&pieces)
     if writesAlphabet { pieces.rewrite { piece, _, text in text += ByteAlphabet.encoding(piece) } }
   }
 }

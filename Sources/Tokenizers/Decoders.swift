@@ -1,6 +1,7 @@
 /// A step from tokens back to text; the results of the last step are joined.
 protocol TokenDecoder: Sendable {
-  func decode(_ tokens: [Bytes]) -> [Bytes]
+  /// - Throws: `TokenizerError.endlessPattern`, or `endlessText` for a token that becomes too long.
+  func decode(_ tokens: [Bytes]) throws(TokenizerError) -> [Bytes]
 }
 
 enum Decoders {
@@ -44,12 +45,15 @@ private struct WordPieceDecoder: TokenDecoder {
     (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
   ].map { (TextPattern.literal(Bytes($0.0.utf8)), Bytes($0.1.utf8)) }
 
-  func decode(_ tokens: [Bytes]) -> [Bytes] {
-    tokens.enumerated().map { index, token in
+  func decode(_ tokens: [Bytes]) throws(TokenizerError) -> [Bytes] {
+    try tokens.enumerated().map { index, token throws(TokenizerError) in
       var text = token
       if index > 0 { text = token.starts(with: prefix) ? Bytes(token.dropFirst(prefix.count)) : [UInt8(ascii: " ")] + token }
       guard cleansUp else { return text }
-      return Self.replacements.reduce(text) { $1.0.replacing(in: $0, with: $1.1).text }
+      for (pattern, content) in Self.replacements {
+        text = try pattern.replacing(in: text, with: content, limit: TextGrowth.limit(of: text.count)).text
+      }
+      return text
     }
   }
 }
@@ -66,7 +70,11 @@ struct ReplaceDecoder: TokenDecoder {
   let pattern: TextPattern
   let content: Bytes
 
-  func decode(_ tokens: [Bytes]) -> [Bytes] { tokens.map { pattern.replacing(in: $0, with: content).text } }
+  func decode(_ tokens: [Bytes]) throws(TokenizerError) -> [Bytes] {
+    try tokens.map { token throws(TokenizerError) in
+      try pattern.replacing(in: token, with: content, limit: TextGrowth.limit(of: token.count)).text
+    }
+  }
 }
 
 struct ByteFallbackDecoder: TokenDecoder {
@@ -132,11 +140,12 @@ private struct ByteLevelDecoder: TokenDecoder {
 private struct MetaspaceDecoder: TokenDecoder {
   let metaspace: Metaspace
 
-  func decode(_ tokens: [Bytes]) -> [Bytes] {
+  func decode(_ tokens: [Bytes]) throws(TokenizerError) -> [Bytes] {
     let pattern = TextPattern.literal(metaspace.replacement)
-    return tokens.enumerated().map { index, token in
+    return try tokens.enumerated().map { index, token throws(TokenizerError) in
       let drops = index == 0 && metaspace.scheme != .never
-      return pattern.replacing(in: token, with: drops ? [] : [UInt8(ascii: " ")]).text
+      let space: Bytes = drops ? [] : [UInt8(ascii: " ")]
+      return try pattern.replacing(in: token, with: space, limit: TextGrowth.limit(of: token.count)).text
     }
   }
 }

@@ -23,7 +23,7 @@ struct Metaspace: PreTokenizer {
     }
   }
 
-  func split(_ pieces: inout PieceList) {
+  func split(_ pieces: inout PieceList) throws(TokenizerError) {
     let startsAtOrigin = pieces.startsAtOrigin
     pieces.rewrite { piece, isFirst, text in
       let isMarked = piece[0] == UInt8(ascii: " ") || piece.starts(with: replacement, at: 0)
@@ -38,6 +38,6 @@ struct Metaspace: PreTokenizer {
         if piece[index] == UInt8(ascii: " ") { text += replacement } else { text.append(piece[index]) }
       }
     }
-    if splits { Split(pattern: .literal(replacement), behavior: .mergedWithNext, isInverted: false).split(&pieces) }
+    if splits { try Split(pattern: .literal(replacement), behavior: .mergedWithNext, isInverted: false).split(&pieces) }
   }
 }

@@ -3,10 +3,26 @@ struct NormalizedText {
   var bytes: Bytes
   /// Whether the first code point stems from the first one of the text given to `encode`; `Metaspace` asks.
   var startsAtOrigin: Bool
+  /// Bytes that it may become at most.
+  let limit: Int
+
+  /// - Parameter bytes: as they were given.
+  init(bytes: Bytes, startsAtOrigin: Bool) {
+    self.bytes = bytes
+    self.startsAtOrigin = startsAtOrigin
+    limit = TextGrowth.limit(of: bytes.count)
+  }
+}
+
+/// How much longer normalizers and decoders may make a text: Unicode's own decompositions stay below 18 times, so that beyond are only
+/// replacements that feed each other.
+enum TextGrowth {
+  static func limit(of count: Int) -> Int { 1 << 20 + 64 * count }
 }
 
 protocol Normalizer: Sendable {
-  func normalize(_ text: inout NormalizedText)
+  /// - Throws: `TokenizerError.endlessPattern`, or `endlessText` where a single step makes more than the text's limit.
+  func normalize(_ text: inout NormalizedText) throws(TokenizerError)
 }
 
 enum Normalizers {
@@ -55,8 +71,8 @@ struct Replace: Normalizer {
   let pattern: TextPattern
   let content: Bytes
 
-  func normalize(_ text: inout NormalizedText) {
-    let (bytes, leadingMatch) = pattern.replacing(in: text.bytes, with: content)
+  func normalize(_ text: inout NormalizedText) throws(TokenizerError) {
+    let (bytes, leadingMatch) = try pattern.replacing(in: text.bytes, with: content, limit: text.limit)
     if let leadingMatch, !leadingMatch.isEmpty {
       // The reference lines what it inserts up with the last code point that it replaces.
       let firstWidth = Unicode.Scalar.width(leading: text.bytes[0])
@@ -132,10 +148,11 @@ private struct NmtCleaning: Normalizer {
 private struct PrecompiledNormalizer: Normalizer {
   let map: CharacterMap
 
-  func normalize(_ text: inout NormalizedText) {
+  func normalize(_ text: inout NormalizedText) throws(TokenizerError) {
     var result: Bytes = []
     result.reserveCapacity(text.bytes.count)
     for cluster in String(decoding: text.bytes, as: UTF8.self) {
+      guard result.count <= text.limit else { throw .endlessText(limit: text.limit) }
       let bytes = Bytes(cluster.utf8)
       if bytes.count < 6, let replacement = map.first(of: bytes.span) {
         result += replacement

@@ -31,7 +31,8 @@ struct PieceList {
 }
 
 protocol PreTokenizer: Sendable {
-  func split(_ pieces: inout PieceList)
+  /// - Throws: `TokenizerError.endlessPattern`.
+  func split(_ pieces: inout PieceList) throws(TokenizerError)
 }
 
 enum PreTokenizers {

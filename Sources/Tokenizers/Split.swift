@@ -21,11 +21,11 @@ struct Split: PreTokenizer {
 
   static let onWhitespace = Split(pattern: .scalar(\.properties.isWhitespace), behavior: .removed, isInverted: false)
 
-  func split(_ pieces: inout PieceList) {
+  func split(_ pieces: inout PieceList) throws(TokenizerError) {
     var result: [Range<Int>] = []
     result.reserveCapacity(pieces.text.count / 4)
     var last: (piece: Int, isMatch: Bool)?
-    pattern.forEachSegment(in: pieces.text, ranges: pieces.ranges) { piece, segment, matches in
+    try pattern.forEachSegment(in: pieces.text, ranges: pieces.ranges) { piece, segment, matches throws(TokenizerError) in
       let isMatch = matches != isInverted
       let joinsLast =
         if let last, last.piece == piece {

@@ -27,13 +27,17 @@ enum TextPattern: Sendable {
   }
 
   /// Calls `body` with each match from left to right in each of `ranges`, and the position of that range in the list.
-  func forEachMatch(in text: Bytes, ranges: [Range<Int>], _ body: (_ index: Int, _ match: Range<Int>) -> Void) {
+  ///
+  /// - Throws: `TokenizerError.endlessPattern`, and what `body` throws.
+  func forEachMatch(
+    in text: Bytes, ranges: [Range<Int>], _ body: (_ index: Int, _ match: Range<Int>) throws(TokenizerError) -> Void
+  ) throws(TokenizerError) {
     switch self {
-    case .expression(let expression): expression.forEachMatch(in: text, ranges: ranges, body)
+    case .expression(let expression): try expression.forEachMatch(in: text, ranges: ranges, body)
     case .words(let pattern):
       for (index, range) in ranges.enumerated() {
-        pattern.forEachMatch(in: text.span.extracting(range)) {
-          body(index, range.lowerBound + $0.lowerBound..<range.lowerBound + $0.upperBound)
+        try pattern.forEachMatch(in: text.span.extracting(range)) { match throws(TokenizerError) in
+          try body(index, range.lowerBound + match.lowerBound..<range.lowerBound + match.upperBound)
         }
       }
     case .literal(let literal):
@@ -45,7 +49,7 @@ enum TextPattern: Sendable {
             position += 1
             continue
           }
-          body(index, range.lowerBound + position..<range.lowerBound + position + literal.count)
+          try body(index, range.lowerBound + position..<range.lowerBound + position + literal.count)
           position += literal.count
         }
       }
@@ -54,7 +58,7 @@ enum TextPattern: Sendable {
         var position = range.lowerBound
         while position < range.upperBound {
           let (scalar, width) = text.span.scalar(at: position)
-          if matches(scalar) { body(index, position..<position + width) }
+          if matches(scalar) { try body(index, position..<position + width) }
           position += width
         }
       }
@@ -63,34 +67,37 @@ enum TextPattern: Sendable {
 
   /// Like `forEachMatch`, with the gaps between the matches, so that the segments of a range cover it.
   func forEachSegment(
-    in text: Bytes, ranges: [Range<Int>], _ body: (_ index: Int, _ segment: Range<Int>, _ isMatch: Bool) -> Void
-  ) {
+    in text: Bytes, ranges: [Range<Int>], _ body: (_ index: Int, _ segment: Range<Int>, _ isMatch: Bool) throws(TokenizerError) -> Void
+  ) throws(TokenizerError) {
     var index = 0
     var end = ranges.first?.lowerBound ?? 0
-    func finish(before other: Int) {
+    func finish(before other: Int) throws(TokenizerError) {
       while index < other {
-        if end < ranges[index].upperBound { body(index, end..<ranges[index].upperBound, false) }
+        if end < ranges[index].upperBound { try body(index, end..<ranges[index].upperBound, false) }
         index += 1
         if index < ranges.count { end = ranges[index].lowerBound }
       }
     }
-    forEachMatch(in: text, ranges: ranges) { current, match in
-      finish(before: current)
-      if end < match.lowerBound { body(current, end..<match.lowerBound, false) }
-      body(current, match, true)
+    try forEachMatch(in: text, ranges: ranges) { current, match throws(TokenizerError) in
+      try finish(before: current)
+      if end < match.lowerBound { try body(current, end..<match.lowerBound, false) }
+      try body(current, match, true)
       end = match.upperBound
     }
-    finish(before: ranges.count)
+    try finish(before: ranges.count)
   }
 
   /// The text with `content` in place of each match, and the match that begins it, if any.
-  func replacing(in text: Bytes, with content: Bytes) -> (text: Bytes, leadingMatch: Range<Int>?) {
+  ///
+  /// - Throws: `TokenizerError.endlessPattern`; `endlessText` for a result of more than `limit` bytes.
+  func replacing(in text: Bytes, with content: Bytes, limit: Int) throws(TokenizerError) -> (text: Bytes, leadingMatch: Range<Int>?) {
     var result: Bytes = []
     result.reserveCapacity(text.count)
     var leading: Range<Int>?
     var isAtStart = true
-    forEachSegment(in: text, ranges: [0..<text.count]) { _, segment, isMatch in
+    try forEachSegment(in: text, ranges: [0..<text.count]) { _, segment, isMatch throws(TokenizerError) in
       if isMatch { result += content } else { result += text[segment] }
+      guard result.count <= limit else { throw .endlessText(limit: limit) }
       if isAtStart, isMatch { leading = segment }
       isAtStart = false
     }

@@ -58,7 +58,9 @@ public struct Tokenizer: Sendable {
   }
 
   /// The token ids of a text; the text of an added token stands for that token.
-  public func encode(_ text: String, addingSpecialTokens: Bool) -> [Int32] {
+  ///
+  /// - Throws: `TokenizerError.endlessPattern` and `endlessText`, where a damaged tokenizer would not come to an end with the text.
+  public func encode(_ text: String, addingSpecialTokens: Bool) throws(TokenizerError) -> [Int32] {
     var ids = addingSpecialTokens ? prefix : []
     var encoder = PieceEncoder(model)
     let bytes = Bytes(text.utf8)
@@ -67,29 +69,34 @@ public struct Tokenizer: Sendable {
       case .token(let id): ids.append(id)
       case .text(let range):
         var normalized = NormalizedText(bytes: Bytes(bytes[range]), startsAtOrigin: range.lowerBound == 0)
-        for normalizer in normalizers { normalizer.normalize(&normalized) }
-        encode(normalized, with: &encoder, into: &ids)
+        for normalizer in normalizers {
+          try normalizer.normalize(&normalized)
+          guard normalized.bytes.count <= normalized.limit else { throw .endlessText(limit: normalized.limit) }
+        }
+        try encode(normalized, with: &encoder, into: &ids)
       }
     }
     if addingSpecialTokens { ids += suffix }
     return ids
   }
 
-  private func encode(_ text: NormalizedText, with encoder: inout PieceEncoder, into ids: inout [Int32]) {
+  private func encode(_ text: NormalizedText, with encoder: inout PieceEncoder, into ids: inout [Int32]) throws(TokenizerError) {
     for segment in normalizedMatcher.segments(of: text.bytes) {
       switch segment {
       case .token(let id): ids.append(id)
       case .text(let range):
         let startsAtOrigin = text.startsAtOrigin && range.lowerBound == 0
         var pieces = PieceList(NormalizedText(bytes: Bytes(text.bytes[range]), startsAtOrigin: startsAtOrigin))
-        for step in preTokenizers { step.split(&pieces) }
+        for step in preTokenizers { try step.split(&pieces) }
         for range in pieces.ranges { encoder.encode(pieces.text.span.extracting(range), into: &ids) }
       }
     }
   }
 
   /// The text of token ids; an id that names no token adds nothing, and bytes that are not UTF-8 become U+FFFD.
-  public func decode(_ ids: [Int32], skippingSpecialTokens: Bool) -> String {
+  ///
+  /// - Throws: `TokenizerError.endlessPattern` and `endlessText`, where a damaged tokenizer would not come to an end.
+  public func decode(_ ids: [Int32], skippingSpecialTokens: Bool) throws(TokenizerError) -> String {
     var tokens: [Bytes] = []
     for id in ids {
       if let added = addedTokens[id] {
@@ -98,7 +105,11 @@ public struct Tokenizer: Sendable {
         tokens.append(token)
       }
     }
-    for decoder in decoders { tokens = decoder.decode(tokens) }
+    let limit = TextGrowth.limit(of: tokens.reduce(0) { $0 + $1.count })
+    for decoder in decoders {
+      tokens = try decoder.decode(tokens)
+      guard tokens.reduce(0, { $0 + $1.count }) <= limit else { throw .endlessText(limit: limit) }
+    }
     return String(decoding: tokens.joined(), as: UTF8.self)
   }
 }

@@ -19,6 +19,10 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
   case invalidPattern(field: String, pattern: String, code: Int32)
   /// A token that a field names and the vocabulary lacks.
   case unknownToken(String, field: String)
+  /// A regular expression that on some text tries more than it may.
+  case endlessPattern(field: String, pattern: String)
+  /// Replacements that make of some text more than `limit` bytes.
+  case endlessText(limit: Int)
   /// Two tokens of the vocabulary share an id, so that decoding would be arbitrary.
   case repeatedIdentifier(Int32)
 
@@ -63,6 +67,10 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
       "\(field): the regular expression \(pattern) has \(construct), which is not implemented; write the expression without it"
     case .invalidPattern(let field, let pattern, let code):
       "\(field): the regular expression \(pattern) does not compile (PCRE2 error \(code)); correct the expression"
+    case .endlessPattern(let field, let pattern):
+      "\(field): the regular expression \(pattern) backtracks without end on this text; correct the expression"
+    case .endlessText(let limit):
+      "the tokenizer's replacements make more than \(limit) bytes of this text; correct normalizer and decoder"
     case .unknownToken(let token, let field):
       "\(field) names the token \"\(token)\", which is not in the vocabulary; the parts of the file do not belong together"
     case .malformedModel(let path, let reason):

@@ -55,11 +55,11 @@ struct WordPattern: Sendable {
     }
   }
 
-  func forEachMatch(in text: Span<UInt8>, _ body: (Range<Int>) -> Void) {
+  func forEachMatch<Failure: Error>(in text: Span<UInt8>, _ body: (Range<Int>) throws(Failure) -> Void) throws(Failure) {
     var start = 0
     while start < text.count {
       let end = end(of: text, from: start)
-      body(start..<end)
+      try body(start..<end)
       start = end
     }
   }

@@ -38,8 +38,8 @@ struct GroupedQueriesTests {
     var (sum, size) = (0.0, 0.0)
     for sequence in TinyModel.sequences(8, length: 48) {
       let start = Matrix(rows: 48, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
-      let own = PreparedBlock(blocks[1], positions: 48).forward(start)
-      let other = PreparedBlock(original, positions: 48).forward(start)
+      let own = try PreparedBlock(blocks[1], positions: 48).forward(start)
+      let other = try PreparedBlock(original, positions: 48).forward(start)
       sum += zip(own.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       size += zip(start.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
     }

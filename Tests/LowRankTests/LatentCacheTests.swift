@@ -52,10 +52,10 @@ struct LatentCacheTests {
       let (blocks, _) = try await sweep("{ kv_latents: { weighted: \(weighted), rank_multiple: 1 } }", model)
       let table = try model.block(.embedding)["embed_tokens"].weight.dense()
       let block = try model.block(.decoder(index: 0))
-      return TinyModel.sequences(8, length: 48).reduce(0) { sum, sequence in
+      return try TinyModel.sequences(8, length: 48).reduce(0) { sum, sequence in
         let start = Matrix(rows: 48, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
         let (own, other) = (
-          PreparedBlock(blocks[1], positions: 48).forward(start), PreparedBlock(block, positions: 48).forward(start)
+          try PreparedBlock(blocks[1], positions: 48).forward(start), try PreparedBlock(block, positions: 48).forward(start)
         )
         return sum + zip(own.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       }

@@ -45,8 +45,8 @@ struct LowRankTests {
         let start = Matrix(rows: sequence.count, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
         var (own, other) = (start, start)
         for index in 0..<2 {
-          own = PreparedBlock(blocks[index + 1], positions: 48).forward(own)
-          other = PreparedBlock(try model.block(.decoder(index: index)), positions: 48).forward(other)
+          own = try PreparedBlock(blocks[index + 1], positions: 48).forward(own)
+          other = try PreparedBlock(try model.block(.decoder(index: index)), positions: 48).forward(other)
         }
         sum += zip(own.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       }

@@ -52,15 +52,15 @@ struct FamilyTests {
       let description = try #require(block.description)
       let stages = block.inputGroups.count
       let prepared = PreparedBlock(block, positions: 17)
-      let whole = prepared.forward(hidden)
+      let whole = try prepared.forward(hidden)
       for stage in 0..<stages where description.anchor(of: stage) == stage {
-        var state = prepared.start(hidden)
-        while state.stage < stage { prepared.advance(&state) }
+        var state = try prepared.start(hidden)
+        while state.stage < stage { try prepared.advance(&state) }
         let follows = description.inputFollowsFromResidual(stage: stage)
         let after = PreparedBlock(block, stages: stage..<stages, positions: 17)
-        var resumed = after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input, branch: state.branch)
+        var resumed = try after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input, branch: state.branch)
         #expect(resumed.input == state.input)
-        while resumed.input != nil { after.advance(&resumed) }
+        while resumed.input != nil { try after.advance(&resumed) }
         #expect(resumed.residual == whole, "from stage \(stage)")
       }
     }
@@ -71,20 +71,20 @@ struct FamilyTests {
     let block = try Families.model(name).block(.decoder(index: 1))
     let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
     let prepared = PreparedBlock(block, positions: 17)
-    var state = prepared.start(hidden)
-    prepared.advance(&state)
-    prepared.advance(&state)
+    var state = try prepared.start(hidden)
+    try prepared.advance(&state)
+    try prepared.advance(&state)
     let router = state
     var seen = 0
     while state.stage < block.inputGroups.count {
       if state.stage > 2 {
-        let skipped = prepared.skip(to: state.stage, from: router)
+        let skipped = try prepared.skip(to: state.stage, from: router)
         #expect(skipped.input == state.input && skipped.inputTokens == state.inputTokens)
         #expect(state.input?.rows == state.inputTokens?.count && state.inputResidual.rows == state.input?.rows)
         seen += state.inputTokens?.count ?? 0
       }
       guard state.input != nil else { break }
-      prepared.advance(&state)
+      try prepared.advance(&state)
     }
     let mixture = try #require(block.description?.feedForward.mixture)
     #expect(seen == 2 * 17 * (mixture.expertsPerToken + (mixture.shared == nil ? 0 : 1)))

@@ -79,20 +79,20 @@ struct InputQuantizationTests {
     let model = try TinyModel.model()
     var block = try model.block(.decoder(index: 0))
     let hidden = Matrix.random(rows: 7, columns: 32, key: "hidden")
-    let plain = PreparedBlock(block, positions: 7).forward(hidden)
+    let plain = try PreparedBlock(block, positions: 7).forward(hidden)
     for name in block.linears.keys { block[name].inputQuantization = .int(8) }
-    let quantized = PreparedBlock(block, positions: 7).forward(hidden)
+    let quantized = try PreparedBlock(block, positions: 7).forward(hidden)
     let error = zip(plain.elements, quantized.elements).map { abs($0 - $1) }.max()!
     #expect(error > 0 && error < 0.05)
     // The same by hand for the one layer that is easy to isolate.
-    var state = PreparedBlock(block, positions: 7).start(hidden)
+    var state = try PreparedBlock(block, positions: 7).start(hidden)
     let input = try #require(state.input)
-    PreparedBlock(block, positions: 7).advance(&state)
+    try PreparedBlock(block, positions: 7).advance(&state)
     block["self_attn.q_proj"].inputQuantization = nil
     block["self_attn.k_proj"].inputQuantization = nil
     block["self_attn.v_proj"].inputQuantization = nil
-    var byHand = PreparedBlock(block, positions: 7).resume(stage: 0, residual: hidden, input: InputQuantization.int(8).rounded(input))
-    PreparedBlock(block, positions: 7).advance(&byHand)
+    var byHand = try PreparedBlock(block, positions: 7).resume(stage: 0, residual: hidden, input: InputQuantization.int(8).rounded(input))
+    try PreparedBlock(block, positions: 7).advance(&byHand)
     #expect(byHand.input == state.input)
   }
 
@@ -100,18 +100,18 @@ struct InputQuantizationTests {
     let model = try TinyModel.model()
     var block = try model.block(.decoder(index: 0))
     let hidden = Matrix.random(rows: 7, columns: 32, key: "hidden")
-    let plain = PreparedBlock(block, positions: 7).forward(hidden)
+    let plain = try PreparedBlock(block, positions: 7).forward(hidden)
     for grid in [QuantizationScheme.Grid.integer, .float] {
       block.cache = CacheQuantization(key: CacheScale(grid: grid, amax: 4), value: CacheScale(grid: grid, amax: 4))
-      let cached = PreparedBlock(block, positions: 7).forward(hidden)
+      let cached = try PreparedBlock(block, positions: 7).forward(hidden)
       let error = zip(plain.elements, cached.elements).map { abs($0 - $1) }.max()!
       #expect(error > 0 && error < 0.2, "\(grid)")
     }
     // A scale far too large leaves nothing of either.
     block.cache = CacheQuantization(key: CacheScale(grid: .integer, scale: 1e6), value: CacheScale(grid: .integer, scale: 1e6))
     let prepared = PreparedBlock(block, positions: 7)
-    var state = prepared.start(hidden)
-    prepared.advance(&state)
+    var state = try prepared.start(hidden)
+    try prepared.advance(&state)
     #expect(try #require(state.input).elements.allSatisfy { $0 == 0 })
   }
 }

@@ -84,7 +84,7 @@ struct PreparedBlockTests {
     let block = try block(json, window: window)
     #expect(block.description?.attention.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
     let hidden = Matrix.random(rows: 271, columns: 32, key: "hidden")
-    let found = PreparedBlock(block, positions: 271).forward(hidden)
+    let found = try PreparedBlock(block, positions: 271).forward(hidden)
     let expected = try reference(block, hidden)
     var worst = 0.0
     for row in 0..<found.rows { for column in 0..<32 { worst = max(worst, abs(Double(found[row, column]) - expected[row][column])) } }
@@ -95,13 +95,13 @@ struct PreparedBlockTests {
     let block = try block(Self.qwen3, window: 4)
     let hidden = Matrix.random(rows: 20, columns: 32, key: "hidden")
     let prepared = PreparedBlock(block, positions: 20)
-    let whole = prepared.forward(hidden)
-    var state = prepared.start(hidden)
+    let whole = try prepared.forward(hidden)
+    var state = try prepared.start(hidden)
     let widths = [32, 64, 32, 48]
     for stage in 0..<4 {
       #expect(state.stage == stage)
       #expect(state.input?.columns == widths[stage])
-      prepared.advance(&state)
+      try prepared.advance(&state)
     }
     #expect(state.stage == 4)
     #expect(state.input == nil)
@@ -111,16 +111,16 @@ struct PreparedBlockTests {
   @Test func aKeptStateGoesOnWhereItWas() throws {
     let block = try block(Self.mistral, window: nil)
     let hidden = Matrix.random(rows: 9, columns: 32, key: "hidden")
-    let whole = PreparedBlock(block, positions: 9).forward(hidden)
+    let whole = try PreparedBlock(block, positions: 9).forward(hidden)
     for stage in 0..<4 {
       let before = PreparedBlock(block, stages: 0..<stage, positions: 9)
-      var state = before.start(hidden)
-      while state.stage < stage { before.advance(&state) }
+      var state = try before.start(hidden)
+      while state.stage < stage { try before.advance(&state) }
       let follows = try #require(block.description).inputFollowsFromResidual(stage: stage)
       let after = PreparedBlock(block, stages: stage..<4, positions: 9)
-      var resumed = after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input)
+      var resumed = try after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input)
       #expect(resumed.input == state.input)
-      while resumed.input != nil { after.advance(&resumed) }
+      while resumed.input != nil { try after.advance(&resumed) }
       #expect(resumed.residual == whole, "from stage \(stage)")
     }
     #expect((0..<4).map { block.description?.inputFollowsFromResidual(stage: $0) } == [true, false, true, false])
@@ -131,7 +131,7 @@ struct PreparedBlockTests {
     let hidden = Matrix.random(rows: 12, columns: 32, key: "hidden")
     var changed = hidden
     for column in 0..<32 { changed[4, column] += 1 }
-    let (a, b) = (prepared.forward(hidden), prepared.forward(changed))
+    let (a, b) = (try prepared.forward(hidden), try prepared.forward(changed))
     for row in 0..<12 { #expect((a.rows(row..<row + 1) == b.rows(row..<row + 1)) == !(4...6).contains(row), "row \(row)") }
   }
 

@@ -36,7 +36,7 @@ struct ScalingTests {
     for index in model.description.blocks.indices {
       var block = try model.block(.decoder(index: index))
       change(&block)
-      states = PreparedBlock(block, positions: tokens.count).forward(states)
+      states = try PreparedBlock(block, positions: tokens.count).forward(states)
     }
     let head = try model.block(.head)
     return head.finishLogits(head.headInput(states).times(transposed: (head.linears.first?.value.weight ?? lookup).dense()))

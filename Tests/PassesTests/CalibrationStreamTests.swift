@@ -40,12 +40,12 @@ import Testing
   }
 
   /// The inputs of a group from a forward pass that knows nothing of stages kept.
-  private func inputs(_ stage: Int, in block: Block, _ hidden: [Matrix]) -> Matrix {
+  private func inputs(_ stage: Int, in block: Block, _ hidden: [Matrix]) throws -> Matrix {
     let prepared = PreparedBlock(block, positions: 12)
     return Matrix(
-      stacking: hidden.map {
-        var state = prepared.start($0)
-        while state.stage < stage { prepared.advance(&state) }
+      stacking: try hidden.map {
+        var state = try prepared.start($0)
+        while state.stage < stage { try prepared.advance(&state) }
         return state.input!
       })
   }
@@ -72,14 +72,14 @@ import Testing
     for index in 0..<2 {
       var block = try model.block(.decoder(index: index))
       for (stage, group) in block.inputGroups.enumerated() {
-        let expected = inputs(stage, in: block, hidden)
+        let expected = try inputs(stage, in: block, hidden)
         #expect(try stream.statistic(Seen.self, of: group, in: block).input == expected, "block \(index), group \(stage)")
         #expect(try stream.statistic(Hessian.self, of: group, in: block) == hessian(expected))
         change(group.linears, of: &block)
       }
       let passes = try stream.finish(block).forwardPasses
       let prepared = PreparedBlock(block, positions: 12)
-      hidden = hidden.map { prepared.forward($0) }
+      hidden = try hidden.map { try prepared.forward($0) }
       #expect(passes >= 1 && passes <= (room == .memory ? 1 : 1.9))
     }
     let head = try model.block(.head)
@@ -132,12 +132,12 @@ import Testing
       for changed in groups[..<asked].flatMap(\.linears) {
         change([changed], of: &block)
         let seen = try stream.statistic(Seen.self, of: groups[asked], in: block).input
-        #expect(seen == inputs(asked, in: block, hidden), "group \(asked) after a change of \(changed)")
+        #expect(try seen == inputs(asked, in: block, hidden), "group \(asked) after a change of \(changed)")
       }
     }
     _ = try stream.finish(block)
     let prepared = PreparedBlock(block, positions: 12)
-    let after = hidden.map { prepared.forward($0) }
+    let after = try hidden.map { try prepared.forward($0) }
     let next = try model.block(.decoder(index: 1))
     #expect(try stream.statistic(Seen.self, of: groups[0], in: next).input == inputs(0, in: next, after))
   }
@@ -185,7 +185,7 @@ import Testing
     let table = embedding["embed_tokens"].weight.dense()
     let block = try model.block(.decoder(index: 0))
     let prepared = PreparedBlock(block, positions: 64)
-    let expected = many.map { ids in prepared.start(Matrix(stacking: ids.map { table.rows(Int($0)..<Int($0) + 1) })).input! }
+    let expected = try many.map { ids in try prepared.start(Matrix(stacking: ids.map { table.rows(Int($0)..<Int($0) + 1) })).input! }
     for width in [1, 3] {
       let seen = try Parallel.$width.withValue(width) { try stream.statistic(Seen.self, of: block.inputGroups[0], in: block) }
       #expect(seen.input == Matrix(stacking: expected))

@@ -24,9 +24,9 @@ struct MixtureCalibrationTests {
       var counts: [Int] = []
       // Backwards, so that no group is helped by the one before it.
       for (stage, group) in block.inputGroups.enumerated().reversed() {
-        let inputs = hidden.map { hidden in
-          var state = prepared.start(hidden)
-          while state.stage < stage { prepared.advance(&state) }
+        let inputs = try hidden.map { hidden in
+          var state = try prepared.start(hidden)
+          while state.stage < stage { try prepared.advance(&state) }
           return state.input!
         }
         let stacked = Matrix(stacking: inputs)
@@ -38,7 +38,7 @@ struct MixtureCalibrationTests {
         if case .expertInput = try #require(block.description).stages[stage] { counts.insert(stacked.rows, at: 0) }
       }
       #expect(try stream.finish(block).expertTokens == counts)
-      hidden = hidden.map { prepared.forward($0) }
+      hidden = try hidden.map { try prepared.forward($0) }
     }
   }
 

@@ -59,7 +59,7 @@ func blockLoss(_ block: Block, _ model: Model, _ sequences: [[Int32]]) throws ->
   var (error, norm) = (0.0, 0.0)
   for sequence in sequences {
     let x = Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) })
-    let (got, expected) = (own.forward(x), original.forward(x))
+    let (got, expected) = (try own.forward(x), try original.forward(x))
     for i in x.elements.indices {
       error += pow(Double(got.elements[i] - expected.elements[i]), 2)
       norm += pow(Double(expected.elements[i] - x.elements[i]), 2)
@@ -144,9 +144,9 @@ struct AWQTests {
     let block = try model.block(.decoder(index: 0))
     let prepared = PreparedBlock(block, positions: 30)
     let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-    let states = sequences.map { sequence in
-      var state = prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
-      while state.stage < 3 { prepared.advance(&state) }
+    let states = try sequences.map { sequence in
+      var state = try prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
+      while state.stage < 3 { try prepared.advance(&state) }
       return state
     }
     let expected = reference(
@@ -234,7 +234,7 @@ struct AWQTests {
     let block = try model.block(.decoder(index: 0))
     let sequences = (0..<3).map { Matrix.random(rows: 20, columns: 32, key: "hidden \($0)") }
     let search = ScalingSearch(
-      sample: BlockSample(of: block, sequences: sequences, tokens: 64), preview: QuantizerPreview([rounding(3, group: .channel)]))
+      sample: try BlockSample(of: block, sequences: sequences, tokens: 64), preview: QuantizerPreview([rounding(3, group: .channel)]))
     for scaling in try #require(block.description).scalings {
       let wild = (0..<scaling.channels).map { Float($0 % 2 == 0 ? 100 : 0.01) }
       let choice = try #require(try search.choose(scaling, among: [.init(scale: wild, metrics: [:])], for: block))

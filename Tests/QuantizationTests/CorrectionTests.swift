@@ -125,9 +125,9 @@ struct DriftTests {
     func outputs(_ blocks: [Block]) throws -> [Matrix] {
       let embedding = try model.block(.embedding)
       let table = embedding["embed_tokens"].weight.dense()
-      return tokens.map { sequence in
+      return try tokens.map { sequence in
         var hidden = Matrix(rows: sequence.count, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
-        for block in blocks { hidden = PreparedBlock(block, positions: 48).forward(hidden) }
+        for block in blocks { hidden = try PreparedBlock(block, positions: 48).forward(hidden) }
         return hidden
       }
     }

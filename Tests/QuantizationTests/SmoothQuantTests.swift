@@ -16,12 +16,12 @@ struct SmoothQuantTests {
   private func inputs(of block: Block, _ model: Model, _ sequences: [[Int32]]) throws -> [Matrix] {
     let prepared = PreparedBlock(block, positions: 64)
     let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-    let states = sequences.map { sequence in
-      var state = prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
+    let states = try sequences.map { sequence in
+      var state = try prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
       var all: [Matrix] = []
       while let input = state.input {
         all.append(input)
-        prepared.advance(&state)
+        try prepared.advance(&state)
       }
       return all
     }

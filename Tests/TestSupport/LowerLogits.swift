@@ -5,7 +5,7 @@ extension Model {
   public func hiddenStates(of tokens: [Int32]) throws -> Matrix {
     var states = try PreparedEmbedding(try block(.embedding))(tokens)
     for index in description.blocks.indices {
-      states = PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
+      states = try PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
     }
     return states
   }

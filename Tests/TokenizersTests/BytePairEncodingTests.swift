@@ -45,8 +45,8 @@ import Testing
   func characters(_ text: String, _ legacy: [Int32], _ resaved: [Int32]) throws {
     let old = try Tokenizer(model: Self.pieces, "\(Self.around), \(Self.legacy)")
     let new = try Tokenizer(model: Self.pieces, "\(Self.around), \(Self.resaved)")
-    #expect(old.encode(text, addingSpecialTokens: true) == legacy)
-    #expect(new.encode(text, addingSpecialTokens: true) == resaved)
+    #expect(try old.encode(text, addingSpecialTokens: true) == legacy)
+    #expect(try new.encode(text, addingSpecialTokens: true) == resaved)
     #expect(old.prefix == [1] && old.suffix.isEmpty && old.vocabularySize == 265)
   }
 
@@ -54,33 +54,33 @@ import Testing
     let vocabulary = #""vocab": {"a": 0, "b": 1, "c": 2, "abc": 3, "ab": 4}, "merges": [["a", "b"]]"#
     let merging = try Tokenizer(model: #"{"type": "BPE", \#(vocabulary)}"#)
     let ignoring = try Tokenizer(model: #"{"ignore_merges": true, \#(vocabulary)}"#)
-    #expect(merging.encode("abc", addingSpecialTokens: false) == [4, 2])
-    #expect(ignoring.encode("abc", addingSpecialTokens: false) == [3])
+    #expect(try merging.encode("abc", addingSpecialTokens: false) == [4, 2])
+    #expect(try ignoring.encode("abc", addingSpecialTokens: false) == [3])
   }
 
   @Test func leftmostOfEqualRanks() throws {
     let tokenizer = try Tokenizer(model: #"{"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaa": 2}, "merges": ["a a"]}"#)
-    #expect(tokenizer.encode("aaaaa", addingSpecialTokens: false) == [1, 1, 0])
+    #expect(try tokenizer.encode("aaaaa", addingSpecialTokens: false) == [1, 1, 0])
   }
 
   @Test func lastRankOfARepeatedMergeCounts() throws {
     let vocabulary = #"{"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4}"#
     let tokenizer = try Tokenizer(model: ##"{"vocab": \##(vocabulary), "merges": ["#version: 0.2", "a b", "b c", "a b"]}"##)
-    #expect(tokenizer.encode("abc", addingSpecialTokens: false) == [0, 4])
+    #expect(try tokenizer.encode("abc", addingSpecialTokens: false) == [0, 4])
   }
 
   /// "é" in one code point and in two are one key to `String` and two tokens to the model.
   @Test func equivalentTokensStayApart() throws {
     let tokenizer = try Tokenizer(model: #"{"vocab": {"\u00e9": 0, "e": 1, "\u0301": 2, "e\u0301": 3}, "merges": ["e \u0301"]}"#)
-    #expect(tokenizer.encode("\u{E9}e\u{301}", addingSpecialTokens: false) == [0, 3])
-    let text = tokenizer.decode([3, 0], skippingSpecialTokens: false)
+    #expect(try tokenizer.encode("\u{E9}e\u{301}", addingSpecialTokens: false) == [0, 3])
+    let text = try tokenizer.decode([3, 0], skippingSpecialTokens: false)
     #expect(Array(text.unicodeScalars) == ["e", "\u{301}", " ", "\u{E9}"])
   }
 
   /// Quadratic merging would take hours.
   @Test func aMillionCharactersInOnePiece() throws {
     let tokenizer = try Tokenizer(model: #"{"vocab": {"a": 0, "b": 1, "aa": 2, "aaaa": 3}, "merges": ["a a", "aa aa"]}"#)
-    let ids = tokenizer.encode(String(repeating: "aaaaab", count: 170_000), addingSpecialTokens: false)
+    let ids = try tokenizer.encode(String(repeating: "aaaaab", count: 170_000), addingSpecialTokens: false)
     #expect(ids == Array(repeatElement([3, 0, 1], count: 170_000).joined()))
   }
 

@@ -31,9 +31,9 @@ import Testing
     return data
   }
 
-  static func use(_ tokenizer: Tokenizer) {
-    let ids = tokenizer.encode("the <s> ab--a \u{E9}\u{301}\n\u{1F600} 12", addingSpecialTokens: true)
-    _ = tokenizer.decode(ids + [-1, .max, 3], skippingSpecialTokens: true)
+  static func use(_ tokenizer: Tokenizer) throws(TokenizerError) {
+    let ids = try tokenizer.encode("the <s> ab--a \u{E9}\u{301}\n\u{1F600} 12", addingSpecialTokens: true)
+    _ = try tokenizer.decode(ids + [-1, .max, 3], skippingSpecialTokens: true)
   }
 
   @Test(arguments: GoldenTests.cases.filter { !$0.name.contains("matches") })
@@ -43,7 +43,7 @@ import Testing
     // Most of a file is vocabulary; what comes before it and after is damaged more often.
     for _ in 0..<max(1, Self.count / 10) {
       do {
-        Self.use(try Tokenizer(json: try JSON(parsing: Self.mutated(text, &generator)), configuration: nil))
+        try Self.use(try Tokenizer(json: try JSON(parsing: Self.mutated(text, &generator)), configuration: nil))
       } catch is JSONError {} catch is TokenizerError {}
     }
     var parts = golden.tokenizer
@@ -53,7 +53,7 @@ import Testing
       do {
         var json = try JSON(parsing: Self.mutated(Bytes(parts.text().utf8), &generator))
         json["model"] = model
-        Self.use(try Tokenizer(json: json, configuration: nil))
+        try Self.use(try Tokenizer(json: json, configuration: nil))
       } catch is JSONError {} catch is TokenizerError {}
     }
   }
@@ -65,7 +65,7 @@ import Testing
       let data = Self.mutated(golden.model, &generator)
       do {
         guard let source = try TokenizerSource(file: { $0 == "tokenizer.model" ? Data(data) : nil }) else { continue }
-        Self.use(try Tokenizer(source))
+        try Self.use(try Tokenizer(source))
         _ = try Tokenizer(json: source.document, configuration: nil)
       } catch { let _: TokenizerError = error }
     }
@@ -84,7 +84,7 @@ import Testing
       let data = Self.mutated(original, &generator)
       do {
         let source = try TokenizerSource { $0 == name ? Data(data) : damaged[$0].map { Data($0.utf8) } }
-        if let source { Self.use(try Tokenizer(source)) }
+        if let source { try Self.use(try Tokenizer(source)) }
       } catch { let _: TokenizerError = error }
     }
   }

@@ -39,18 +39,28 @@ import Testing
     #expect(try Self.matches("(?:(?:a|b)(?=.|$))+", text).map(\.utf8.count) == [200_000])
   }
 
+  /// Every start of a run of 5,000 letters has more ways to divide it than there is time for.
+  @Test(arguments: ["(a+)+$", "(?:a|a)*[cd]", "(a*)*[bc]", "(?=(a+)+$)x?"])
+  func anExpressionThatBacktracksWithoutEndIsRefused(_ expression: String) throws {
+    let start = ContinuousClock.now
+    #expect(throws: TokenizerError.endlessPattern(field: "test", pattern: expression)) {
+      try Self.matches(expression, String(repeating: "a", count: 5000) + "!")
+    }
+    #expect(start.duration(to: .now) < .seconds(10), "it takes well under a second where nothing else runs")
+  }
+
   @Test func threadsShareOneExpression() async throws {
     let expression = try RegularExpression(PreTokenizerTests.llama3, field: "test")
     let text = Bytes(String(repeating: "It's 12345 words,\n", count: 200).utf8)
-    let counts = await withTaskGroup(of: Int.self) { group in
+    let counts = try await withThrowingTaskGroup(of: Int.self) { group in
       for _ in 0..<8 {
         group.addTask {
           var count = 0
-          expression.forEachMatch(in: text, ranges: [0..<text.count]) { _, _ in count += 1 }
+          try expression.forEachMatch(in: text, ranges: [0..<text.count]) { _, _ in count += 1 }
           return count
         }
       }
-      return await group.reduce(into: [Int]()) { $0.append($1) }
+      return try await group.reduce(into: [Int]()) { $0.append($1) }
     }
     #expect(counts == Array(repeating: 1400, count: 8))
   }

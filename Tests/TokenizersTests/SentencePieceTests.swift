@@ -29,7 +29,7 @@ import Testing
   func encodesAsSentencePieceDoes(_ golden: Case) throws {
     let tokenizer = try Tokenizer(try SentencePieceModel(golden.model, path: "m"), configuration: nil)
     for (text, ids) in zip(golden.texts, golden.ids) {
-      #expect(tokenizer.encode(text, addingSpecialTokens: false) == ids, "\(text.debugDescription)")
+      #expect(try tokenizer.encode(text, addingSpecialTokens: false) == ids, "\(text.debugDescription)")
     }
   }
 
@@ -42,7 +42,7 @@ import Testing
     #expect(tokenizer.prefix == (model.beginning.map { [Int32($0)] } ?? []))
     // The mark itself in a text is a space to the one and a character to the other where spaces are removed.
     for (text, ids) in zip(golden.texts, golden.ids) where !text.contains("\u{2581}") {
-      #expect(tokenizer.encode(text, addingSpecialTokens: false) == ids, "\(text.debugDescription)")
+      #expect(try tokenizer.encode(text, addingSpecialTokens: false) == ids, "\(text.debugDescription)")
     }
   }
 
@@ -55,9 +55,9 @@ import Testing
     }
     let configuration = try JSON(parsing: #"{"add_bos_token": true, "add_eos_token": true}"#)
     let tokenizer = try Tokenizer(model, configuration: configuration)
-    #expect(tokenizer.encode("ab</s>a<t>b", addingSpecialTokens: true) == [1, 6, 5, 2, 6, 8, 5, 2])
-    #expect(tokenizer.decode([1, 6, 5, 2], skippingSpecialTokens: true) == "ab")
-    #expect(tokenizer.encode("\u{E9}\u{E9}", addingSpecialTokens: false) == [3, 0])
+    #expect(try tokenizer.encode("ab</s>a<t>b", addingSpecialTokens: true) == [1, 6, 5, 2, 6, 8, 5, 2])
+    #expect(try tokenizer.decode([1, 6, 5, 2], skippingSpecialTokens: true) == "ab")
+    #expect(try tokenizer.encode("\u{E9}\u{E9}", addingSpecialTokens: false) == [3, 0])
   }
 
   static func piece(_ text: String, _ score: Float, _ role: UInt8? = nil) -> Bytes {

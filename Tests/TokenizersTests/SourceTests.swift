@@ -28,8 +28,8 @@ import Testing
 
   @Test func vocabularyAndMergesOfGPT2() throws {
     let tokenizer = try Self.tokenizer(Self.gpt2Files)
-    #expect(tokenizer.encode("hello hello<|endoftext|>12", addingSpecialTokens: true) == [8, 9, 10, 13])
-    #expect(tokenizer.decode([8, 9, 10], skippingSpecialTokens: true) == "hello hello")
+    #expect(try tokenizer.encode("hello hello<|endoftext|>12", addingSpecialTokens: true) == [8, 9, 10, 13])
+    #expect(try tokenizer.decode([8, 9, 10], skippingSpecialTokens: true) == "hello hello")
   }
 
   @Test func theFamilyDecides() throws {
@@ -54,7 +54,7 @@ import Testing
       #"{"tokenizer_class": "GPT2Tokenizer", "bos_token": "<b>", "add_bos_token": true, "pad_token": {"content": "<p>"}}"#
     // Names without an id follow the vocabulary.
     let named = try Self.tokenizer(files)
-    #expect(named.prefix == [15] && named.encode("<p>", addingSpecialTokens: false) == [16])
+    #expect(try named.prefix == [15] && named.encode("<p>", addingSpecialTokens: false) == [16])
     files["tokenizer_config.json"] =
       #"{"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": {"20": {"content": "<x>", "special": true, "lstrip": true}}}"#
     #expect(try Self.tokenizer(files).encode("hello  <x>", addingSpecialTokens: false) == [8, 20])
@@ -64,18 +64,18 @@ import Testing
 
   @Test func vocabularyOfBERT() throws {
     let tokenizer = try Self.tokenizer(Self.wordPieceFiles)
-    #expect(tokenizer.encode("H\u{E9}llos, WORLD! [MASK]", addingSpecialTokens: true) == [2, 5, 6, 1, 8, 7, 4, 3])
-    #expect(tokenizer.decode([2, 5, 6, 7, 3], skippingSpecialTokens: true) == "hellos!")
+    #expect(try tokenizer.encode("H\u{E9}llos, WORLD! [MASK]", addingSpecialTokens: true) == [2, 5, 6, 1, 8, 7, 4, 3])
+    #expect(try tokenizer.decode([2, 5, 6, 7, 3], skippingSpecialTokens: true) == "hellos!")
   }
 
   @Test func ranksOfTiktoken() throws {
     let files = ["tokenizer.model": Self.ranks, "config.json": #"{"model_type": "llama"}"#]
     let tokenizer = try Self.tokenizer(files)
     #expect(tokenizer.prefix == [262] && tokenizer.vocabularySize == 262 + 256)
-    #expect(tokenizer.encode("hell he<|eot_id|>", addingSpecialTokens: false) == [258, 261, 271])
+    #expect(try tokenizer.encode("hell he<|eot_id|>", addingSpecialTokens: false) == [258, 261, 271])
     // "aa" from the left first, then what is left of it.
-    #expect(tokenizer.encode("aaaaa", addingSpecialTokens: false) == [259, 260])
-    #expect(tokenizer.decode([258, 261], skippingSpecialTokens: true) == "hell he")
+    #expect(try tokenizer.encode("aaaaa", addingSpecialTokens: false) == [259, 260])
+    #expect(try tokenizer.decode([258, 261], skippingSpecialTokens: true) == "hell he")
     let document = try #require(try Self.source(files)).document
     #expect(document["model"]?["merges"]?.elements?.count == 7)
     #expect(try Tokenizer(json: document, configuration: nil).encode("hell he", addingSpecialTokens: true) == [262, 258, 261])

@@ -5,6 +5,24 @@ import Testing
 @testable import Tokenizers
 
 @Suite struct TokenizerErrorTests {
+  /// Replacements that feed each other, before the model and behind it.
+  @Test func textThatGrowsWithoutEndIsRefused() throws {
+    let doubling = #"{"type":"Replace","pattern":{"String":"a"},"content":"aa"}"#
+    let steps = Array(repeating: doubling, count: 40).joined(separator: ",")
+    func tokenizer(_ extra: String) throws -> Tokenizer {
+      let text = #"{"added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":[]},\#(extra)}"#
+      return try Tokenizer(json: try JSON(parsing: text.utf8), configuration: nil)
+    }
+    let growing = try tokenizer(#""normalizer":{"type":"Sequence","normalizers":[\#(steps)]}"#)
+    #expect(throws: TokenizerError.endlessText(limit: 1 << 20 + 64)) { try growing.encode("a", addingSpecialTokens: false) }
+    let decoding = try tokenizer(#""decoder":{"type":"Sequence","decoders":[\#(steps)]}"#)
+    #expect(throws: TokenizerError.endlessText(limit: 1 << 20 + 64)) { try decoding.decode([0], skippingSpecialTokens: false) }
+    let big = #"{"type":"Replace","pattern":{"String":"a"},"content":"\#(String(repeating: "b", count: 100_000))"}"#
+    let inserting = try tokenizer(#""normalizer":\#(big)"#)
+    #expect(throws: TokenizerError.self) { try inserting.encode(String(repeating: "a", count: 5000), addingSpecialTokens: false) }
+    #expect(try inserting.encode("c", addingSpecialTokens: false) == [])
+  }
+
   static let model = #"{"vocab": {"a": 0, "b": 1}, "merges": []}"#
 
   @Test(arguments: [

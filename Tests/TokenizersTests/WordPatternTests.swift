@@ -21,7 +21,7 @@ import Testing
       let bytes = Bytes(String(text).utf8)
       var (found, expected): ([Range<Int>], [Range<Int>]) = ([], [])
       pattern.forEachMatch(in: bytes.span) { found.append($0) }
-      engine.forEachMatch(in: bytes, ranges: [0..<bytes.count]) { if !$1.isEmpty { expected.append($1) } }
+      try engine.forEachMatch(in: bytes, ranges: [0..<bytes.count]) { if !$1.isEmpty { expected.append($1) } }
       #expect(found == expected, "\(String(text).debugDescription)")
     }
   }

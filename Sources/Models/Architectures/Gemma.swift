@@ -34,7 +34,7 @@ public enum Gemma: Architecture {
       (config.json[key] == nil ? defaultCap : value).map { Float($0) }
     }
     if !isFirst { model.logitCap = cap("final_logit_softcapping", own.final_logit_softcapping, default: isThird ? nil : 30) }
-    let pattern = own.sliding_window_pattern ?? 6
+    let pattern = try config.positive(own.sliding_window_pattern ?? 6, "sliding_window_pattern")
     let slides = try keys.slides { isFirst ? false : isThird ? ($0 + 1) % pattern != 0 : $0 % 2 == 0 }
     var local: RotaryDescription?
     if isThird {

@@ -19,8 +19,11 @@ extension RotaryDescription {
     if let part = parameters[layerType], part.members != nil { parameters = part }
     let base = parameters["rope_theta"]?.double ?? json["rope_theta"]?.double ?? defaultBase
     let fraction = parameters["partial_rotary_factor"]?.double ?? json["partial_rotary_factor"]?.double ?? defaultFraction
-    let size = Int(Double(headSize) * fraction)
-    guard fraction > 0, fraction <= 1, size > 0, size % 2 == 0 else {
+    guard base > 0, base.isFinite else {
+      throw .unsupportedOption(option: "rope_theta", value: "\(base)", reason: "frequencies are its powers, so it must be positive")
+    }
+    let size = fraction > 0 && fraction <= 1 ? Int(Double(headSize) * fraction) : 0
+    guard size > 0, size % 2 == 0 else {
       throw .unsupportedOption(
         option: "partial_rotary_factor", value: "\(fraction)", reason: "an even number of the \(headSize) dimensions of a head is needed")
     }
@@ -41,15 +44,17 @@ private struct RotaryScalingKeys {
   private func refusal(_ reason: String) -> CheckpointError { .unsupportedOption(option: "rope_scaling", value: type, reason: reason) }
 
   private func required(_ key: String) throws(CheckpointError) -> Double {
-    guard let value = parameters[key]?.double, value > 0 else { throw refusal("it needs a positive \"\(key)\"") }
+    guard let value = parameters[key]?.double, value > 0, value.isFinite else { throw refusal("it needs a positive \"\(key)\"") }
     return value
   }
+
+  private static func isLength(_ value: Double) -> Bool { value > 0 && value <= Double(Int32.max) }
 
   /// Positions the model was first trained for.
   private func original() throws(CheckpointError) -> Double {
     let key = "original_max_position_embeddings"
-    guard let value = json[key]?.double ?? parameters[key]?.double ?? json["max_position_embeddings"]?.double, value > 0 else {
-      throw refusal("it needs \"\(key)\"")
+    guard let value = json[key]?.double ?? parameters[key]?.double ?? json["max_position_embeddings"]?.double, Self.isLength(value) else {
+      throw refusal("it needs \"\(key)\", a number of positions")
     }
     return value
   }
@@ -59,7 +64,7 @@ private struct RotaryScalingKeys {
     case "default": return .none
     case "linear": return .linear(factor: try required("factor"))
     case "dynamic":
-      guard let positions = json["max_position_embeddings"]?.double, positions > 0, pairs > 1 else {
+      guard let positions = json["max_position_embeddings"]?.double, Self.isLength(positions), pairs > 1 else {
         throw refusal("it needs \"max_position_embeddings\", and more than one pair of dimensions")
       }
       return .dynamic(factor: try required("factor"), positions: positions)

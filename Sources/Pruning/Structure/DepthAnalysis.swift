@@ -88,7 +88,7 @@ struct DepthAnalysis: Analysis {
       var boundaries = [states]
       for part in block.parts.indices {
         let inputs = boundaries[part]
-        boundaries.append(Parallel.map(inputs.count) { block.forward(inputs[$0], through: [part]) })
+        boundaries.append(try Parallel.map(inputs.count) { try block.forward(inputs[$0], through: [part]) })
       }
       for unit in units.candidates where unit.block == index {
         let (before, after) = (boundaries[unit.parts[0]], boundaries[unit.parts[unit.parts.count - 1] + 1])

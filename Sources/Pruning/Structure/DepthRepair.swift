@@ -49,13 +49,13 @@ struct DepthRepair {
           let name = description.residualWriters[part]
           pending = Pending(
             block: index, name: name, weight: block[name].weight.dense(), bias: block[name].bias, storage: block[name].storageType,
-            residuals: inputs, inputs: Parallel.map(inputs.count) { partwise.writerInput(inputs[$0], of: part) })
+            residuals: inputs, inputs: try Parallel.map(inputs.count) { try partwise.writerInput(inputs[$0], of: part) })
         } else {
           hasGap = true
           pending?.isBeforeGap = true
         }
         let before = original
-        original = Parallel.map(before.count) { partwise.forward(before[$0], through: [part]) }
+        original = try Parallel.map(before.count) { try partwise.forward(before[$0], through: [part]) }
       }
       block.releasePages()
     }

@@ -32,8 +32,8 @@ struct DepthSearch {
         let after = try states(from: unit.block, trace[unit.block], removed.union([unit]))
         let score =
           criterion == .divergence
-          ? head.mean(of: after[after.count - 1], from: original)
-          : head.meanNegativeLogLikelihood(of: after[after.count - 1], tokens: walk.sequences)
+          ? try head.mean(of: after[after.count - 1], from: original)
+          : try head.meanNegativeLogLikelihood(of: after[after.count - 1], tokens: walk.sequences)
         if best.map({ score < $0.score }) ?? true { best = (score, unit) }
         done += 1
         progress(done, done + max(0, candidates.count - done + round))
@@ -59,7 +59,7 @@ struct DepthSearch {
         continue
       }
       let block = PartwiseBlock(try walk.model.block(.decoder(index: index)), positions: walk.positions)
-      states.append(Parallel.map(inputs.count) { block.forward(inputs[$0], through: kept) })
+      states.append(try Parallel.map(inputs.count) { try block.forward(inputs[$0], through: kept) })
     }
     return states
   }

@@ -13,20 +13,22 @@ struct PartwiseBlock: Sendable {
   }
 
   /// The residual stream after the given layers, ascending; the others add nothing.
-  func forward(_ hidden: Matrix, through kept: [Int]) -> Matrix {
+  ///
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  func forward(_ hidden: Matrix, through kept: [Int]) throws -> Matrix {
     // Layers side by side do not read each other, so together they are more than one after the other.
-    guard kept.count < parts.count else { return prepared.forward(hidden) }
-    return kept.reduce(hidden) { residual, part in
-      var state = prepared.resume(stage: parts[part].lowerBound, residual: residual, input: nil)
-      while state.stage < parts[part].upperBound { prepared.advance(&state) }
+    guard kept.count < parts.count else { return try prepared.forward(hidden) }
+    return try kept.reduce(hidden) { residual, part in
+      var state = try prepared.resume(stage: parts[part].lowerBound, residual: residual, input: nil)
+      while state.stage < parts[part].upperBound { try prepared.advance(&state) }
       return state.residual
     }
   }
 
   /// What the layer's last linear reads.
-  func writerInput(_ hidden: Matrix, of part: Int) -> Matrix {
-    var state = prepared.resume(stage: parts[part].lowerBound, residual: hidden, input: nil)
-    while state.stage < parts[part].upperBound - 1 { prepared.advance(&state) }
+  func writerInput(_ hidden: Matrix, of part: Int) throws -> Matrix {
+    var state = try prepared.resume(stage: parts[part].lowerBound, residual: hidden, input: nil)
+    while state.stage < parts[part].upperBound - 1 { try prepared.advance(&state) }
     return state.input ?? hidden
   }
 }

@@ -53,7 +53,7 @@ package struct ProjectedModel {
       let block = PartwiseBlock(try model.block(.decoder(index: index)), positions: sequences.map(\.count).max() ?? 0)
       for part in block.parts.indices {
         let (inputs, rows) = (states, try basis(states))
-        states = Parallel.map(inputs.count) { block.forward(inputs[$0].projected(onto: rows), through: [part]) }
+        states = try Parallel.map(inputs.count) { try block.forward(inputs[$0].projected(onto: rows), through: [part]) }
       }
     }
     let (inputs, rows) = (states, try basis(states))

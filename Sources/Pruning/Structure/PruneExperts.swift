@@ -103,8 +103,8 @@ public struct PruneExperts: Pass, Hashable {
       let prepared = PreparedBlock(block, positions: inputs.map(\.rows).max() ?? 0)
       let weight = Dictionary(
         uniqueKeysWithValues: (0..<mixture.experts).map { ($0, block[description.feedForward.expert($0).down].weight.dense()) })
-      let parts: [[(sum: Double, tokens: Int)]] = Parallel.map(inputs.count) { sequence in
-        var state = prepared.start(inputs[sequence])
+      let parts: [[(sum: Double, tokens: Int)]] = try Parallel.map(inputs.count) { sequence in
+        var state = try prepared.start(inputs[sequence])
         var found = [(sum: Double, tokens: Int)](repeating: (0, 0), count: mixture.experts)
         while state.input != nil {
           if case .expertOutput(let expert) = description.stages[state.stage], expert < mixture.experts,
@@ -114,7 +114,7 @@ public struct PruneExperts: Pass, Hashable {
             for (token, length) in lengths.enumerated() { found[expert].sum += Double(route.weights[token]) * length }
             found[expert].tokens += lengths.count
           }
-          prepared.advance(&state)
+          try prepared.advance(&state)
         }
         return found
       }

@@ -49,13 +49,13 @@ struct ResidualWalk {
       guard let description = block.description else { continue }
       let prepared = PreparedBlock(block, positions: positions)
       let inputs = states
-      var residuals = Parallel.map(inputs.count) { prepared.start(inputs[$0]) }
+      var residuals = try Parallel.map(inputs.count) { try prepared.start(inputs[$0]) }
       for case (let norm?, let group) in description.residualReaders {
         guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else { continue }
         let before = residuals
-        residuals = Parallel.map(before.count) { sequence in
+        residuals = try Parallel.map(before.count) { sequence in
           var state = before[sequence]
-          while state.stage < stage { prepared.advance(&state) }
+          while state.stage < stage { try prepared.advance(&state) }
           return state
         }
         try visit(
@@ -63,9 +63,9 @@ struct ResidualWalk {
           residuals.map(\.residual))
       }
       let before = residuals
-      states = Parallel.map(before.count) { sequence in
+      states = try Parallel.map(before.count) { sequence in
         var state = before[sequence]
-        while state.input != nil { prepared.advance(&state) }
+        while state.input != nil { try prepared.advance(&state) }
         return state.residual
       }
       block.releasePages()

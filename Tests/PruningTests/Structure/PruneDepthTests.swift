@@ -118,12 +118,12 @@ import Testing
     var gram = Array(repeating: [Double](repeating: 0, count: size), count: size)
     var cross = Array(repeating: [Double](repeating: 0, count: size), count: 32)
     for tokens in sequences {
-      let hidden = before[0].forward(try PreparedEmbedding(table)(tokens))
-      var state = before[1].start(hidden)
-      while state.stage < 3 { before[1].advance(&state) }
+      let hidden = try before[0].forward(try PreparedEmbedding(table)(tokens))
+      var state = try before[1].start(hidden)
+      while state.stage < 3 { try before[1].advance(&state) }
       let input = try #require(state.input)
-      let whole = before[1].forward(hidden)
-      let target = before[2].forward(whole)
+      let whole = try before[1].forward(hidden)
+      let target = try before[2].forward(whole)
       for row in 0..<input.rows {
         let x = (0..<size).map { Double(input[row, $0]) }
         for i in 0..<size { for j in 0..<size { gram[i][j] += x[i] * x[j] } }

@@ -23,7 +23,7 @@ struct PruneExpertsTests {
     let index = try #require(model.description.blocks.firstIndex { $0.feedForward.mixture != nil })
     for layer in 0..<index {
       let prepared = PreparedBlock(try model.block(.decoder(index: layer)), positions: 32)
-      hidden = hidden.map { prepared.forward($0) }
+      hidden = try hidden.map { try prepared.forward($0) }
     }
     let block = try model.block(.decoder(index: index))
     let mixture = try #require(block.description?.feedForward.mixture)
@@ -31,9 +31,9 @@ struct PruneExpertsTests {
     var sums = [Double](repeating: 0, count: mixture.experts)
     var tokens = sums
     for states in hidden {
-      var state = prepared.start(states)
-      prepared.advance(&state)
-      prepared.advance(&state)
+      var state = try prepared.start(states)
+      try prepared.advance(&state)
+      try prepared.advance(&state)
       let input = try #require(state.input)
       let scores = input.times(transposed: block[mixture.router].weight.dense())
       for token in 0..<input.rows {

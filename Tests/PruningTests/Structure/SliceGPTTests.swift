@@ -53,8 +53,8 @@ import Testing
       try #require(try ProjectedModel(model, calibration: sequences, size: size)).hidden(of: sequences)
     }
     let whole = try hidden(32)
-    #expect(head.mean(of: try hidden(16), from: whole) < 1e-7)
-    #expect(head.mean(of: try hidden(8), from: whole) > head.mean(of: try hidden(12), from: whole))
+    #expect(try head.mean(of: try hidden(16), from: whole) < 1e-7)
+    #expect(try head.mean(of: try hidden(8), from: whole) > head.mean(of: try hidden(12), from: whole))
     let block = model.description.blocks[0]
     #expect(ProjectedModel.weights(of: block, size: 16) == block.weights / 2 + 2 * 16 * 16)
   }
