@@ -41,8 +41,8 @@ public struct CachedBlock: Sendable {
     let tokens = hidden.rows / caches.count
     var state = try prepared.start(hidden)
     while state.input != nil {
-      try prepared.advance(&state) { input throws(NonFiniteActivation) in
-        let (queries, keys, values) = try prepared.finiteProjections(input)
+      try prepared.advance(&state) { made throws(NonFiniteActivation) in
+        let (queries, keys, values) = try prepared.finiteStates(made)
         return Matrix(
           stacking: caches.indices.map { index in
             let rows = index * tokens..<(index + 1) * tokens

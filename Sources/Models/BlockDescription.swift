@@ -47,23 +47,22 @@ public struct BlockDescription: Sendable, Equatable {
 // MARK: - What derives from the description
 
 extension BlockDescription {
-  /// Derived, so that no pass ever carries a table of model families.
-  public var inputGroups: [InputGroup] { stages.map(group) }
+  /// The linears by shared input, in the order the block computes them. Derived, so that no pass ever carries a table of model families.
+  public var inputGroups: [InputGroup] { program.inputGroups }
+
+  /// Groups whose outputs are added to the residual stream together: attention's and the feed-forward layer's.
+  package var subBlocks: [Range<Int>] { program.layers }
+
+  /// The groups from one on that must be computed until the layer around it, or the expert, has made its contribution to the stream.
+  package func rest(from group: Int) -> Range<Int> { program.rest(fromStop: program.stops[group]) }
 
   /// The linears that read the residual stream, by the norm that stands between; `nil` where they read it as it is.
   ///
   /// In a mixture these are the router and the readers of all experts; in a parallel block with one norm, of both layers.
-  public var residualReaders: [(norm: String?, group: InputGroup)] {
-    let attentionReaders = InputGroup(attention.projections.linears)
-    let others = InputGroup((feedForward.mixture?.routers ?? []) + feedForward.networks.flatMap(\.readers))
-    if isParallel, norms.beforeAttention == norms.beforeFeedForward {
-      return [(norms.beforeAttention, InputGroup(attentionReaders.linears + others.linears))]
-    }
-    return [(norms.beforeAttention, attentionReaders), (norms.beforeFeedForward, others)]
-  }
+  public var residualReaders: [(norm: String?, group: InputGroup)] { program.residualReaders }
 
   /// The linears that add to the residual stream.
-  public var residualWriters: [LinearName] { [attention.output] + feedForward.networks.map(\.down) }
+  public var residualWriters: [LinearName] { program.residualWriters }
 
   /// The linear that makes the values, and the one that reads what attention makes of them: its inputs are one stretch per query head, in
   /// the coordinates of the key-value head that serves it. `AttentionDescription.valueRows` says which rows of the maker belong to a head.

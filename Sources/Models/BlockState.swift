@@ -4,31 +4,32 @@ public import Tensors
 public struct BlockState: Sendable {
   /// Index of the group whose input is at hand; the number of groups once the block is done.
   public package(set) var stage: Int
-  /// The residual stream, [tokens × hidden size].
-  public package(set) var residual: Matrix
-  /// What the group's linears read, [tokens × features]; `nil` once the block is done. An expert's are only the tokens sent to it.
-  public package(set) var input: Matrix?
-  /// What attention has made of the tokens in a parallel block, until it is added.
-  package var branch: Matrix?
+  /// What steps to come need.
+  package var values: [BlockValue: Matrix]
+  /// What the group at hand reads; `nil` once the block is done.
+  var reading: BlockValue?
   /// Who sees which tokens, once a router has spoken.
-  package var mixture: MixtureState?
-  /// Whether only what is added to the residual stream is asked for, and not what a norm makes of the sum.
-  package var isContribution = false
+  package var routing: MixtureRouting?
   /// The expert whose group is at hand.
   package var expert: Int?
 
-  package init(stage: Int, residual: Matrix, input: Matrix?, branch: Matrix? = nil) {
+  init(stage: Int, values: [BlockValue: Matrix], reading: BlockValue?) {
     self.stage = stage
-    self.residual = residual
-    self.input = input
-    self.branch = branch
+    self.values = values
+    self.reading = reading
   }
 
-  /// The tokens whose inputs are at hand; `nil` for all.
-  package var inputTokens: [Int]? { expert.flatMap { mixture?.routes[$0].tokens } }
+  /// The residual stream, [tokens × hidden size].
+  public var residual: Matrix {
+    guard let stream = values[.stream] else { preconditionFailure("a block always has a residual stream") }
+    return stream
+  }
 
-  /// Whether the router has just spoken.
-  package var isFirstExpert: Bool { stage == 3 && expert == 0 }
+  /// What the group's linears read, [tokens × features]; `nil` once the block is done. An expert's are only the tokens sent to it.
+  public var input: Matrix? { reading.flatMap { values[$0] } }
+
+  /// The tokens whose inputs are at hand; `nil` for all.
+  package var inputTokens: [Int]? { expert.flatMap { routing?.routes[$0].tokens } }
 
   /// The residual stream at the tokens whose inputs are at hand.
   package var inputResidual: Matrix {
@@ -36,8 +37,8 @@ public struct BlockState: Sendable {
   }
 }
 
-/// A mixture at work.
-package struct MixtureState: Sendable {
+/// What a router has decided.
+package struct MixtureRouting: Sendable {
   /// The tokens an expert sees, in ascending order, and what its output counts for each.
   package struct Route: Sendable {
     package var tokens: [Int] = []
@@ -48,6 +49,4 @@ package struct MixtureState: Sendable {
   let input: Matrix
   /// By expert, the shared one last.
   package let routes: [Route]
-  /// What the experts so far add up to, [tokens × hidden size].
-  var sum: Matrix
 }

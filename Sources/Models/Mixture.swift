@@ -5,8 +5,8 @@ extension MixtureDescription {
   /// Softmax over all experts, then the best of every token; of equal scores the lower index wins.
   ///
   /// - Parameter scores: [tokens × experts].
-  func routes(scores: Matrix) -> [MixtureState.Route] {
-    var routes = [MixtureState.Route](repeating: .init(), count: experts)
+  func routes(scores: Matrix) -> [MixtureRouting.Route] {
+    var routes = [MixtureRouting.Route](repeating: .init(), count: experts)
     for token in 0..<scores.rows {
       let row = (0..<experts).map { scores[token, $0] }
       let largest = row.max() ?? 0

@@ -106,6 +106,14 @@ extension ModelDescription {
   /// A module with a plain weight that every checkpoint of the model holds.
   var landmark: String { finalNorm ?? embeddingNorm ?? embedding }
 
+  /// What may have to be kept of a sequence inside a block, at the stops that states are kept at.
+  package var keptValues: Set<BlockValue> {
+    blocks.reduce(into: []) { values, block in
+      let program = block.program
+      for stop in program.stops where program.anchor(ofStop: stop) == stop { values.formUnion(program.kept(atStop: stop)) }
+    }
+  }
+
   /// Matrices of hidden states that calibration keeps beside a group's input.
   package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
 

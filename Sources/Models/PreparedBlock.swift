@@ -2,13 +2,17 @@ public import Tensors
 
 /// A decoder block with its weights expanded: the only thing that runs.
 ///
-/// The forward pass goes in stages, one per input group, so that calibration can stop before a group, change its weights and go on from
-/// there instead of starting over.
+/// It goes through the steps of the block's program and can stop before the linears of any input group, so that calibration may change their
+/// weights and go on from there instead of starting over.
 public struct PreparedBlock: Sendable {
   package let description: BlockDescription
   /// The block's name in the whole model; for messages.
   private let name: String
-  private let stages: [Stage]
+  private let program: BlockProgram
+  /// The step before which each stop is.
+  private let stops: [Int]
+  /// What no step needs any more, once a step is done.
+  private let spent: [[BlockValue]]
   private let norms: [String: [Float]]
   private let normBiases: [String: [Float]]
   private let weights: [LinearName: Matrix]
@@ -19,7 +23,7 @@ public struct PreparedBlock: Sendable {
   /// For rows in any order, in runs through caches.
   private var placed: RotaryTable?
 
-  /// Expands the weights that the given stages need.
+  /// Expands the weights that the given groups need.
   ///
   /// - Parameters:
   ///   - stages: groups to be computed, by index; `nil` for the whole block.
@@ -27,12 +31,14 @@ public struct PreparedBlock: Sendable {
   ///   - positions: the longest sequence that will be run.
   /// - Precondition: `block` is a decoder block.
   public init(_ block: Block, stages: Range<Int>? = nil, and others: Range<Int> = 0..<0, positions: Int) {
-    guard let description = block.description else { preconditionFailure("only decoder blocks run in stages") }
-    let groups = block.inputGroups
+    guard let description = block.description else { preconditionFailure("only decoder blocks run") }
+    program = description.program
+    let groups = program.inputGroups
     let needed = Set((groups[stages ?? groups.indices] + groups[others]).flatMap(\.linears))
     self.description = description
     name = block.name
-    self.stages = description.stages
+    stops = program.stops
+    spent = program.spent
     norms = block.norms
     normBiases = block.normBiases
     weights = Dictionary(uniqueKeysWithValues: needed.map { ($0, block[$0].weight.dense()) })
@@ -72,34 +78,28 @@ public struct PreparedBlock: Sendable {
     }
   }
 
-  private func apply(_ name: LinearName, _ input: Matrix) -> Matrix { apply([name], to: input)[0] }
-
-  private func normalize(_ states: Matrix, by name: String?) -> Matrix {
-    guard let name else { return states }
-    return description.norm.apply(states, weight: norms[name]!, bias: normBiases[name])
+  private func normalize(_ states: Matrix, by name: String) -> Matrix {
+    description.norm.apply(states, weight: norms[name]!, bias: normBiases[name])
   }
 
   /// The state before the first group.
   ///
   /// - Throws: `NonFiniteActivation` where the first norm overflows.
-  public func start(_ hidden: Matrix) throws(NonFiniteActivation) -> BlockState {
-    try resume(stage: 0, residual: hidden, input: nil)
-  }
+  public func start(_ hidden: Matrix) throws(NonFiniteActivation) -> BlockState { try resume(stage: 0, [.stream: hidden]) }
 
   /// The state before group `stage`, taken up again from what was kept of it.
   ///
-  /// - Parameters:
-  ///   - input: the group's input; may be left out where it follows from the residual stream.
-  ///   - branch: what was kept of a parallel block's attention.
+  /// - Parameter values: what `BlockProgram.kept(at:)` names.
   /// - Throws: `NonFiniteActivation` where the norm before the group overflows.
-  package func resume(
-    stage: Int, residual: Matrix, input: Matrix?, branch: Matrix? = nil
-  ) throws(NonFiniteActivation) -> BlockState {
-    var state = BlockState(stage: stage, residual: residual, input: input, branch: branch)
-    if input == nil {
-      precondition(stages[stage] != .attentionOutput && stages[stage] != .feedForwardOutput, "the input of group \(stage) is needed")
-      enter(&state)
-      guard state.isFinite else { throw NonFiniteActivation(block: name, layer: normBefore(stage) ?? "the residual stream") }
+  package func resume(stage: Int, _ values: [BlockValue: Matrix]) throws(NonFiniteActivation) -> BlockState {
+    var state = BlockState(stage: stage, values: values, reading: program.reading(atStop: stops[stage]))
+    if state.input == nil {
+      let norm = program.normBefore(stops[stage])
+      guard let norm, case .norm(let norm, let from, let into) = program.steps[norm], let stream = state.values[from] else {
+        preconditionFailure("the input of group \(stage) is needed")
+      }
+      state.values[into] = normalize(stream, by: norm)
+      guard state.isFinite else { throw NonFiniteActivation(block: name, layer: norm) }
     }
     return state
   }
@@ -107,107 +107,85 @@ public struct PreparedBlock: Sendable {
   /// Computes one group and what follows it, up to the next group's input.
   ///
   /// - Throws: `NonFiniteActivation` naming what overflowed.
-  public func advance(_ state: inout BlockState) throws(NonFiniteActivation) {
-    try advance(&state, attending: attention)
-  }
+  public func advance(_ state: inout BlockState) throws(NonFiniteActivation) { try advance(&state, attending: attention) }
 
   /// The same with attention computed elsewhere, as a run through a cache does.
   ///
-  /// - Parameter attention: from the normalised input, [tokens × hidden size], to what the output projection reads.
+  /// - Parameter attention: from the outputs of the projections to what the output projection reads.
   package func advance(
-    _ state: inout BlockState, attending attention: (Matrix) throws(NonFiniteActivation) -> Matrix
+    _ state: inout BlockState, attending attention: ([Matrix]) throws(NonFiniteActivation) -> Matrix
   ) throws(NonFiniteActivation) {
-    let (stage, input, mixture) = (state.stage, state.input, state.mixture.map { ($0.input, $0.routes) })
+    let (stage, input, routing) = (state.stage, state.input, state.routing)
     try compute(&state, attending: attention)
     // Whatever is not finite reaches the next group's input or the residual stream, so only these are looked at.
-    guard state.isFinite else { throw origin(of: state, behind: stage, input ?? state.residual, mixture) }
+    guard state.isFinite else { throw origin(of: state, behind: stage, input ?? state.residual, routing) }
   }
 
   private func compute<Failure: Error>(
-    _ state: inout BlockState, attending attention: (Matrix) throws(Failure) -> Matrix
+    _ state: inout BlockState, attending attention: ([Matrix]) throws(Failure) -> Matrix
   ) throws(Failure) {
-    guard let input = state.input else { preconditionFailure("the block is done") }
-    let stage = stages[state.stage]
-    state.stage += 1
-    state.expert = nil
-    switch stage {
-    case .attentionInput: state.input = try attention(input)
-    case .attentionOutput:
-      let output = scaled(normalize(apply(description.attention.output, input), by: description.norms.afterAttention))
-      if description.isParallel { state.branch = output } else { add(output, to: &state, norm: description.norms.afterAttentionSum) }
-      enter(&state)
-    case .feedForwardInput: state.input = activate(description.feedForward.linears, input)
-    case .feedForwardOutput:
-      finish(&state, with: apply(description.feedForward.linears.down, input))
-    case .router:
-      state.mixture = route(input)
-      enter(&state)
-    case .expertInput(let index):
-      state.input = activate(description.feedForward.expert(index), input)
-      state.expert = index
-    case .expertOutput(let index):
-      let output = apply(description.feedForward.expert(index).down, input)
-      guard let route = state.mixture?.routes[index] else {
-        // An expert looked at on its own.
-        state.residual.add(scaled(output))
-        state.input = nil
-        return
-      }
-      state.mixture!.sum.add(output, atRows: route.tokens, weighedBy: route.weights)
-      enter(&state)
+    guard state.reading != nil else { preconditionFailure("the block is done") }
+    let start = stops[state.stage]
+    let end = state.stage + 1 < stops.count ? stops[state.stage + 1] : program.steps.count
+    for index in start..<end {
+      try perform(program.steps[index], on: &state, attending: attention)
+      for value in spent[index] { state.values[value] = nil }
     }
+    state.stage += 1
+    enter(&state)
   }
 
-  /// Sets the input of the group at hand, as far as it follows from the state.
+  /// Sets what the group at hand reads.
   private func enter(_ state: inout BlockState) {
-    guard state.stage < stages.count else {
-      if let sum = state.mixture?.sum { finish(&state, with: sum) }
+    guard state.stage < stops.count else {
+      (state.reading, state.expert, state.routing) = (nil, nil, nil)
       return
     }
-    switch stages[state.stage] {
-    case .attentionInput: state.input = normalize(state.residual, by: description.norms.beforeAttention)
-    case .feedForwardInput, .router: state.input = normalize(state.residual, by: description.norms.beforeFeedForward)
-    case .expertInput(let index):
-      state.input = state.mixture.map { $0.input.rows(at: $0.routes[index].tokens) }
-      state.expert = index
-    case .attentionOutput, .feedForwardOutput, .expertOutput: break
+    state.reading = program.reading(atStop: stops[state.stage])
+    state.expert = program.expert(atStop: stops[state.stage])
+  }
+
+  private func perform<Failure: Error>(
+    _ step: BlockStep, on state: inout BlockState, attending attention: ([Matrix]) throws(Failure) -> Matrix
+  ) throws(Failure) {
+    func value(_ value: BlockValue) -> Matrix {
+      guard let matrix = state.values[value] else { preconditionFailure("\(value) is needed and was not kept") }
+      return matrix
+    }
+    switch step {
+    case .norm(let name, let from, let into): state.values[into] = normalize(value(from), by: name)
+    case .linears(let names, let from, let into):
+      for (made, output) in zip(into, apply(names, to: value(from))) { state.values[made] = output }
+    case .attention(let from, let into): state.values[into] = try attention(from.map { value($0) })
+    case .activate(let activation, let from, let gated, let into):
+      var result = value(from)
+      // Nobody else holds it, so that it is changed in place.
+      if from != .stream { state.values[from] = nil }
+      result.activate(activation, gating: gated.map { value($0) })
+      state.values[into] = result
+    case .halve(let from, let into):
+      let whole = value(from)
+      let size = whole.columns / into.count
+      for (place, half) in into.enumerated() { state.values[half] = whole.columns(in: [place * size..<(place + 1) * size]) }
+    case .route(let scores, let gate, _): state.routing = route(value(scores), gate.map { value($0) }, state.values[program.routed!]!)
+    case .gather(let from, _, let expert, let into): state.values[into] = value(from).rows(at: state.routing!.routes[expert].tokens)
+    case .scatter(let from, _, let expert, let onto):
+      let (route, output, rows) = (state.routing!.routes[expert], value(from), state.residual.rows)
+      state.values[onto, default: Matrix(rows: rows, columns: description.hiddenSize)]
+        .add(output, atRows: route.tokens, weighedBy: route.weights)
+    case .add(let from, let onto, let scale):
+      let added = scaled(value(from), by: scale)
+      state.values[onto]!.add(added)
     }
   }
 
-  /// Adds what the block has made to the residual stream; nothing is left to do.
-  private func finish(_ state: inout BlockState, with output: Matrix) {
-    if let branch = state.branch { state.residual.add(branch) }
-    add(
-      scaled(normalize(output, by: description.norms.afterFeedForward)), to: &state, norm: description.norms.afterFeedForwardSum)
-    (state.input, state.branch, state.mixture, state.expert) = (nil, nil, nil, nil)
+  private func scaled(_ output: Matrix, by scale: Float) -> Matrix {
+    guard scale != 1 else { return output }
+    return Matrix(rows: output.rows, columns: output.columns, elements: output.elements.map { $0 * scale })
   }
 
-  private func add(_ output: Matrix, to state: inout BlockState, norm: String?) {
-    state.residual.add(output)
-    if !state.isContribution { state.residual = normalize(state.residual, by: norm) }
-  }
-
-  private func scaled(_ output: Matrix) -> Matrix {
-    guard description.residualScale != 1 else { return output }
-    return Matrix(rows: output.rows, columns: output.columns, elements: output.elements.map { $0 * description.residualScale })
-  }
-
-  private func activate(_ linears: FeedForwardLinears, _ input: Matrix) -> Matrix {
-    var outputs = apply(linears.readers, to: input)
-    switch linears.input {
-    case .plain: outputs[0].activate(description.feedForward.activation, gating: nil)
-    case .gated: outputs[0].activate(description.feedForward.activation, gating: outputs[1])
-    case .fused:
-      let size = outputs[0].columns / 2
-      let up = outputs[0].columns(in: [size..<2 * size])
-      outputs[0] = outputs[0].columns(in: [0..<size])
-      outputs[0].activate(description.feedForward.activation, gating: up)
-    }
-    return outputs[0]
-  }
-
-  private func attention(_ input: Matrix) -> Matrix {
-    var (queries, keys, values) = attentionInputs(input)
+  private func attention(_ made: [Matrix]) -> Matrix {
+    var (queries, keys, values) = positioned(made)
     if let cache {
       cache.key.round(&keys)
       cache.value.round(&values)
@@ -215,30 +193,21 @@ public struct PreparedBlock: Sendable {
     return description.attention.attend(queries: queries, keys: keys, values: values)
   }
 
-  /// Queries, keys and values as attention and its cache see them, for the input of the first group.
-  package func attentionInputs(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+  /// Queries, keys and values as attention and its cache see them, from the outputs of the projections.
+  private func positioned(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
-    var (queries, keys, values) = projections(input)
-    if let table = rotary?.table(for: input.rows) {
+    var (queries, keys, values) = separated(made)
+    if let table = rotary?.table(for: queries.rows) {
       table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
       table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
     }
     return (queries, keys, values)
   }
 
-  /// The rotary embedding of rows that stand at the given positions; nothing where the block has none.
-  ///
-  /// - Precondition: the block was prepared for a run through caches.
-  package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
-    precondition(rotary == nil || placed != nil, "the block was not prepared for a run through caches")
-    placed?.rotate(&states, heads: heads, headSize: description.attention.headSize) { positions[$0] }
-  }
-
-  /// Queries, keys and values without their positions.
-  package func projections(_ input: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+  /// Queries, keys and values without their positions, from the outputs of the projections.
+  private func separated(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let attention = description.attention
-    let outputs = apply(attention.projections.linears, to: input)
-    var (queries, keys, values) = attention.split(outputs)
+    var (queries, keys, values) = attention.split(made)
     switch attention.queryKeyNorm {
     case nil: break
     case .whole:
@@ -249,6 +218,14 @@ public struct PreparedBlock: Sendable {
       keys = normalizeHeads(keys, by: attention.keyNorm)
     }
     return (queries, keys, values)
+  }
+
+  /// The rotary embedding of rows that stand at the given positions; nothing where the block has none.
+  ///
+  /// - Precondition: the block was prepared for a run through caches.
+  package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
+    precondition(rotary == nil || placed != nil, "the block was not prepared for a run through caches")
+    placed?.rotate(&states, heads: heads, headSize: description.attention.headSize) { positions[$0] }
   }
 
   /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
@@ -268,6 +245,58 @@ public struct PreparedBlock: Sendable {
   }
 }
 
+// MARK: - Mixtures
+
+extension PreparedBlock {
+  /// The state before another group, straight from the one at hand: steps that its input does not depend on are left out, so that an expert
+  /// is reached from the router, and what experts between would add is not there.
+  ///
+  /// - Precondition: the groups between that its input depends on are prepared.
+  /// - Throws: `NonFiniteActivation` naming what overflowed.
+  package func skip(to stage: Int, from state: BlockState) throws(NonFiniteActivation) -> BlockState {
+    var state = state
+    for index in program.needed(for: [program.reading(atStop: stops[stage])], from: stops[state.stage], to: stops[stage]) {
+      // Who sees what may be known already.
+      if case .route = program.steps[index], state.routing != nil { continue }
+      perform(program.steps[index], on: &state, attending: attention)
+    }
+    let start = state.stage
+    state.stage = stage
+    enter(&state)
+    guard state.isFinite else { throw origin(of: state, behind: start, state.input ?? state.residual, state.routing) }
+    return state
+  }
+
+  /// What the layer around a group, or the expert, would add to the residual stream for inputs of that group alone; finite or not, for what
+  /// is tried here may overflow without anybody meaning to keep it.
+  ///
+  /// - Precondition: the groups `BlockProgram.rest(fromStop:)` names are prepared.
+  package func contribution(of input: Matrix, from stage: Int) -> Matrix {
+    let reading = program.reading(atStop: stops[stage])
+    let none = Matrix(rows: input.rows, columns: description.hiddenSize)
+    var state = BlockState(stage: stage, values: [.stream: none], reading: reading)
+    state.values[reading] = input
+    let steps = program.consequences(ofStop: stops[stage])
+    for index in steps.dropLast() { perform(program.steps[index], on: &state, attending: attention) }
+    guard let last = steps.last else { return none }
+    switch program.steps[last] {
+    case .add(let from, _, let scale): return scaled(state.values[from]!, by: scale)
+    case .scatter(let from, _, _, _): return scaled(state.values[from]!, by: description.residualScale)
+    default: preconditionFailure("a layer ends where something is added")
+    }
+  }
+
+  private func route(_ scores: Matrix, _ gate: Matrix?, _ input: Matrix) -> MixtureRouting {
+    guard let mixture = description.feedForward.mixture else { preconditionFailure("the block has no router") }
+    var routes = mixture.routes(scores: scores)
+    if mixture.shared != nil {
+      let weights = gate?.elements.map { 1 / (1 + exponential(-$0)) } ?? Array(repeating: 1, count: scores.rows)
+      routes.append(.init(tokens: Array(0..<scores.rows), weights: weights))
+    }
+    return MixtureRouting(input: input, routes: routes)
+  }
+}
+
 // MARK: - Where infinities come from
 
 extension BlockState {
@@ -278,113 +307,59 @@ extension BlockState {
 extension PreparedBlock {
   /// Queries, keys and values without their positions, for a cache, which measures them before anything else does.
   ///
+  /// - Parameter made: the outputs of the projections.
   /// - Throws: `NonFiniteActivation` where one of them is not finite.
-  package func finiteProjections(
-    _ input: Matrix
-  ) throws(NonFiniteActivation) -> (queries: Matrix, keys: Matrix, values: Matrix) {
-    let states = projections(input)
-    guard states.queries.isFinite, states.keys.isFinite, states.values.isFinite else {
-      throw NonFiniteActivation(block: name, layer: overflowing(description.group(.attentionInput), input) ?? "attention")
+  package func finiteStates(_ made: [Matrix]) throws(NonFiniteActivation) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    for (linear, output) in zip(description.attention.projections.linears, made) where !output.isFinite {
+      throw NonFiniteActivation(block: name, layer: linear.rawValue)
     }
+    let states = separated(made)
+    guard states.queries.isFinite, states.keys.isFinite else { throw NonFiniteActivation(block: name, layer: "attention") }
     return states
   }
 
-  /// Keys and values as a cache would store them, for the input of the first group.
+  /// Keys and values as a cache would store them, for the input of the projections.
   ///
   /// - Throws: `NonFiniteActivation` where one of them is not finite.
   package func cachedStates(_ input: Matrix) throws(NonFiniteActivation) -> (keys: Matrix, values: Matrix) {
-    let states = attentionInputs(input)
-    guard states.keys.isFinite, states.values.isFinite else {
-      throw NonFiniteActivation(block: name, layer: overflowing(description.group(.attentionInput), input) ?? "attention")
-    }
+    let made = apply(description.attention.projections.linears, to: input)
+    _ = try finiteStates(made)
+    let states = positioned(made)
+    guard states.keys.isFinite else { throw NonFiniteActivation(block: name, layer: "attention") }
     return (states.keys, states.values)
   }
 
   /// What put out the first number that is not finite, found by computing the group at hand once more; for experts, whose sum is looked at
   /// when all have spoken, all of them.
-  private func origin(
-    of state: BlockState, behind stage: Int, _ input: Matrix, _ mixture: (input: Matrix, routes: [MixtureState.Route])?
-  ) -> NonFiniteActivation {
+  private func origin(of state: BlockState, behind stage: Int, _ input: Matrix, _ routing: MixtureRouting?) -> NonFiniteActivation {
     let layer: String
-    if let linear = overflowing(description.group(stages[stage]), input) {
+    if let linear = overflowing(program.inputGroups[stage], input) {
       layer = linear
-    } else if let mixture, let expert = overflowingExpert(mixture.input, mixture.routes) {
+    } else if let routing = state.routing ?? routing, let expert = overflowingExpert(routing) {
       layer = expert
     } else if !state.residual.isFinite {
       layer = "the residual stream"
     } else {
-      switch stages[stage] {
-      case .attentionInput: layer = "attention"
-      case .feedForwardInput, .expertInput: layer = "the activation"
-      default: layer = state.stage < stages.count ? normBefore(state.stage) ?? "the residual stream" : "the residual stream"
-      }
+      layer = state.reading.map { program.maker(of: $0) } ?? "the residual stream"
     }
     return NonFiniteActivation(block: name, layer: layer)
   }
 
-  private func overflowingExpert(_ input: Matrix, _ routes: [MixtureState.Route]) -> String? {
-    for index in routes.indices {
-      let (linears, seen) = (description.feedForward.expert(index), input.rows(at: routes[index].tokens))
+  private func overflowingExpert(_ routing: MixtureRouting) -> String? {
+    for index in routing.routes.indices {
+      let linears = description.feedForward.expert(index)
       // Experts whose weights were not asked for have not been computed either.
       guard (linears.readers + [linears.down]).allSatisfy({ weights[$0] != nil }) else { continue }
+      let seen = routing.input.rows(at: routing.routes[index].tokens)
       if let reader = overflowing(InputGroup(linears.readers), seen) { return reader }
-      if let down = overflowing(InputGroup([linears.down]), activate(linears, seen)) { return down }
+      if !contribution(of: seen, from: program.inputGroups.firstIndex(of: InputGroup(linears.readers))!).isFinite {
+        return linears.down.rawValue
+      }
     }
     return nil
   }
 
   private func overflowing(_ group: InputGroup, _ input: Matrix) -> String? {
-    group.linears.first { !apply($0, input).isFinite }?.rawValue
-  }
-
-  /// The norm between the residual stream and a group.
-  private func normBefore(_ stage: Int) -> String? {
-    switch stages[stage] {
-    case .attentionInput: description.norms.beforeAttention
-    case .feedForwardInput, .router, .expertInput: description.norms.beforeFeedForward
-    case .attentionOutput, .feedForwardOutput, .expertOutput: nil
-    }
-  }
-}
-
-// MARK: - Mixtures
-
-extension PreparedBlock {
-  /// The state before a group of an expert, straight from the one before the router: what experts between would add is left out.
-  ///
-  /// - Precondition: the router and the expert are prepared.
-  /// - Throws: `NonFiniteActivation` naming what overflowed.
-  package func skip(to stage: Int, from state: BlockState) throws(NonFiniteActivation) -> BlockState {
-    var state = state
-    if state.mixture == nil { state.mixture = route(state.input!) }
-    let isOutput = if case .expertOutput = stages[stage] { true } else { false }
-    state.stage = isOutput ? stage - 1 : stage
-    enter(&state)
-    if isOutput { try advance(&state) }
-    return state
-  }
-
-  /// What the layer around a group, or the expert, would add to the residual stream for inputs of that group alone; finite or not, for what
-  /// is tried here may overflow without anybody meaning to keep it.
-  ///
-  /// - Precondition: the groups `description.rest(from: stage)` are prepared.
-  package func contribution(of input: Matrix, from stage: Int) -> Matrix {
-    let none = Matrix(rows: input.rows, columns: description.hiddenSize)
-    var state = BlockState(stage: stage, residual: none, input: input)
-    state.isContribution = true
-    let end = description.rest(from: stage).upperBound
-    while state.stage < end { compute(&state, attending: attention) }
-    return state.branch ?? state.residual
-  }
-
-  private func route(_ input: Matrix) -> MixtureState {
-    guard let mixture = description.feedForward.mixture else { preconditionFailure("the block has no router") }
-    let outputs = apply(mixture.routers, to: input)
-    var routes = mixture.routes(scores: outputs[0])
-    if mixture.shared != nil {
-      let weights = outputs.count > 1 ? outputs[1].elements.map { 1 / (1 + exponential(-$0)) } : Array(repeating: 1, count: input.rows)
-      routes.append(.init(tokens: Array(0..<input.rows), weights: weights))
-    }
-    return MixtureState(input: input, routes: routes, sum: Matrix(rows: input.rows, columns: input.columns))
+    group.linears.first { weights[$0] != nil && !apply([$0], to: input)[0].isFinite }?.rawValue
   }
 }

@@ -121,7 +121,8 @@ extension BlockDescription {
     var scalings: [Scaling] = []
     for (norm, readers) in residualReaders {
       guard let norm else { continue }
-      let group = readers.linears[0] == attention.projections.linears[0] ? inputGroups[0] : inputGroups[2]
+      // The first group that reads what the norm makes; of a mixture it is the router's.
+      guard let group = inputGroups.first(where: { readers.linears.contains($0.linears[0]) }) else { continue }
       scalings.append(Scaling(.norm(norm), into: readers.linears, input: group, channels: hiddenSize))
     }
     // Attention mixes tokens and never channels, so a scale of the values comes out of it as it went in.

@@ -28,11 +28,10 @@ package final class CalibrationStream: Sendable {
   }
 
   package let sequences: [[Int32]]
+  /// What entered the current block.
   private let hidden: ActivationStore
-  private let residuals: ActivationStore
-  private let inputs: ActivationStore
-  /// What attention adds, where the feed-forward layer does not wait for it.
-  private let branches: ActivationStore
+  /// What is kept where a question left the sequences inside it.
+  private let kept: [BlockValue: ActivationStore]
   private let keepsWideInput: Bool
   private let position = Mutex(Position())
   /// The same sequences on their way through the model without any quantized layer; `nil` where nobody compares.
@@ -58,9 +57,7 @@ package final class CalibrationStream: Sendable {
     keepsWideInput = wide <= memory
     let place = narrow <= memory ? nil : scratch
     hidden = try ActivationStore(scratch: place)
-    residuals = try ActivationStore(scratch: place)
-    inputs = try ActivationStore(scratch: place)
-    branches = try ActivationStore(scratch: place)
+    kept = Dictionary(uniqueKeysWithValues: try description.keptValues.map { ($0, try ActivationStore(scratch: place)) })
   }
 
   /// Bytes of activations a run over so many tokens keeps in memory at most, before any limit.
@@ -158,21 +155,25 @@ package final class CalibrationStream: Sendable {
       preconditionFailure("the linears \(group.linears) do not share an input")
     }
     // An expert is reached from the router; what is kept is what the router reads.
-    let anchor = description.anchor(of: stage)
+    let program = description.program
+    let stops = program.stops
+    guard let anchor = stops.firstIndex(of: program.anchor(ofStop: stops[stage])) else { preconditionFailure("an anchor is a stop") }
     let isExpert = anchor != stage
-    let expertStages = isExpert ? description.rest(from: stage).upperBound - 2..<stage : 0..<0
+    // Of an expert, the groups before the one that is asked about.
+    let needed = program.needed(for: [program.steps[stops[stage]].reads[0]], from: stops[anchor] + 1, to: stops[stage])
+    let expertStages = isExpert ? stage - needed.count { stops.contains($0) }..<stage : 0..<0
     let from = startingPoint(for: anchor, in: block)
     let prepared = PreparedBlock(
       block, stages: from..<(isExpert ? anchor + 1 : anchor), and: expertStages, positions: longest)
-    let isWide = description.stages[stage] == .feedForwardOutput
+    let isWide = !isExpert && program.isWide(program.steps[stops[stage]].reads[0])
     // What makes an expert's inputs comes behind the router, where states are kept anyway.
-    let kept = keepingBefore && !isExpert ? stage - 1 : anchor
-    let keeps = kept > from && (keepingBefore || !isWide || keepsWideInput)
+    let place = keepingBefore && !isExpert ? stage - 1 : anchor
+    let keeps = place > from && (keepingBefore || !isWide || keepsWideInput)
     return Visit(
       input: { [self] index in
         var state = try state(of: index, at: from, prepared)
-        while state.stage < kept { try prepared.advance(&state) }
-        if keeps { try keep(state, of: index, description) }
+        while state.stage < place { try prepared.advance(&state) }
+        if keeps { try keep(state, of: index, program) }
         while state.stage < anchor { try prepared.advance(&state) }
         guard isExpert else { return (state.input!, nil) }
         let visited = try prepared.skip(to: stage, from: state)
@@ -183,12 +184,12 @@ package final class CalibrationStream: Sendable {
         if isExpert { count(expertStages, in: block) }
         guard keeps else { return }
         position.withLock {
-          $0.stage = kept
+          $0.stage = place
           $0.norms = block.norms
           $0.normBiases = block.normBiases
           $0.cache = block.cache
           $0.revisions = Dictionary(
-            uniqueKeysWithValues: block.inputGroups[..<kept].flatMap(\.linears).map { ($0, block[$0].revision) })
+            uniqueKeysWithValues: block.inputGroups[..<place].flatMap(\.linears).map { ($0, block[$0].revision) })
         }
       })
   }
@@ -215,13 +216,12 @@ package final class CalibrationStream: Sendable {
           let index = start + offset
           var state = try state(of: index, at: from, prepared)
           while state.input != nil {
+            let wasRouted = state.routing != nil
             try prepared.advance(&state)
-            if let mixture = state.mixture, state.isFirstExpert { count(mixture) }
+            if !wasRouted, let routing = state.routing { count(routing) }
           }
           try hidden.write(state.residual, at: index)
-          residuals.remove(index)
-          inputs.remove(index)
-          branches.remove(index)
+          for store in kept.values { store.remove(index) }
         })
     }
     count(from..<block.inputGroups.count, in: block)
@@ -231,10 +231,10 @@ package final class CalibrationStream: Sendable {
     }
   }
 
-  private func count(_ mixture: MixtureState) {
+  private func count(_ routing: MixtureRouting) {
     position.withLock { position in
-      if position.expertTokens.isEmpty { position.expertTokens = mixture.routes.map { _ in 0 } }
-      for (expert, route) in mixture.routes.enumerated() { position.expertTokens[expert] += route.tokens.count }
+      if position.expertTokens.isEmpty { position.expertTokens = routing.routes.map { _ in 0 } }
+      for (expert, route) in routing.routes.enumerated() { position.expertTokens[expert] += route.tokens.count }
     }
   }
 
@@ -262,20 +262,29 @@ package final class CalibrationStream: Sendable {
 
   private func state(of index: Int, at stage: Int, _ prepared: PreparedBlock) throws -> BlockState {
     guard stage > 0 else { return try prepared.start(try hidden.read(index)) }
-    let residual = try stage == 1 ? hidden.read(index) : residuals.read(index)
-    let input = prepared.description.inputFollowsFromResidual(stage: stage) ? nil : try inputs.read(index)
-    let branch = prepared.description.isParallel && stage > 1 ? try branches.read(index) : nil
-    return try prepared.resume(stage: stage, residual: residual, input: input, branch: branch)
+    let program = prepared.description.program
+    var values: [BlockValue: Matrix] = [:]
+    for value in program.kept(atStop: program.stops[stage]) {
+      values[value] = try store(of: value, at: program.stops[stage], program).read(index)
+    }
+    return try prepared.resume(stage: stage, values)
   }
 
-  private func keep(_ state: BlockState, of index: Int, _ description: BlockDescription) throws {
-    if state.stage > 1 { try residuals.write(state.residual, at: index) }
-    if let branch = state.branch { try branches.write(branch, at: index) }
-    if description.inputFollowsFromResidual(stage: state.stage) {
-      inputs.remove(index)
-    } else {
-      try inputs.write(state.input!, at: index)
+  private func keep(_ state: BlockState, of index: Int, _ program: BlockProgram) throws {
+    let stop = program.stops[state.stage]
+    let values = program.kept(atStop: stop)
+    for value in values where !(value == .stream && program.isUntouched(before: stop)) {
+      guard let matrix = state.values[value] else { preconditionFailure("\(value) is needed and is not there") }
+      try store(of: value, at: stop, program).write(matrix, at: index)
     }
+    for (value, store) in kept where !values.contains(value) { store.remove(index) }
+  }
+
+  /// Where a value is kept at a stop. The residual stream is still the block's input until something is added to it.
+  private func store(of value: BlockValue, at stop: Int, _ program: BlockProgram) -> ActivationStore {
+    if value == .stream, program.isUntouched(before: stop) { return hidden }
+    guard let store = kept[value] else { preconditionFailure("\(value) is kept nowhere") }
+    return store
   }
 
   /// Sequences are computed several at a time and added in their order, a few thousand tokens at once.

@@ -4,20 +4,57 @@ import Testing
 
 @testable import Models
 
-/// The list of steps against the stages that the forward pass goes by, for every family.
+/// The list of steps of every family: what follows from it, and that its literal meaning is the forward pass.
 @Suite struct BlockProgramTests {
   private static func blocks(_ name: String) throws -> [BlockDescription] {
     try ArchitectureCatalog.standard.describe(try ModelConfig(text: Families.configuration(name).utf8)).blocks
   }
 
-  @Test(arguments: Families.names) func groupsReadersWritersAndLayersAreThoseOfTheStages(_ name: String) throws {
+  /// What the list says of blocks of four shapes: one layer after the other, side by side under one norm, norms on sums, a mixture.
+  @Test func groupsReadersWritersAndLayers() throws {
+    let plain = try Self.blocks("llama-yarn")[0].program
+    #expect(
+      plain.inputGroups.map(\.linears) == [
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"], ["mlp.gate_proj", "mlp.up_proj"],
+        ["mlp.down_proj"],
+      ])
+    #expect(plain.residualReaders.map(\.norm) == ["input_layernorm", "post_attention_layernorm"])
+    #expect(plain.residualReaders.map(\.group) == [plain.inputGroups[0], plain.inputGroups[2]])
+    #expect(plain.residualWriters == ["self_attn.o_proj", "mlp.down_proj"] && plain.layers == [0..<2, 2..<4])
+
+    let parallel = try Self.blocks("falcon-7b")[0].program
+    #expect(parallel.residualReaders.map(\.norm) == ["input_layernorm"])
+    #expect(
+      parallel.residualReaders.map(\.group.linears) == [["self_attention.query_key_value", "mlp.dense_h_to_4h"]])
+    #expect(parallel.residualWriters == ["self_attention.dense", "mlp.dense_4h_to_h"] && parallel.layers == [0..<2, 2..<4])
+
+    let sums = try Self.blocks("bert")[0].program
+    #expect(sums.residualReaders.map(\.norm) == [nil, nil])
+    #expect(sums.residualReaders.map(\.group) == [sums.inputGroups[0], sums.inputGroups[2]])
+    #expect(sums.residualWriters == ["attention.output.dense", "output.dense"] && sums.layers == [0..<2, 2..<4])
+
+    let mixture = try Self.blocks("qwen2-moe").last { $0.feedForward.mixture != nil }?.program
+    let groups = try #require(mixture?.inputGroups)
+    #expect(groups[2].linears == ["mlp.gate", "mlp.shared_expert_gate"])
+    #expect(mixture?.layers == [0..<2, 2..<groups.count])
+    #expect(mixture?.residualReaders.map(\.norm) == ["input_layernorm", "post_attention_layernorm"])
+    let readers = stride(from: 3, to: groups.count, by: 2).flatMap { groups[$0].linears }
+    #expect(mixture?.residualReaders.last?.group.linears == groups[2].linears + readers)
+    #expect(mixture?.residualWriters == ["self_attn.o_proj"] + stride(from: 4, to: groups.count, by: 2).flatMap { groups[$0].linears })
+  }
+
+  /// All linears of a block are in its groups once, and every writer closes a layer.
+  @Test(arguments: Families.names) func everyLinearHasItsPlace(_ name: String) throws {
     for block in try Self.blocks(name) {
       let program = block.program
-      #expect(program.inputGroups == block.inputGroups)
-      #expect(program.residualReaders.map(\.norm) == block.residualReaders.map(\.norm))
-      #expect(program.residualReaders.map(\.group) == block.residualReaders.map(\.group))
-      #expect(program.residualWriters == block.residualWriters)
-      #expect(program.layers == block.subBlocks)
+      let linears = program.inputGroups.flatMap(\.linears)
+      #expect(Set(linears) == Set(block.linearShapes.keys) && linears.count == block.linearShapes.count)
+      #expect(program.layers.map(\.lowerBound).first == 0 && program.layers.last?.upperBound == program.inputGroups.count)
+      for (stage, stop) in program.stops.enumerated() {
+        let rest = program.rest(fromStop: stop)
+        #expect(rest.lowerBound == stage)
+        #expect(program.residualWriters.contains(program.inputGroups[rest.upperBound - 1].linears[0]))
+      }
     }
   }
 
@@ -29,15 +66,12 @@ import Testing
         let live = program.live(before: stop)
         var expected: Set<BlockValue> = [.stream, program.steps[stop].reads[0]]
         if block.isParallel, stage > 1 { expected.insert("attention output") }
-        // One norm before both layers of a parallel block is computed once for each.
-        switch block.stages[stage] {
-        case .expertInput(let index), .expertOutput(let index):
-          let isLast = index == block.feedForward.networks.count - 1
+        if let expert = program.expert(atStop: stop) {
           expected.insert("route")
-          if index > 0 { expected.insert("feed-forward output") }
+          if expert > 0 { expected.insert("feed-forward output") }
           // Experts to come gather from what the router read.
+          let isLast = expert == block.feedForward.networks.count - 1
           if !isLast { expected.insert(block.norms.beforeFeedForward == nil ? .stream : "feed-forward input") }
-        default: break
         }
         #expect(live == expected, "\(name), group \(stage)")
       }
@@ -52,7 +86,7 @@ import Testing
       for (stage, stop) in program.stops.enumerated().dropFirst(3) {
         let computed = program.needed(for: [program.steps[stop].reads[0]], from: router, to: stop)
         let linears = computed.compactMap { if case .linears(let names, _, _) = program.steps[$0] { names } else { nil } }
-        let isOutput = if case .expertOutput = block.stages[stage] { true } else { false }
+        let isOutput = program.isWide(program.steps[stop].reads[0])
         #expect(linears == [block.inputGroups[2].linears] + (isOutput ? [block.inputGroups[stage - 1].linears] : []))
       }
     }
@@ -74,7 +108,7 @@ import Testing
 
     func run(_ hidden: Matrix) throws -> Matrix {
       let description = try #require(block.description)
-      var (values, routes) = ([BlockValue.stream: hidden], [MixtureState.Route]())
+      var (values, routes) = ([BlockValue.stream: hidden], [MixtureRouting.Route]())
       func apply(_ name: LinearName, _ input: Matrix) -> Matrix {
         guard input.rows > 0 else { return Matrix(rows: 0, columns: block[name].weight.rows) }
         var output = input.times(transposed: block[name].weight.dense())

@@ -53,12 +53,13 @@ struct FamilyTests {
       let stages = block.inputGroups.count
       let prepared = PreparedBlock(block, positions: 17)
       let whole = try prepared.forward(hidden)
-      for stage in 0..<stages where description.anchor(of: stage) == stage {
+      let program = description.program
+      for (stage, stop) in program.stops.enumerated() where program.anchor(ofStop: stop) == stop {
         var state = try prepared.start(hidden)
         while state.stage < stage { try prepared.advance(&state) }
-        let follows = description.inputFollowsFromResidual(stage: stage)
+        let kept = program.kept(atStop: stop)
         let after = PreparedBlock(block, stages: stage..<stages, positions: 17)
-        var resumed = try after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input, branch: state.branch)
+        var resumed = try after.resume(stage: stage, state.values.filter { kept.contains($0.key) })
         #expect(resumed.input == state.input)
         while resumed.input != nil { try after.advance(&resumed) }
         #expect(resumed.residual == whole, "from stage \(stage)")

@@ -116,14 +116,16 @@ struct PreparedBlockTests {
       let before = PreparedBlock(block, stages: 0..<stage, positions: 9)
       var state = try before.start(hidden)
       while state.stage < stage { try before.advance(&state) }
-      let follows = try #require(block.description).inputFollowsFromResidual(stage: stage)
+      let program = try #require(block.description).program
+      let kept = program.kept(atStop: program.stops[stage])
       let after = PreparedBlock(block, stages: stage..<4, positions: 9)
-      var resumed = try after.resume(stage: stage, residual: state.residual, input: follows ? nil : state.input)
+      var resumed = try after.resume(stage: stage, state.values.filter { kept.contains($0.key) })
       #expect(resumed.input == state.input)
       while resumed.input != nil { try after.advance(&resumed) }
       #expect(resumed.residual == whole, "from stage \(stage)")
     }
-    #expect((0..<4).map { block.description?.inputFollowsFromResidual(stage: $0) } == [true, false, true, false])
+    let program = try #require(block.description).program
+    #expect(program.stops.map { program.kept(atStop: $0) } == [[.stream], [.stream, "context"], [.stream], [.stream, "inner"]])
   }
 
   @Test func aWindowHidesWhatLiesBeforeIt() throws {

@@ -35,7 +35,10 @@ struct MixtureCalibrationTests {
         var expected = InputNorm(features: stacked.columns)
         expected.update(stacked)
         for (a, b) in zip(found.values, expected.values) { #expect(abs(a - b) <= 1e-5 * max(1, b)) }
-        if case .expertInput = try #require(block.description).stages[stage] { counts.insert(stacked.rows, at: 0) }
+        let program = try #require(block.description).program
+        if program.expert(atStop: program.stops[stage]) != nil, !program.isWide(program.steps[program.stops[stage]].reads[0]) {
+          counts.insert(stacked.rows, at: 0)
+        }
       }
       #expect(try stream.finish(block).expertTokens == counts)
       hidden = try hidden.map { try prepared.forward($0) }

@@ -102,3 +102,105 @@ extension BlockProgram {
     return ranges
   }
 }
+
+// MARK: - Stops
+
+extension BlockProgram {
+  /// What the linears at a stop read.
+  func reading(atStop stop: Int) -> BlockValue { steps[stop].reads[0] }
+
+  /// The expert whose linears are at a stop; `nil` for those that see every token.
+  package func expert(atStop stop: Int) -> Int? {
+    var (wanted, index) = (reading(atStop: stop), stop)
+    while index > 0 {
+      index -= 1
+      guard steps[index].makes.contains(wanted) else { continue }
+      if case .gather(_, _, let expert, _) = steps[index] { return expert }
+      guard let next = steps[index].reads.first, next != .stream else { return nil }
+      wanted = next
+    }
+    return nil
+  }
+
+  /// What no step needs any more once each is done.
+  var spent: [[BlockValue]] {
+    var live: Set<BlockValue> = [.stream]
+    var spent = [[BlockValue]](repeating: [], count: steps.count)
+    for index in steps.indices.reversed() {
+      spent[index] = Set(steps[index].reads + steps[index].makes).subtracting(live).sorted { $0.rawValue < $1.rawValue }
+      live = live.subtracting(steps[index].makes).union(steps[index].reads)
+    }
+    return spent
+  }
+
+  /// Index of the step that makes a stop's input by a norm of the residual stream as it is at the stop; `nil` where something else does.
+  func normBefore(_ stop: Int) -> Int? {
+    for index in (0..<stop).reversed() {
+      if case .norm(_, .stream, let into) = steps[index], into == reading(atStop: stop) { return index }
+      if steps[index].makes.contains(.stream) || steps[index].makes.contains(reading(atStop: stop)) { return nil }
+    }
+    return nil
+  }
+
+  /// Whether the residual stream is still what entered the block.
+  package func isUntouched(before stop: Int) -> Bool { !steps[..<stop].contains { $0.makes.contains(.stream) } }
+
+  /// What has to be kept of a sequence to go on from a stop: what is live there, but for an input that follows from the stream.
+  package func kept(atStop stop: Int) -> Set<BlockValue> {
+    let live = live(before: stop)
+    return normBefore(stop) == nil ? live : live.subtracting([reading(atStop: stop)])
+  }
+
+  /// The stop that sequences are kept at on the way to another: experts do not read each other, so all of them are reached from the router's.
+  package func anchor(ofStop stop: Int) -> Int {
+    guard expert(atStop: stop) != nil else { return stop }
+    let route = steps[..<stop].lastIndex { if case .route = $0 { true } else { false } }
+    return stops.last { $0 < route ?? stop } ?? stop
+  }
+
+  /// What the router's experts gather from.
+  var routed: BlockValue? {
+    steps.lazy.compactMap { if case .gather(let from, _, _, _) = $0 { from } else { nil } }.first
+  }
+
+  /// The steps that a group's outputs go through until something is added to the residual stream, or an expert's to the mixture's sum; the last
+  /// of them is that addition.
+  package func consequences(ofStop stop: Int) -> [Int] {
+    let isExpert = expert(atStop: stop) != nil
+    var (reached, found): (Set<BlockValue>, [Int]) = ([reading(atStop: stop)], [])
+    for index in stop..<steps.count
+    where !reached.isDisjoint(with: steps[index].reads) && (index == stop || steps[index].reads != [.stream]) {
+      found.append(index)
+      switch steps[index] {
+      case .add(_, let onto, _) where onto == .stream: return found
+      case .scatter where isExpert: return found
+      default: reached.formUnion(steps[index].makes)
+      }
+    }
+    return found
+  }
+
+  /// The groups that must be computed from a stop on until the layer around it, or the expert, has made its contribution.
+  package func rest(fromStop stop: Int) -> Range<Int> {
+    let places = consequences(ofStop: stop).compactMap { stops.firstIndex(of: $0) }
+    return (places.first ?? 0)..<(places.last ?? 0) + 1
+  }
+
+  /// Whether a value has as many features as a feed-forward layer inside: more than what else is kept.
+  package func isWide(_ value: BlockValue) -> Bool {
+    steps.contains { if case .activate(_, _, _, value) = $0 { true } else { false } }
+  }
+
+  /// What makes a value, for messages: a norm by its name, or what kind of step it is.
+  func maker(of value: BlockValue) -> String {
+    let step = steps.last { $0.makes.contains(value) }
+    return switch step {
+    case .norm(let name, _, _): name
+    case .attention: "attention"
+    case .activate, .halve: "the activation"
+    case .gather(let from, _, _, _): maker(of: from)
+    case .linears(let names, _, let into): zip(names, into).first { $0.1 == value }?.0.rawValue ?? "a linear"
+    default: "the residual stream"
+    }
+  }
+}

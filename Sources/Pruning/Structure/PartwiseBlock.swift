@@ -19,7 +19,7 @@ struct PartwiseBlock: Sendable {
     // Layers side by side do not read each other, so together they are more than one after the other.
     guard kept.count < parts.count else { return try prepared.forward(hidden) }
     return try kept.reduce(hidden) { residual, part in
-      var state = try prepared.resume(stage: parts[part].lowerBound, residual: residual, input: nil)
+      var state = try prepared.resume(stage: parts[part].lowerBound, [.stream: residual])
       while state.stage < parts[part].upperBound { try prepared.advance(&state) }
       return state.residual
     }
@@ -27,7 +27,7 @@ struct PartwiseBlock: Sendable {
 
   /// What the layer's last linear reads.
   func writerInput(_ hidden: Matrix, of part: Int) throws -> Matrix {
-    var state = try prepared.resume(stage: parts[part].lowerBound, residual: hidden, input: nil)
+    var state = try prepared.resume(stage: parts[part].lowerBound, [.stream: hidden])
     while state.stage < parts[part].upperBound - 1 { try prepared.advance(&state) }
     return state.input ?? hidden
   }

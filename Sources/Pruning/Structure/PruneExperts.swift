@@ -103,12 +103,14 @@ public struct PruneExperts: Pass, Hashable {
       let prepared = PreparedBlock(block, positions: inputs.map(\.rows).max() ?? 0)
       let weight = Dictionary(
         uniqueKeysWithValues: (0..<mixture.experts).map { ($0, block[description.feedForward.expert($0).down].weight.dense()) })
+      let groups = description.inputGroups
       let parts: [[(sum: Double, tokens: Int)]] = try Parallel.map(inputs.count) { sequence in
         var state = try prepared.start(inputs[sequence])
         var found = [(sum: Double, tokens: Int)](repeating: (0, 0), count: mixture.experts)
         while state.input != nil {
-          if case .expertOutput(let expert) = description.stages[state.stage], expert < mixture.experts,
-            let route = state.mixture?.routes[expert], let input = state.input, let down = weight[expert]
+          if let expert = state.expert, expert < mixture.experts,
+            groups[state.stage].linears == [description.feedForward.expert(expert).down],
+            let route = state.routing?.routes[expert], let input = state.input, let down = weight[expert]
           {
             let lengths = input.times(transposed: down).rowSquares.map { $0.squareRoot() }
             for (token, length) in lengths.enumerated() { found[expert].sum += Double(route.weights[token]) * length }
