@@ -8,7 +8,7 @@ public struct PreparedBlock: Sendable {
   package let description: BlockDescription
   /// The block's name in the whole model; for messages.
   private let name: String
-  private let program: BlockProgram
+  package let program: BlockProgram
   /// The step before which each stop is.
   private let stops: [Int]
   /// What no step needs any more, once a step is done.

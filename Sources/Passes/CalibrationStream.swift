@@ -160,8 +160,7 @@ package final class CalibrationStream: Sendable {
     guard let anchor = stops.firstIndex(of: program.anchor(ofStop: stops[stage])) else { preconditionFailure("an anchor is a stop") }
     let isExpert = anchor != stage
     // Of an expert, the groups before the one that is asked about.
-    let needed = program.needed(for: [program.steps[stops[stage]].reads[0]], from: stops[anchor] + 1, to: stops[stage])
-    let expertStages = isExpert ? stage - needed.count { stops.contains($0) }..<stage : 0..<0
+    let expertStages = isExpert ? program.expertGroups(before: stage) : 0..<0
     let from = startingPoint(for: anchor, in: block)
     let prepared = PreparedBlock(
       block, stages: from..<(isExpert ? anchor + 1 : anchor), and: expertStages, positions: longest)
@@ -262,7 +261,7 @@ package final class CalibrationStream: Sendable {
 
   private func state(of index: Int, at stage: Int, _ prepared: PreparedBlock) throws -> BlockState {
     guard stage > 0 else { return try prepared.start(try hidden.read(index)) }
-    let program = prepared.description.program
+    let program = prepared.program
     var values: [BlockValue: Matrix] = [:]
     for value in program.kept(atStop: program.stops[stage]) {
       values[value] = try store(of: value, at: program.stops[stage], program).read(index)

@@ -91,7 +91,8 @@ struct InputQuantizationTests {
     block["self_attn.q_proj"].inputQuantization = nil
     block["self_attn.k_proj"].inputQuantization = nil
     block["self_attn.v_proj"].inputQuantization = nil
-    var byHand = try PreparedBlock(block, positions: 7).resume(stage: 0, residual: hidden, input: InputQuantization.int(8).rounded(input))
+    var byHand = try PreparedBlock(block, positions: 7).resume(
+      stage: 0, [.stream: hidden, "attention input": InputQuantization.int(8).rounded(input)])
     try PreparedBlock(block, positions: 7).advance(&byHand)
     #expect(byHand.input == state.input)
   }

@@ -136,7 +136,7 @@ extension BlockProgram {
   /// Index of the step that makes a stop's input by a norm of the residual stream as it is at the stop; `nil` where something else does.
   func normBefore(_ stop: Int) -> Int? {
     for index in (0..<stop).reversed() {
-      if case .norm(_, .stream, let into) = steps[index], into == reading(atStop: stop) { return index }
+      if case .norm(_, .stream, let into) = steps[index], into != .stream, into == reading(atStop: stop) { return index }
       if steps[index].makes.contains(.stream) || steps[index].makes.contains(reading(atStop: stop)) { return nil }
     }
     return nil
@@ -184,6 +184,14 @@ extension BlockProgram {
   package func rest(fromStop stop: Int) -> Range<Int> {
     let places = consequences(ofStop: stop).compactMap { stops.firstIndex(of: $0) }
     return (places.first ?? 0)..<(places.last ?? 0) + 1
+  }
+
+  /// The groups of the same expert before one of its own.
+  package func expertGroups(before group: Int) -> Range<Int> {
+    let expert = expert(atStop: stops[group])
+    var first = group
+    while first > 0, expert != nil, self.expert(atStop: stops[first - 1]) == expert { first -= 1 }
+    return first..<group
   }
 
   /// Whether a value has as many features as a feed-forward layer inside: more than what else is kept.
