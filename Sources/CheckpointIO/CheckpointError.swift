@@ -19,6 +19,12 @@ public enum CheckpointError: Error, Equatable, Sendable {
   /// `config.json` of this family has no words for what a run made of the model.
   case inexpressible(type: String, reason: String)
   case exists(path: String)
+  /// Another run makes the same output.
+  case busy(path: String, holder: String)
+  /// What lies there is not to be replaced.
+  case cannotReplace(path: String, reason: String)
+  /// A file is not what it was when it was opened.
+  case changed(path: String, reason: String)
   case cannotWrite(path: String, reason: String)
 }
 
@@ -44,6 +50,9 @@ extension CheckpointError: CustomStringConvertible {
     case .unsupportedOption(let option, let value, let reason): "config.json: \(option) = \(value): \(reason)"
     case .inexpressible(let type, let reason): "config.json of a \(type) model cannot say that \(reason)"
     case .exists(let path): "\(path) exists already"
+    case .busy(let path, let holder): "\(path) is being made by \(holder)"
+    case .cannotReplace(let path, let reason): "\(path) is not replaced: \(reason)"
+    case .changed(let path, let reason): "\(path): \(reason) since this run began to read it"
     case .cannotWrite(let path, let reason): "\(path): cannot be written: \(reason)"
     }
   }
@@ -54,8 +63,11 @@ extension CheckpointError: CustomStringConvertible {
     case .wrongLength, .malformedHeader, .malformedTensor: "fetch the file again and compare its checksum with the publisher's"
     case .cutShort: "wait until nobody writes the model any more, and run the command again"
     case .nonfiniteWeight: "the checkpoint is damaged, or was saved from a run that had diverged"
-    case .exists: "choose another --output, or pass --overwrite to replace it once the new one is complete"
-    case .cannotWrite: "free some space or choose another --output; nothing was left under the final name"
+    case .exists: "choose another --output, or pass --overwrite, which replaces what this program made once the new one is complete"
+    case .busy: "wait for it, end it, or choose another --output"
+    case .cannotReplace: "choose another --output; --overwrite replaces only what this program made"
+    case .changed: "run again once nothing writes to the model's files; no output was made"
+    case .cannotWrite: "make room or choose another --output; what had that name before is as it was"
     default: nil
     }
   }

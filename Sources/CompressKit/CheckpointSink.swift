@@ -52,6 +52,6 @@ actor CheckpointSink: BlockSink {
     try await writer?.append(tensors)
   }
 
-  func finish(files: [CheckpointFile]) async throws { try await writer?.finish(files: files) }
+  func complete(files: [CheckpointFile]) async throws { try await writer?.complete(files: files) }
   func abandon() async { await writer?.abandon() }
 }

@@ -172,13 +172,26 @@ public struct Compressor: Sendable {
     return try architectures.configuration(of: description, in: plan.config)
   }
 
-  /// Compresses a checkpoint into a new directory and scores what was written.
+  /// Compresses a checkpoint into a new directory and scores what was written before it gets its name.
   ///
-  /// - Throws: the first failure, in which case nothing exists under the name of `output`; `CancellationError` when the task is cancelled.
+  /// - Throws: the first failure, in which case what lies under the name of `output` is as it was; `CancellationError` when the task is
+  ///   cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
-    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: inputs(of: checkpoint))
+    for remark in stage.remarks { observer.observe(.remark(remark)) }
+    do { return try await run(checkpoint, into: stage, observer) } catch {
+      stage.abandon()
+      throw error
+    }
+  }
+
+  private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws
+    -> CompressionReport
+  {
     var plan = try plan(checkpoint)
     for remark in plan.remarks { observer.observe(.remark(remark)) }
+    let companions = try gather(checkpoint, into: stage)
+    for remark in companions.remarks { observer.observe(.remark(remark)) }
     if plan.pipelineUsesCalibration, let source = recipe.calibration, let sampled = source.sampled {
       observer.observe(.step("sample"))
       plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
@@ -187,25 +200,28 @@ public struct Compressor: Sendable {
     try await preflight(plan)
     let evaluation = try evaluationTokens(checkpoint, plan.model.description)
     observer.observe(.step("compress"))
-    let writer = try plan.format.makeWriter(at: output, shardLimit: plan.shardLimit, overwrite: overwrite)
+    let writer = try plan.format.makeWriter(into: stage, shardLimit: plan.shardLimit)
     let sink = CheckpointSink(format: plan.format, writer: writer)
     var report: CompressionReport
     do {
-      report = try await sweep(checkpoint, plan, sink, scratch: output.deletingLastPathComponent(), observer)
-      try await finish(checkpoint, plan, sink, report)
+      report = try await sweep(checkpoint, plan, sink, scratch: stage.directory, observer)
+      try await complete(plan, sink, companions.files)
     } catch {
       await sink.abandon()
       throw error
     }
+    report.remarks += companions.remarks + stage.remarks
     if let evaluation {
       observer.observe(.step("evaluate"))
-      try evaluate(checkpoint, output, evaluation, &report, observer)
+      try evaluate(checkpoint, stage.directory, evaluation, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
-      let file = output.appending(path: "report.json")
-      do { try Data(report.json.utf8).write(to: file, options: .atomic) } catch {
-        throw CheckpointError.cannotWrite(path: file.path, reason: error.localizedDescription)
-      }
     }
+    try stage.write(CheckpointFile("report.json", .text(report.json)))
+    // All that was read must have been one and the same model.
+    try checkpoint.checkUnchanged()
+    try plan.statistics?.stamp?.check()
+    try Task.checkCancellation()
+    try stage.publish()
     return report
   }
 
@@ -243,22 +259,13 @@ public struct Compressor: Sendable {
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
   }
 
-  private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
+  private func complete(_ plan: Plan, _ sink: CheckpointSink, _ companions: [CheckpointFile]) async throws {
     let config = try configuration(of: await sink.descriptions, plan)
     let carried = plan.model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let described = try plan.format.files(describing: await sink.modules + carried, in: config)
-    let texts = [recipe.calibration?.text, recipe.probes?.text, recipe.evaluation?.text].flatMap { $0?.files ?? [] }
-    let data =
-      texts.map(\.file)
-      + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.probes?.tokens, recipe.evaluation?.tokens].compactMap { $0 }
-    // Blocks carry the policies of the checkpoint they come from.
-    let companions = try checkpoint.travellingFiles().filter { !(data + [CachePolicyFile.name]).contains($0.name) }
     let policies = await sink.cachePolicies
     let caches = policies.isEmpty ? [] : [CheckpointFile(CachePolicyFile.name, .text(CachePolicyFile(layers: policies).json))]
     try Task.checkCancellation()
-    try await sink.finish(
-      files: described + caches + [
-        CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
-      ] + companions)
+    try await sink.complete(files: described + caches + [CheckpointFile("recipe.yaml", .text(recipe.yaml))] + companions)
   }
 }

@@ -34,9 +34,18 @@ public struct Converter: Sendable {
   /// Converts a checkpoint, compressed or not, into a new directory.
   ///
   /// - Throws: `FormatError` for the first weight that the format has no room for, `ConversionMismatch`, or whatever is wrong with the
-  ///   checkpoint; nothing exists under the name of `output` then. `CancellationError` when the task is cancelled.
+  ///   checkpoint; what lies under the name of `output` is as it was then. `CancellationError` when the task is cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> ConversionReport {
-    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: checkpoint.inputs)
+    for remark in stage.remarks { observer.observe(.remark(remark)) }
+    do { return try await run(checkpoint, into: stage, observer) } catch {
+      stage.abandon()
+      throw error
+    }
+  }
+
+  private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws -> ConversionReport
+  {
     let model = try Model(checkpoint, architectures: architectures, formats: formats)
     for remark in model.remarks { observer.observe(.remark(remark)) }
     observer.observe(.step("read"))
@@ -51,8 +60,11 @@ public struct Converter: Sendable {
     let config = try format.configuration(of: modules, in: checkpoint.config)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
-    let writer = try format.makeWriter(at: output, shardLimit: shardLimit, overwrite: overwrite)
+    let companions = try checkpoint.travellers().gathered(in: stage)
+    for remark in companions.remarks { observer.observe(.remark(remark)) }
+    let writer = try format.makeWriter(into: stage, shardLimit: shardLimit)
     var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
+    report.remarks = model.remarks + stage.remarks + companions.remarks
     do {
       for (index, kind) in model.kinds.enumerated() {
         try Task.checkCancellation()
@@ -69,9 +81,10 @@ public struct Converter: Sendable {
       for name in model.carried {
         try await append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))], to: writer, &report)
       }
-      let companions = try checkpoint.travellingFiles()
       try Task.checkCancellation()
-      try await writer.finish(files: try format.files(describing: modules, in: checkpoint.config) + companions)
+      try await writer.complete(files: try format.files(describing: modules, in: checkpoint.config) + companions.files)
+      try checkpoint.checkUnchanged()
+      try stage.publish()
     } catch {
       await writer.abandon()
       throw error
@@ -153,6 +166,7 @@ public struct ConversionReport: Sendable, Codable, Equatable {
   public var roundedWeights = 0
   /// Tensors that belong to no linear that is known, copied unchanged.
   public var carriedTensors: [String]
+  public var remarks: [String] = []
 
   /// The report as JSON.
   public var json: String {

@@ -1,5 +1,4 @@
 public import CheckpointIO
-public import Foundation
 public import Models
 public import StrictJSON
 public import Tensors
@@ -42,7 +41,10 @@ public protocol CheckpointFormat: Sendable {
   /// `config.json` as text, and what else describes the weights; by default nothing else.
   func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile]
 
-  func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter
+  /// - Parameters:
+  ///   - stage: the directory that the checkpoint is written into.
+  ///   - shardLimit: bytes of tensors in a file, where there may be several.
+  func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter
 }
 
 extension CheckpointFormat {
@@ -61,8 +63,8 @@ extension CheckpointFormat {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try SafetensorsWriter(into: stage, shardLimit: shardLimit)
   }
 }
 

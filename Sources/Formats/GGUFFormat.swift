@@ -1,5 +1,5 @@
 public import CheckpointIO
-public import Foundation
+internal import Foundation
 public import Models
 public import StrictJSON
 import Tensors
@@ -74,8 +74,8 @@ public struct GGUFFormat: CheckpointFormat {
     return config.withoutQuantization
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try GGUFWriter(to: directory, overwrite: overwrite) { tensors, files throws(CheckpointError) in
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try GGUFWriter(into: stage) { tensors, files throws(CheckpointError) in
       func data(_ name: String) -> Data? {
         switch files.first(where: { $0.name == name })?.content {
         case .text(let text): Data(text.utf8)

@@ -1,5 +1,5 @@
 public import CheckpointIO
-public import Foundation
+internal import Foundation
 public import StrictJSON
 
 /// A KerasHub preset of dense weights, for Llama and the families that share its shape: what `keras_hub.models.Backbone.from_preset` loads.
@@ -24,8 +24,8 @@ public struct KerasFormat: DenseFormat {
     ]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try KerasHubWriter(to: directory, overwrite: overwrite)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try KerasHubWriter(into: stage)
   }
 
   /// KerasHub's `config.json`.

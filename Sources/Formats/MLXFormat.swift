@@ -1,5 +1,4 @@
 public import CheckpointIO
-public import Foundation
 public import Models
 public import StrictJSON
 import Tensors
@@ -49,8 +48,8 @@ public struct MLXFormat: CheckpointFormat {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).sorted().text(indent: 4) + "\n"))]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite, library: .mlx)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try SafetensorsWriter(into: stage, shardLimit: shardLimit, library: .mlx)
   }
 }
 

@@ -24,7 +24,7 @@ import Testing
       #expect(outcome.output.contains("perplexity") && outcome.output.contains("bits per weight"))
       #expect(try job.left() == ["out"])
       let files = try FileManager.default.contentsOfDirectory(atPath: job.output().path).sorted()
-      #expect(files == ["config.json", job.weights(), "recipe.yaml", "report.json"])
+      #expect(files == [".compress-output.json", "config.json", job.weights(), "recipe.yaml", "report.json"])
       try await checkResult(of: job, named: "out", tokens: ["--tokens", "evaluation.npy"], window: 32)
     }
   }

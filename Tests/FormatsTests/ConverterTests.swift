@@ -28,7 +28,7 @@ struct ConverterTests {
     }
     let modules = blocks.flatMap { format.modules(of: $0) }
     let settled = format.settled(for: modules)
-    let writer = try settled.makeWriter(at: folder, shardLimit: 1 << 30, overwrite: false)
+    let writer = try settled.makeWriter(into: try StagedDirectory(for: folder, overwrite: false), shardLimit: 1 << 30)
     for block in blocks { try await writer.append(try settled.encode(block)) }
     try await writer.append(extra)
     try await writer.finish(

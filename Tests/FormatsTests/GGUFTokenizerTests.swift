@@ -30,7 +30,7 @@ struct GGUFTokenizerTests {
     let model = try Model(source)
     try await withGGUF(
       try model.kinds.map { try model.block($0) }, source.config,
-      files: source.companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
+      files: source.companions().files
     ) { checkpoint in
       let metadata = try GGUFFile(checkpoint.directory.appending(path: "model.gguf")).metadata
       let expected: [(String, GGUFValue)] = [

@@ -48,7 +48,7 @@ struct GGUFVocabularyTests {
       let files = [CheckpointFile("tokenizer.json", .text(json)), CheckpointFile("tokenizer_config.json", .text(settings))]
       let model = try Model(original)
       let format = GGUFFormat()
-      let writer = try format.makeWriter(at: directory.appending(path: "gguf"), shardLimit: 1, overwrite: false)
+      let writer = try format.makeWriter(into: try StagedDirectory(for: directory.appending(path: "gguf"), overwrite: false), shardLimit: 1)
       let blocks = try model.kinds.map { try model.block($0) }
       for block in blocks { try await writer.append(try format.encode(block)) }
       let described = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: original.config)

@@ -339,7 +339,7 @@ struct GPTQFormatTests {
       let checkpoint = try Checkpoint(folder)
       let weight = try Model(checkpoint).block(.decoder(index: 1))["mlp.up_proj"].weight
       #expect((weight as? QuantizedMatrix)?.scheme == scheme, "\(name)")
-      #expect(checkpoint.companionFiles().isEmpty)
+      #expect(checkpoint.companions().files.isEmpty)
     }
   }
 }

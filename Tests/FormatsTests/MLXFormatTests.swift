@@ -233,7 +233,7 @@ struct MLXFormatTests {
 
     try await Places.withTemporaryDirectory { directory in
       let folder = directory.appending(path: "model")
-      let writer = try format.makeWriter(at: folder, shardLimit: 1 << 30, overwrite: false)
+      let writer = try format.makeWriter(into: try StagedDirectory(for: folder, overwrite: false), shardLimit: 1 << 30)
       try await writer.append(try format.tensors(QuantizedMatrix.sample(real, rows: 3, columns: 64)))
       try await writer.finish(files: [])
       let file = try Data(contentsOf: folder.appending(path: "model.safetensors"))

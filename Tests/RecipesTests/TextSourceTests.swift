@@ -97,6 +97,44 @@ import Testing
     #expect(Set(documents.sequences) == [[0, 1], [2, 3], [4, 5], [6, 7]])
   }
 
+  /// What is read is a small part of the file, and the sequences are those of all of it.
+  @Test(.enabled(if: FileManager.default.fileExists(atPath: Places.pocketLlama.path), "Checkpoints/pocket-llama is absent"))
+  func ofALongTextOnlyAsMuchIsReadAsIsNeeded() throws {
+    try Places.withTemporaryDirectory { directory in
+      let checkpoint = try Checkpoint(Places.pocketLlama)
+      let tokenizer = try checkpoint.tokenizer()
+      let part = try String(contentsOf: Places.pocketLlama.appending(path: "calibration.txt"), encoding: .utf8)
+      let text = String(repeating: part, count: 12)
+      let file = directory.appending(path: "long.txt")
+      try Data(text.utf8).write(to: file)
+      let whole = try tokenizer.encode(text, addingSpecialTokens: false)
+      let source = TextSource(file: "long.txt")
+      for count in [1, 1000, 200_000] {
+        #expect(try source.firstTokens(in: file, count: count, tokenizer) == Array(whole.prefix(count)))
+      }
+      for bytes in stride(from: 5_000, through: 100_000, by: 7_777) {
+        let (tokens, isWhole) = try source.tokens(in: file, bytes: bytes, tokenizer)
+        #expect(!isWhole && whole.starts(with: tokens), "\(bytes)")
+      }
+      #expect(try source.firstTokens(in: file, count: .max, tokenizer) == whole)
+      let calibration = CalibrationSource(text: "long.txt", sequences: 5, length: 100)
+      let data = try calibration.read(for: checkpoint, bases: [directory], seed: 0)
+      #expect(data.sequences == (0..<5).map { Array(whole[$0 * 100..<$0 * 100 + 100]) } && data.remarks.isEmpty)
+    }
+  }
+
+  @Test func whatIsDrawnFromAPartSaysSo() throws {
+    let letters = "abcdefghijklmnopqrstuvwxyz"
+    let long = String(repeating: letters, count: 700_000)
+    let source = CalibrationSource(text: "a.txt", sequences: 2, length: 4, shuffle: true)
+    #expect(
+      try read(["a.txt": long], source).remarks == ["a.txt: calibration sequences were drawn from its first 16.8 MB, not from all of it"])
+    #expect(try read(["a.txt": letters], source).remarks.isEmpty)
+    let lines = String(repeating: "\"\(String(repeating: letters, count: 40_000))\"\n", count: 20)
+    let documents = CalibrationSource(text: "d.jsonl", sequences: 2, length: 4, shuffle: true)
+    #expect(try read(["d.jsonl": lines], documents).remarks.count == 1)
+  }
+
   @Test func tooLittleTextIsAnError() {
     #expect(throws: CheckpointError.self) { try read(["a.txt": "abc"], CalibrationSource(text: "a.txt", sequences: 1, length: 4)) }
   }

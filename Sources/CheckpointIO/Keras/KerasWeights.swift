@@ -10,7 +10,8 @@ public struct KerasWeights: TensorSource {
   public let names: [String]
   /// Whether Keras 2 wrote the file: its root says which layers there are.
   public let isLegacy: Bool
-  private let files: [HDF5File]
+  private let opened: [HDF5File]
+  public var files: [URL] { opened.count > 1 ? opened.map { URL(filePath: $0.path) } : [] }
   private let places: [String: (file: Int, path: String)]
 
   static let optimizers: Set = ["optimizer", "optimizer_weights", "_optimizer"]
@@ -30,7 +31,7 @@ public struct KerasWeights: TensorSource {
   }
 
   private init(_ files: [HDF5File], path: String) throws(CheckpointError) {
-    self.files = files
+    opened = files
     var (names, places): ([String], [String: (file: Int, path: String)]) = ([], [:])
     for (number, file) in files.enumerated() {
       for stored in file.names {
@@ -87,7 +88,10 @@ public struct KerasWeights: TensorSource {
     }
     let bytes = try archive.bytes(of: entry)
     let copy = FileManager.default.temporaryDirectory.appending(path: "compress-\(UUID().uuidString).h5")
-    do { try bytes.write(to: copy) } catch { throw .cannotWrite(path: copy.path, reason: error.localizedDescription) }
+    do { try bytes.write(to: copy) } catch {
+      throw .unreadable(
+        path: url.path, reason: "its weights cannot be unpacked to \(copy.path): \(SystemError.reason(error)); TMPDIR names another place")
+    }
     // Open files outlive their names.
     defer { try? FileManager.default.removeItem(at: copy) }
     return try HDF5File(copy, skipping: optimizers)
@@ -116,10 +120,10 @@ public struct KerasWeights: TensorSource {
     return files
   }
 
-  public func info(_ name: String) -> TensorInfo? { places[name].flatMap { files[$0.file].info($0.path) } }
+  public func info(_ name: String) -> TensorInfo? { places[name].flatMap { opened[$0.file].info($0.path) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
     guard let place = places[name] else { throw .missingTensor(name: name) }
-    return try files[place.file].tensor(place.path)
+    return try opened[place.file].tensor(place.path)
   }
 }

@@ -6,6 +6,9 @@ struct ZipDirectory {
   private let file: UnsafeRawBufferPointer
   private let path: String
 
+  /// Of all that is deflated together: single arrays of zeros deflate to a thousandth. As Keras has it.
+  private static let largestRatio = 100
+  private static let harmless = 1 << 26
   private static let endSignature: [UInt8] = [0x50, 0x4B, 5, 6]
   private static let end64Signature: [UInt8] = [0x50, 0x4B, 6, 6]
   private static let locatorSignature: [UInt8] = [0x50, 0x4B, 6, 7]
@@ -32,6 +35,11 @@ struct ZipDirectory {
       guard names.insert(Array(entry.name.utf8)).inserted else { throw malformed(offset, "\"\(entry.name)\" occurs twice") }
       entries.append(entry)
       offset = next
+    }
+    let deflated = entries.filter { !$0.isStored }
+    let (size, stored) = (deflated.reduce(0) { $0 &+ $1.size }, deflated.reduce(0) { $0 &+ $1.storedSize })
+    guard size < Self.harmless || size / Self.largestRatio <= stored else {
+      throw malformed(end, "\(stored) bytes that inflate to \(size): a file made to fill the memory, not one of weights")
     }
     let ordered = entries.sorted { $0.header < $1.header }
     for (entry, next) in zip(ordered, ordered.dropFirst()) where entry.start + entry.storedSize > next.header {
