@@ -6,6 +6,8 @@ public enum CheckpointError: Error, Equatable, Sendable {
   case cutShort(path: String)
   /// The container's header breaks the format. `offset` counts bytes from the start of the file.
   case malformedHeader(path: String, offset: Int, reason: String)
+  /// The file may well be sound, but uses what is not read here.
+  case notRead(path: String, reason: String)
   case malformedTensor(path: String, tensor: String, offset: Int, reason: String)
   case wrongLength(path: String, needed: Int, found: Int)
   case malformedIndex(path: String, reason: String)
@@ -35,6 +37,7 @@ extension CheckpointError: CustomStringConvertible {
     case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
     case .cutShort(let path): "\(path): another program cut the file short while it was read"
     case .malformedHeader(let path, let offset, let reason): "\(path): malformed header at byte \(offset): \(reason)"
+    case .notRead(let path, let reason): "\(path): \(reason)"
     case .malformedTensor(let path, let tensor, let offset, let reason):
       "\(path): tensor \"\(tensor)\" (header entry at byte \(offset)): \(reason)"
     case .wrongLength(let path, let needed, let found):
@@ -62,6 +65,7 @@ extension CheckpointError: CustomStringConvertible {
     switch self {
     case .wrongLength, .malformedHeader, .malformedTensor: "fetch the file again and compare its checksum with the publisher's"
     case .cutShort: "wait until nobody writes the model any more, and run the command again"
+    case .notRead: "nothing says that the file is damaged; save or convert it again as what is read"
     case .nonfiniteWeight: "the checkpoint is damaged, or was saved from a run that had diverged"
     case .exists: "choose another --output, or pass --overwrite, which replaces what this program made once the new one is complete"
     case .busy: "wait for it, end it, or choose another --output"

@@ -78,8 +78,10 @@ struct ZipDirectory {
       throw malformed(offset, "a name that is not UTF-8")
     }
     func refused(_ reason: String) -> CheckpointError { malformed(offset, "\"\(name)\" \(reason)") }
-    guard flags & 0x2041 == 0 else { throw refused("is encrypted") }
-    guard method == 0 || method == 8 else { throw refused("is packed by method \(method); stored and deflated entries are read") }
+    guard flags & 0x2041 == 0 else { throw .notRead(path: path, reason: "\"\(name)\" is encrypted") }
+    guard method == 0 || method == 8 else {
+      throw .notRead(path: path, reason: "\"\(name)\" is packed by method \(method); stored and deflated entries are read")
+    }
     var (size, storedSize, header) = (try long(24), try long(20), try long(42))
     try widen(&size, &storedSize, &header, extra: offset + 46 + nameSize..<offset + 46 + nameSize + extraSize)
     guard file.holds(ZipArchive.signature, at: header), let localName = file.little(UInt16.self, at: header + 26),
