@@ -113,7 +113,7 @@ enum WeightFiles {
       // The only one of its kind where an older tool gave it another name.
       let whole = safetensors.filter { $0.pathExtension == "safetensors" }
       self = .file(whole.count == 1 ? whole[0] : directory.appending(path: "model.safetensors"), .safetensors)
-    } else if let file = try only("GGUF files", sorted.filter { $0.pathExtension == "gguf" }) {
+    } else if let file = try only("GGUF files", GGUFFile.PartName.firstOfEach(sorted.filter { $0.pathExtension == "gguf" })) {
       self = .file(file, .gguf)
     } else if let file = named("pytorch_model.bin") {
       self = .file(file, .pytorch)
