@@ -96,6 +96,7 @@ public struct Compressor: Sendable {
       linears.map { StoredModule(name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding) } + carried
     // What cannot be described together is found before anything is done.
     _ = try format.configuration(of: modules, in: config)
+    remarks += try format.remarks(on: config)
     var calibration: [[Int32]] = []
     var file: String?
     var statistics: StatisticsFile?

@@ -58,6 +58,7 @@ public struct Converter: Sendable {
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
     let config = try format.configuration(of: modules, in: checkpoint.config)
+    for remark in try format.remarks(on: checkpoint.config) { observer.observe(.remark(remark)) }
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
     let companions = try checkpoint.travellers().gathered(in: stage)

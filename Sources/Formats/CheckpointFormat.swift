@@ -38,6 +38,9 @@ public protocol CheckpointFormat: Sendable {
   /// `config.json` for the given weights.
   func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON
 
+  /// What runtimes of this format do otherwise than the model's own, where that concerns few inputs; for the report. By default nothing.
+  func remarks(on config: ModelConfig) throws(FormatError) -> [String]
+
   /// `config.json` as text, and what else describes the weights; by default nothing else.
   func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile]
 
@@ -58,6 +61,8 @@ extension CheckpointFormat {
   public var storesFactors: Bool { false }
 
   public func settled(for modules: [StoredModule]) -> any CheckpointFormat { self }
+
+  public func remarks(on config: ModelConfig) throws(FormatError) -> [String] { [] }
 
   public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]
