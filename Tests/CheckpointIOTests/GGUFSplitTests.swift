@@ -1,5 +1,7 @@
 import CheckpointIO
 import Foundation
+import StrictJSON
+import Tensors
 import TestSupport
 import Testing
 
@@ -27,7 +29,9 @@ struct GGUFSplitTests {
     #expect(down.shape == [8, 16] && down.floats() == (0..<128).map { Float($0) / 64 })
     // A key projection of one head of four rows: 0, 2, 1, 3 in llama.cpp's order.
     let key = try checkpoint.tensors.tensor("model.layers.0.self_attn.k_proj.weight")
-    #expect(key.floats() == [0, 2, 1, 3].flatMap { row in (0..<8).map { Float(8 * row + $0) / 64 } })
+    let rows: [Int] = [0, 2, 1, 3]
+    let expected: [Float] = rows.flatMap { row in (0..<8).map { column in Float(8 * row + column) / 64 } }
+    #expect(key.floats() == expected)
   }
 
   @Test func aMissingPartIsNamed() throws {

@@ -97,7 +97,7 @@ struct UnpicklerTests {
       try Places.withTemporaryDirectory { directory in
         let url = directory.appending(path: "x.pt")
         try StoredArchive.bytes(["x/data.pkl": Data(pickle)]).write(to: url)
-        do { _ = try PyTorchFile(url) } catch { return error.hint }
+        do { _ = try PyTorchFile(url) } catch { return (error as? CheckpointError)?.hint }
         return nil
       }
     }
