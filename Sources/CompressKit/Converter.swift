@@ -58,14 +58,15 @@ public struct Converter: Sendable {
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
     let config = try format.configuration(of: modules, in: checkpoint.config)
-    for remark in try format.remarks(on: checkpoint.config) { observer.observe(.remark(remark)) }
+    let remarks = try format.remarks(on: checkpoint.config)
+    for remark in remarks { observer.observe(.remark(remark)) }
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
     let companions = try checkpoint.travellers().gathered(in: stage)
     for remark in companions.remarks { observer.observe(.remark(remark)) }
     let writer = try format.makeWriter(into: stage, shardLimit: shardLimit)
     var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
-    report.remarks = model.remarks + stage.remarks + companions.remarks
+    report.remarks = model.remarks + remarks + stage.remarks + companions.remarks
     do {
       for (index, kind) in model.kinds.enumerated() {
         try Task.checkCancellation()
