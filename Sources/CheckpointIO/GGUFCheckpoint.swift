@@ -1,4 +1,4 @@
-internal import Foundation
+public import Foundation
 internal import StrictJSON
 public import Tensors
 
@@ -31,6 +31,8 @@ public struct GGUFCheckpoint: TensorSource {
     let factors = try file.info(GGUFRotary.factorsName).map { _ throws(CheckpointError) in try file.tensor(GGUFRotary.factorsName) }
     return try keys.config(.init(shape: { file.info($0)?.shape }, tensorCount: file.names.count, rotaryFactors: factors))
   }
+
+  public var files: [URL] { file.files }
 
   public func info(_ name: String) -> TensorInfo? { stored[name].flatMap { file.info($0) } }
 
