@@ -27,7 +27,7 @@ public struct GGUFFile: TensorSource {
   }
 
   public var metadata: GGUFMetadata { header.metadata }
-  public var files: [URL] { parts.map(\.url) }
+  public var files: [URL] { parts.count > 1 ? parts.map(\.url) : [] }
 
   /// - Throws: `CheckpointError` for a missing file or part of one, and for everything the format's rules reject.
   public init(_ url: URL) throws(CheckpointError) {
