@@ -1,4 +1,4 @@
-internal import Foundation
+public import Foundation
 internal import StrictJSON
 public import Tensors
 
@@ -28,6 +28,8 @@ public struct GGUFCheckpoint: TensorSource {
   }
 
   public func config() throws(CheckpointError) -> ModelConfig { try keys.config(file) }
+
+  public var files: [URL] { file.files }
 
   public func info(_ name: String) -> TensorInfo? { stored[name].flatMap { file.info($0) } }
 

@@ -25,6 +25,8 @@ public struct GGUFFile: TensorSource {
     entries = Dictionary(header.entries.map { (Array($0.name.utf8), $0) }) { _, last in last }
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? {
     entries[Array(name.utf8)].map { TensorInfo(type: $0.type, shape: $0.shape) }
   }
