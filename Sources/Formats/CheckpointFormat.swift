@@ -13,6 +13,9 @@ public protocol CheckpointFormat: Sendable {
   /// What its runtimes want integer scales rounded to; `nil` for the type each weight is stored in.
   var scaleType: DType? { get }
 
+  /// Whether it takes tensors of any name, of whatever model.
+  var holdsAnyTensors: Bool { get }
+
   /// Whether a linear may be stored as the two factors of its weight.
   var storesFactors: Bool { get }
 
@@ -35,6 +38,9 @@ public protocol CheckpointFormat: Sendable {
   /// What reads the weights of a checkpoint whose configuration is in this format; `nil` for all others.
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
 
+  /// What its runtimes are known to compute otherwise, although the files say it; by default nothing.
+  func remarks(on description: ModelDescription, in config: ModelConfig) -> [String]
+
   /// `config.json` for the given weights.
   func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON
 
@@ -53,6 +59,10 @@ extension CheckpointFormat {
   }
 
   public var scaleType: DType? { nil }
+
+  public func remarks(on description: ModelDescription, in config: ModelConfig) -> [String] { [] }
+
+  public var holdsAnyTensors: Bool { false }
 
   /// Runtimes multiply by one matrix.
   public var storesFactors: Bool { false }
