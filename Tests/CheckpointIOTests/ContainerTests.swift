@@ -1,5 +1,6 @@
 import CheckpointIO
 import Foundation
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing
