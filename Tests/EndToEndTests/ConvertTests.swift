@@ -54,7 +54,7 @@ import Testing
         let report = try #require(try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any])
         #expect(report.number("bytes_before") == (try size(job.model.appending(path: "model.safetensors"))))
         #expect(report.number("bytes_after") == (try size(job.output(format).appending(path: file))))
-        #expect(report.number("bytes_before") > 1 << 20 && (format == "hdf5") == (report.number("bytes_after") < 1 << 20), "\(format)")
+        #expect(report.number("bytes_before") > 1_048_576 && (format == "hdf5") == (report.number("bytes_after") < 1_048_576), "\(format)")
       }
     }
   }
