@@ -126,7 +126,7 @@ import Testing
         let eval = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
         #expect((eval["perplexity_interval"] is NSNull) != isSample && (eval["kl_standard_error"] is NSNull) != isSample, "\(limit)")
         let text = try await Command.run(scored + ["--limit", limit], in: job.working)
-        #expect(text.output.contains("95 %") == isSample && text.output.contains(" ± ") == isSample, "\(text.output)")
+        #expect(text.output.contains("95 %:") == isSample && text.output.contains(" ± ") == isSample, "\(text.output)")
       }
     }
   }

@@ -19,7 +19,7 @@ struct SpelledOutKeyTests {
     "qwen2_moe": sizes + #","num_key_value_heads":2"#, "qwen3_moe": sizes, "olmo2": sizes, "olmoe": sizes,
     "gemma": sizes + #","num_key_value_heads":2"#, "gemma2": sizes, "gemma3_text": sizes.replacing("layers\":4", with: "layers\":12"),
     "phi3": sizes, "granite": sizes, "smollm3": sizes, "stablelm": sizes + #","num_key_value_heads":2"#,
-    "gpt2": #""vocab_size":64,"hidden_size":64"#, "gpt_neox": sizes,
+    "gpt2": #""vocab_size":64,"hidden_size":96"#, "gpt_neox": sizes,
   ]
   /// Keys that no configuration has, that mean nothing where they are absent, or that only repeat others.
   private static let silent: Set = [
@@ -102,7 +102,7 @@ struct SpelledOutKeyTests {
   }
 
   @Test func tyingIsSaidWhereverItIsLookedFor() throws {
-    let nested = "{\"model_type\":\"gemma3\",\"text_config\":{\(Self.sizes),\"head_dim\":16}}"
+    let nested = "{\"model_type\":\"gemma3\",\"text_config\":{\(Self.sizes),\"head_dim\":16,\"sliding_window_pattern\":2}}"
     for isTied in [true, false] {
       let json = try Self.spelled(nested, isTied: isTied)
       #expect(json["tie_word_embeddings"]?.bool == isTied && json["text_config"]?["tie_word_embeddings"]?.bool == isTied)
