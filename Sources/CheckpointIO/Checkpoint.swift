@@ -26,7 +26,7 @@ public struct Checkpoint: Sendable {
   ///
   /// Of several kinds in a directory the first of these is read: safetensors, GGUF, PyTorch, anything else that is the only one. The
   /// configuration is `config.json`; files that describe themselves (GGUF, llama2.c) need none, and
-  /// KerasHub's own is translated.
+  /// KerasHub's own and Meta's `params.json` are translated.
   ///
   /// - Throws: `CheckpointError` for whatever is missing or malformed.
   public init(_ place: URL) throws(CheckpointError) {
@@ -41,6 +41,15 @@ public struct Checkpoint: Sendable {
       self.init(directory: directory, config: config, tensors: tensors, files: [url, URL(filePath: config.path)], standsAlone: false)
     case .file(let url, let container):
       let configuration = directory.appending(path: "config.json")
+      if [.pytorch, .safetensors].contains(container), !FileManager.default.fileExists(atPath: configuration.path) {
+        let tensors = try container.open(url).tensors
+        guard MetaCheckpoint.recognizes(tensors) else { throw .missingFile(path: configuration.path) }
+        let translated = try MetaCheckpoint(tensors, in: directory)
+        let parameters = directory.appending(path: MetaCheckpoint.parametersName)
+        self.init(
+          directory: directory, config: try translated.config(), tensors: translated, files: [parameters], standsAlone: false)
+        return
+      }
       // A configuration that cannot be read is the first thing to hear of.
       let written = try container.isSelfDescribing(beside: configuration) ? nil : try ModelConfig(contentsOf: configuration)
       let (tensors, own) = try container.open(url)
@@ -57,6 +66,12 @@ public struct Checkpoint: Sendable {
 
   /// - Throws: `CheckpointError.changed` for the first file that is not what it was when the checkpoint was opened.
   public func checkUnchanged() throws(CheckpointError) { for stamp in stamps { try stamp.check() } }
+
+  /// Bytes of the files that the weights lie in, which may be packed; of the tensors, where they lie in memory.
+  public var fileByteCount: Int {
+    let sizes = tensors.files.map { (try? $0.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0 }
+    return sizes.isEmpty ? byteCount : sizes.reduce(0, +)
+  }
 
   /// Bytes of all tensors.
   public var byteCount: Int { tensors.names.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) } }

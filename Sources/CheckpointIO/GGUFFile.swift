@@ -50,6 +50,8 @@ public struct GGUFFile: TensorSource {
     }
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? {
     entries[Array(name.utf8)].map { TensorInfo(type: $0.entry.type, shape: $0.entry.shape) }
   }

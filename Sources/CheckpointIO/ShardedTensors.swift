@@ -67,6 +67,9 @@ public struct ShardedTensors: TensorSource {
     try self.init(index: index) { url throws(CheckpointError) in try SafetensorsFile(url) }
   }
 
+  public var remarks: [String] { shards.flatMap(\.remarks) }
+  public var files: [URL] { shards.flatMap(\.files) }
+
   public func info(_ name: String) -> TensorInfo? { shardOfTensor[Array(name.utf8)].flatMap { shards[$0].info(name) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {

@@ -36,7 +36,15 @@ public protocol TensorSource: Sendable {
   var files: [URL] { get }
   func info(_ name: String) -> TensorInfo?
   /// The tensor's bytes, usually a slice of a mapping.
+  ///
+  /// - Throws: also for what the file holds and `names` leaves out, with the reason.
   func tensor(_ name: String) throws(CheckpointError) -> Tensor
+  /// What was left out, and why; for the report.
+  var remarks: [String] { get }
+}
+
+extension TensorSource {
+  public var remarks: [String] { [] }
 }
 
 extension TensorSource {

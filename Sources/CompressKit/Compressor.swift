@@ -82,10 +82,11 @@ public struct Compressor: Sendable {
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
     var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, try architectures.describe(config).head == nil {
-      config.json["tie_word_embeddings"] = .bool(false)
+    config = try architectures.spelledOut(config, isTied: model.description.isTied)
+    if description != model.description {
+      config = try architectures.spelledOut(try architectures.configuration(of: description, in: config), isTied: description.isTied)
     }
-    if description != model.description { config = try architectures.configuration(of: description, in: config) }
+    remarks += try format.remarks(on: description, in: config)
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -96,7 +97,6 @@ public struct Compressor: Sendable {
       linears.map { StoredModule(name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding) } + carried
     // What cannot be described together is found before anything is done.
     _ = try format.configuration(of: modules, in: config)
-    remarks += try format.remarks(on: config)
     var calibration: [[Int32]] = []
     var file: String?
     var statistics: StatisticsFile?
@@ -130,7 +130,8 @@ public struct Compressor: Sendable {
     }
     // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
     let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
-    let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
+    let tensors = model.tensors ?? checkpoint.tensors
+    let others = tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
       otherBytes: others)
@@ -170,7 +171,8 @@ public struct Compressor: Sendable {
     guard blocks != plan.description.blocks else { return plan.config }
     var description = plan.description
     description.blocks = blocks
-    return try architectures.configuration(of: description, in: plan.config)
+    return try architectures.spelledOut(
+      try architectures.configuration(of: description, in: plan.config), isTied: description.isTied)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written before it gets its name.

@@ -57,16 +57,17 @@ public struct Converter: Sendable {
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
-    let config = try format.configuration(of: modules, in: checkpoint.config)
-    let remarks = try format.remarks(on: checkpoint.config)
-    for remark in remarks { observer.observe(.remark(remark)) }
+    let described = try architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
+    let warnings = try format.remarks(on: model.description, in: described)
+    for remark in warnings { observer.observe(.remark(remark)) }
+    let config = try format.configuration(of: modules, in: described)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
     let companions = try checkpoint.travellers().gathered(in: stage)
     for remark in companions.remarks { observer.observe(.remark(remark)) }
     let writer = try format.makeWriter(into: stage, shardLimit: shardLimit)
-    var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
-    report.remarks = model.remarks + remarks + stage.remarks + companions.remarks
+    var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.fileByteCount, carriedTensors: model.carried)
+    report.remarks = model.remarks + warnings + stage.remarks + companions.remarks
     do {
       for (index, kind) in model.kinds.enumerated() {
         try Task.checkCancellation()
@@ -76,27 +77,23 @@ public struct Converter: Sendable {
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
         try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
-        try await append(tensors, to: writer, &report)
+        try await writer.append(tensors)
         stored.releasePages()
         observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
       }
       for name in model.carried {
-        try await append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))], to: writer, &report)
+        try await writer.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))])
       }
       try Task.checkCancellation()
-      try await writer.complete(files: try format.files(describing: modules, in: checkpoint.config) + companions.files)
+      try await writer.complete(files: try format.files(describing: modules, in: described) + companions.files)
       try checkpoint.checkUnchanged()
       try stage.publish()
     } catch {
       await writer.abandon()
       throw error
     }
+    report.bytesAfter = ConversionReport.weightBytes(in: stage.destination)
     return report
-  }
-
-  private func append(_ tensors: [NamedTensor], to writer: any CheckpointWriter, _ report: inout ConversionReport) async throws {
-    report.bytesAfter += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
-    try await writer.append(tensors)
   }
 
   /// Reads every weight of a block back as the output's readers will, and holds it against the original.
@@ -154,6 +151,7 @@ public struct Converter: Sendable {
 public struct ConversionReport: Sendable, Codable, Equatable {
   /// The format they are in now.
   public var format: String
+  /// Of the files of weights, as they lie on the disk.
   public var bytesBefore: Int
   public var bytesAfter = 0
   /// Linears and embeddings that were dense and are.

@@ -13,6 +13,9 @@ public protocol CheckpointFormat: Sendable {
   /// What its runtimes want integer scales rounded to; `nil` for the type each weight is stored in.
   var scaleType: DType? { get }
 
+  /// Whether it takes tensors of any name, of whatever model.
+  var holdsAnyTensors: Bool { get }
+
   /// Whether a linear may be stored as the two factors of its weight.
   var storesFactors: Bool { get }
 
@@ -35,11 +38,12 @@ public protocol CheckpointFormat: Sendable {
   /// What reads the weights of a checkpoint whose configuration is in this format; `nil` for all others.
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
 
+  /// What its runtimes are known to compute otherwise, where that concerns few inputs, or although the files say it; for the report. By default
+  /// nothing.
+  func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String]
+
   /// `config.json` for the given weights.
   func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON
-
-  /// What runtimes of this format do otherwise than the model's own, where that concerns few inputs; for the report. By default nothing.
-  func remarks(on config: ModelConfig) throws(FormatError) -> [String]
 
   /// `config.json` as text, and what else describes the weights; by default nothing else.
   func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile]
@@ -57,12 +61,14 @@ extension CheckpointFormat {
 
   public var scaleType: DType? { nil }
 
+  public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] { [] }
+
+  public var holdsAnyTensors: Bool { false }
+
   /// Runtimes multiply by one matrix.
   public var storesFactors: Bool { false }
 
   public func settled(for modules: [StoredModule]) -> any CheckpointFormat { self }
-
-  public func remarks(on config: ModelConfig) throws(FormatError) -> [String] { [] }
 
   public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]

@@ -68,7 +68,9 @@ public struct GGUFFormat: CheckpointFormat {
     return config.withoutQuantization
   }
 
-  public func remarks(on config: ModelConfig) throws(FormatError) -> [String] { try description(config).remarks }
+  public func remarks(on model: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
+    try description(config).remarks
+  }
 
   private func description(_ config: ModelConfig) throws(FormatError) -> GGUFDescription {
     let place = URL(filePath: config.path)

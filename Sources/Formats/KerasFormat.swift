@@ -10,6 +10,9 @@ public struct KerasFormat: DenseFormat {
   public static let summary = "a KerasHub preset of dense weights (Llama, Mistral, Qwen2), HDF5 inside"
   public init() {}
 
+  /// Layers of a backbone have a place each.
+  public var holdsAnyTensors: Bool { false }
+
   /// Also checks that KerasHub has a backbone for the model.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     _ = try preset(config)

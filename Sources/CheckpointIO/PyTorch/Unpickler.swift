@@ -1,4 +1,5 @@
 internal import Foundation
+internal import Tensors
 
 /// A closed machine for the pickles that torch writes: it knows the opcodes and the global names that such files need, refuses all
 /// others by name, and has no way to execute anything.
@@ -237,6 +238,7 @@ struct Unpickler {
     switch type {
     case .storage(let dtype): return PyTorchStorage(dtype: dtype, key: key, count: count)
     case .untypedStorage: return PyTorchStorage(dtype: nil, key: key, count: count)
+    case .otherStorage(let name): return PyTorchStorage(dtype: nil, unreadable: "torch.\(name)", key: key, count: count)
     default: throw malformed("\(type) is no storage")
     }
   }
@@ -268,7 +270,7 @@ struct Unpickler {
         let inner = arguments[2].elements, [.rebuildTensor, .rebuildTensorV2, .rebuildTensorV3, .rebuildParameter].contains(function)
       else { throw malformed("\(symbol) of a type that is not known") }
       return try result(of: function, inner)
-    case .tensorType, .storage, .untypedStorage, .dtype: throw refused("\(symbol) is called, which is refused")
+    case .tensorType, .storage, .untypedStorage, .dtype, .otherStorage, .otherType: throw refused("\(symbol) is called, which is refused")
     }
   }
 
@@ -276,15 +278,34 @@ struct Unpickler {
     guard arguments.count >= 4, case .storage(let storage) = arguments[0], let first = arguments[1].integer,
       let shape = arguments[2].integers, let strides = arguments[3].integers
     else { throw malformed("\(symbol) without storage, offset, shape and strides") }
-    var dtype = storage.dtype
+    var (dtype, unreadable) = (storage.dtype, storage.unreadable)
     if symbol == .rebuildTensorV3 {
-      guard arguments.count >= 7, case .symbol(.dtype(let named)) = arguments[6] else { throw malformed("\(symbol) without a type") }
-      dtype = named
+      guard arguments.count >= 7, case .symbol(let type) = arguments[6] else { throw malformed("\(symbol) without a type") }
+      switch type {
+      case .dtype(let named): dtype = named
+      case .otherType(let name): unreadable = "torch.\(name)"
+      default: throw malformed("\(symbol) without a type")
+      }
     }
-    guard let dtype else { throw malformed("a tensor over bytes without a type") }
+    guard let dtype = dtype ?? (unreadable == nil ? nil : .uint8) else { throw malformed("a tensor over bytes without a type") }
+    var isNegated = false
+    let place = symbol == .rebuildTensorV3 ? 7 : 6
+    if arguments.count > place, case .dictionary(let marks) = arguments[place] {
+      for mark in marks.pairs {
+        guard case .bool(let isSet) = mark.value else { throw malformed("a tensor with a mark that is no bool") }
+        switch mark.key.string {
+        case _ where !isSet: break
+        // What is negative in name only.
+        case "neg" where dtype.isReadableAsFloat: isNegated = true
+        case let name: unreadable = unreadable ?? "\(dtype.rawValue) with the mark \(name ?? "")"
+        }
+      }
+    }
     guard shape.count == strides.count, shape.count <= 64, first >= 0, (shape + strides).allSatisfy({ $0 >= 0 }) else {
       throw malformed("a tensor of shape \(shape) with strides \(strides) from \(first)")
     }
-    return PyTorchTensor(storage: storage, dtype: dtype, view: StridedView(shape: shape, strides: strides, offset: first))
+    return PyTorchTensor(
+      storage: storage, dtype: dtype, view: StridedView(shape: shape, strides: strides, offset: first), isNegated: isNegated,
+      unreadable: unreadable)
   }
 }
