@@ -29,6 +29,15 @@ extension CalibrationSource {
     var held: Int?
     if input.isText {
       let tokenizer = try checkpoint.tokenizer()
+      if packing == .concatenate, !tokenizer.prefix.isEmpty {
+        guard tokenizer.prefix.count < length else {
+          throw InvalidOption("\(name).length", "\(length): the tokenizer alone puts \(tokenizer.prefix.count) tokens before a text")
+        }
+        let beginning = try tokenizer.decode(tokenizer.prefix, skippingSpecialTokens: false)
+        data.remarks.append(
+          "\(name): \(beginning) stands before every sequence, as the tokenizer puts it before every text"
+        )
+      }
       let shares = Self.shares(of: sequences, input.texts.map(\.source.weight))
       for (index, (place, source)) in input.texts.enumerated() {
         let order = shuffle ? KeyedRandomness(seed: seed, key: "calibration text \(index)") : nil
@@ -46,7 +55,7 @@ extension CalibrationSource {
     } else {
       let tokens = try TokenFile(contentsOf: input.file).tokens
       held = tokens.count
-      var windows = windows(of: tokens)
+      var windows = windows(of: tokens, of: length)
       if shuffle {
         var order = KeyedRandomness(seed: seed, key: "calibration tokens")
         windows.shuffle(using: &order)
@@ -81,7 +90,7 @@ extension CalibrationSource {
     return shares
   }
 
-  private func windows(of tokens: [Int32]) -> [[Int32]] {
+  private func windows(of tokens: [Int32], of length: Int) -> [[Int32]] {
     stride(from: 0, through: tokens.count - length, by: length).map { Array(tokens[$0..<$0 + length]) }
   }
 
@@ -90,6 +99,10 @@ extension CalibrationSource {
   ) throws -> [[Int32]] {
     var result: [[Int32]] = []
     var pending: [Int32] = []
+    // Models are prompted with what stands before a text, and some cache it unlike anything else.
+    let prefix = tokenizer.prefix
+    let stretch = length - prefix.count
+    func windows(of tokens: [Int32]) -> [[Int32]] { self.windows(of: tokens, of: stretch).map { prefix + $0 } }
     func take(_ document: String) throws -> Bool {
       if packing == .documents {
         let tokens = try tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
@@ -102,7 +115,7 @@ extension CalibrationSource {
       guard order == nil || isPastFirst else { return true }
       let found = windows(of: pending)
       result += found
-      pending.removeFirst(found.count * length)
+      pending.removeFirst(found.count * stretch)
       return result.count < count
     }
     var isPastFirst = false

@@ -15,6 +15,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public init() {}
 
   public var storesFactors: Bool { true }
+  public var fusion: Fusion { .all }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
@@ -125,7 +126,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
     let quantization = CompressedTensorsConfiguration.json(
-      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid)
+      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid,
+      names: ModuleNames(modules, in: config))
     json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }
