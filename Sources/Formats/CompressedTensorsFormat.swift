@@ -15,6 +15,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public init() {}
 
   public var storesFactors: Bool { true }
+  public var fusion: Fusion { .all }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
@@ -141,7 +142,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     }
     let quantization = CompressedTensorsConfiguration.json(
       for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [],
-      cache: caches.first.map { (grid: $0.key.grid, isByHead: $0.key.headScales != nil) })
+      cache: caches.first.map { (grid: $0.key.grid, isByHead: $0.key.headScales != nil) },
+      names: ModuleNames(modules, in: config))
     json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }
