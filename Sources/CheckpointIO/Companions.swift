@@ -12,6 +12,8 @@ public struct Companions: Sendable {
   /// What stays behind though it might have been meant to travel, and why.
   public internal(set) var remarks: [String] = []
 
+  public init() {}
+
   /// With files in the place of those of the same names.
   public func adding(_ others: [CheckpointFile]) -> Companions {
     let names = Set(others.map(\.name))

@@ -27,7 +27,7 @@ public struct GGUFFile: TensorSource {
   }
 
   public var metadata: GGUFMetadata { header.metadata }
-  public var files: [URL] { parts.count > 1 ? parts.map(\.url) : [] }
+  public var files: [URL] { parts.map(\.url) }
 
   /// - Throws: `CheckpointError` for a missing file or part of one, and for everything the format's rules reject.
   public init(_ url: URL) throws(CheckpointError) {
@@ -49,8 +49,6 @@ public struct GGUFFile: TensorSource {
       throw .malformedIndex(path: path, reason: "\(Split.tensorCount) is \(count), its \(parts.count) parts hold \(names.count)")
     }
   }
-
-  public var files: [URL] { [URL(filePath: path)] }
 
   public func info(_ name: String) -> TensorInfo? {
     entries[Array(name.utf8)].map { TensorInfo(type: $0.entry.type, shape: $0.entry.shape) }

@@ -68,7 +68,6 @@ public struct ShardedTensors: TensorSource {
   }
 
   public var remarks: [String] { shards.flatMap(\.remarks) }
-  public var files: [URL] { shards.flatMap(\.files) }
 
   public func info(_ name: String) -> TensorInfo? { shardOfTensor[Array(name.utf8)].flatMap { shards[$0].info(name) } }
 

@@ -61,7 +61,7 @@ struct ContainerTests {
       let json = checkpoint.config.json
       #expect(json["intermediate_size"]?.integer == 12 && json["vocab_size"]?.integer == 6 && json["num_key_value_heads"]?.integer == 1)
       #expect(json["rope_theta"]?.double == 500_000 && json["tie_word_embeddings"]?.bool == false && json["head_dim"]?.integer == 4)
-      #expect(checkpoint.companionFiles().isEmpty)
+      #expect(checkpoint.companions().files.isEmpty)
     }
   }
 

@@ -44,7 +44,8 @@ import Testing
     try await Job.withTinyModel { job in
       // Numbers that deflate well.
       let zeros = NamedTensor(name: "zeros", tensor: Tensor([Float](repeating: 0, count: 1 << 18), shape: [1 << 18], dtype: .float32))
-      let writer = try SafetensorsWriter(to: job.model, overwrite: true)
+      try FileManager.default.removeItem(at: job.model)
+      let writer = try SafetensorsWriter(to: job.model)
       try await writer.append(try TinyModel.tensors(ModelConfig(text: Job.config.utf8), dtype: .bfloat16) + [zeros])
       try await writer.finish(files: [CheckpointFile("config.json", .text(Job.config))])
       func size(_ file: URL) throws -> Double { Double(try file.resourceValues(forKeys: [.fileSizeKey]).fileSize ?? 0) }
