@@ -59,7 +59,9 @@ private struct CompanionWalk {
   private static let weights: Set = [
     "safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial", "npz", "keras", "hdf5", "ckpt", "onnx_data", "tflite",
   ]
-  private static let described: Set = ["config.json", "params.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json"]
+  private static let described: Set = [
+    "config.json", "params.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json",
+  ]
 
   /// Beyond these a file is no part of a tokenizer, and a folder no part of a model: somebody's data.
   private static let mostBytes = 1 << 30

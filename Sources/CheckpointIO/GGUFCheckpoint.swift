@@ -34,7 +34,6 @@ public struct GGUFCheckpoint: TensorSource {
 
   public var files: [URL] { file.files }
 
-
   public func info(_ name: String) -> TensorInfo? { stored[name].flatMap { file.info($0) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {

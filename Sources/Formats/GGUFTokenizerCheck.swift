@@ -62,7 +62,9 @@ struct GGUFTokenizerCheck {
   private func encode(
     _ text: String, _ tokenizer: Tokenizer, addingSpecialTokens adds: Bool = false
   ) throws(GGUFTokenizer.Unsupported) -> [Int32] {
-    do { return try tokenizer.encode(text, addingSpecialTokens: adds) } catch { throw .init(reason: "its tokenizer fails on a text: \(error)") }
+    do { return try tokenizer.encode(text, addingSpecialTokens: adds) } catch {
+      throw .init(reason: "its tokenizer fails on a text: \(error)")
+    }
   }
 
   private func difference(_ text: String, _ expected: [Int32], _ found: [Int32]) -> GGUFTokenizer.Unsupported {
@@ -150,7 +152,9 @@ extension GGUFTokenizerCheck {
     var texts: [String] = []
     var last = ""
     for id in stride(from: 0, to: count, by: step) {
-      guard let text = try? original.decode([Int32(id)], skippingSpecialTokens: true), !text.isEmpty, !text.contains("\u{FFFD}") else { continue }
+      guard let text = try? original.decode([Int32(id)], skippingSpecialTokens: true), !text.isEmpty, !text.contains("\u{FFFD}") else {
+        continue
+      }
       texts += [text, last + text, String((last + text).dropFirst(2).dropLast())]
       last = text
     }

@@ -82,7 +82,7 @@ import Testing
       let alone = directory.appending(path: "alone")
       let file = place.appending(path: "model.safetensors").path
       #expect(try await Command.run(["convert", file, "--to", "npz", "--output", alone.path]).status == 0)
-      #expect(try FileManager.default.contentsOfDirectory(atPath: alone.path) == ["model.npz"])
+      #expect(try FileManager.default.contentsOfDirectory(atPath: alone.path).filter { !$0.hasPrefix(".") } == ["model.npz"])
       for format in ["gguf", "gptq", "keras"] {
         let refused = try await Command.run(["convert", place.path, "--to", format, "--output", directory.appending(path: "no").path])
         #expect(refused.status == 65 && refused.errors.contains("\"autoencoder\" is not supported"), "\(refused.errors)")

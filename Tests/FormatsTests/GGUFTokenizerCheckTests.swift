@@ -55,7 +55,7 @@ struct GGUFTokenizerCheckTests {
     let config = try ModelConfig(text: text.utf8, path: directory.appending(path: "config.json").path)
     do {
       _ = try GGUFFormat().configuration(of: [], in: config)
-      return Outcome(remarks: try GGUFFormat().remarks(on: config))
+      return Outcome(remarks: try GGUFFormat().remarks(on: try ArchitectureCatalog.standard.describe(config), in: config))
     } catch { return Outcome(refusal: "\(error)") }
   }
 
