@@ -33,12 +33,12 @@ struct Failure {
       case .busy: Code.temporary
       default: Code.data
       }
-    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError: Code.usage
+    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError, is MixedFormats, is AlreadyQuantized:
+      Code.usage
     case is ScratchError, is ResultNotPrinted: Code.inputOutput
     case let error where Self.isOfFoundation(error): Code.inputOutput
     case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
-      is NonFiniteActivation,
-      is NonFiniteResult:
+      is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange:
       Code.data
     default: Code.software
     }

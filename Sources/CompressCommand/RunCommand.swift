@@ -185,7 +185,7 @@ extension Compressor.Plan {
       peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
       \(estimate.spills ? ", activations spilled to a scratch file" : "")
       time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
-      calibration  \(calibrationText)
+      calibration  \(calibrationText)\(remarks.map { "\n" + $0 }.joined())
       """
   }
 
@@ -208,6 +208,7 @@ extension Compressor.Plan {
       .init("bytes_before", .integer(bytesBefore)), .init("bytes_after", .integer(estimate.outputBytes)),
       .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("seconds", .double(seconds)),
       .init("calibration_tokens", .integer(calibration.reduce(0) { $0 + $1.count })),
+      .init("remarks", .array(remarks.map { .string($0) })),
     ])
   }
 }

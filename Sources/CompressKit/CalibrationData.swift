@@ -29,6 +29,15 @@ extension CalibrationSource {
     var held: Int?
     if input.isText {
       let tokenizer = try checkpoint.tokenizer()
+      if packing == .concatenate, !tokenizer.prefix.isEmpty {
+        guard tokenizer.prefix.count < length else {
+          throw InvalidOption("\(name).length", "\(length): the tokenizer alone puts \(tokenizer.prefix.count) tokens before a text")
+        }
+        let beginning = try tokenizer.decode(tokenizer.prefix, skippingSpecialTokens: false)
+        data.remarks.append(
+          "\(name): \(beginning) stands before every sequence, as the tokenizer puts it before every text"
+        )
+      }
       let shares = Self.shares(of: sequences, input.texts.map(\.source.weight))
       for (index, (place, source)) in input.texts.enumerated() {
         let order = shuffle ? KeyedRandomness(seed: seed, key: "calibration text \(index)") : nil
@@ -85,8 +94,10 @@ extension CalibrationSource {
     return shares
   }
 
-  private func windows(of tokens: [Int32]) -> [[Int32]] {
-    stride(from: 0, through: tokens.count - length, by: length).map { Array(tokens[$0..<$0 + length]) }
+  /// - Parameter prefix: what stands before every sequence: models are prompted with it, and some cache it unlike anything else.
+  private func windows(of tokens: [Int32], after prefix: [Int32] = []) -> [[Int32]] {
+    let stretch = length - prefix.count
+    return stride(from: 0, through: tokens.count - stretch, by: stretch).map { prefix + tokens[$0..<$0 + stretch] }
   }
 
   /// - Returns: at most `count` sequences of a file, and whether they were drawn from a part of it.
@@ -111,7 +122,8 @@ extension CalibrationSource {
     }
     // A lone document is cut as a whole, so that its parts can be drawn.
     guard documents.count > 1 || packing == .documents else {
-      var found = windows(of: try documents.flatMap { try tokenizer.encode($0, addingSpecialTokens: false) })
+      var found = windows(
+        of: try documents.flatMap { try tokenizer.encode($0, addingSpecialTokens: false) }, after: tokenizer.prefix)
       found.shuffle(using: &order)
       return (Array(found.prefix(count)), isPart)
     }
@@ -129,10 +141,10 @@ extension CalibrationSource {
     }
     guard var order else {
       let tokens = try source.firstTokens(in: place, count: count.multiplied(by: length), tokenizer)
-      return (Array(windows(of: tokens).prefix(count)), false)
+      return (Array(windows(of: tokens, after: tokenizer.prefix).prefix(count)), false)
     }
     let (tokens, isWhole) = try source.tokens(in: place, bytes: poolBytes, tokenizer)
-    var found = windows(of: tokens)
+    var found = windows(of: tokens, after: tokenizer.prefix)
     found.shuffle(using: &order)
     return (Array(found.prefix(count)), !isWhole)
   }
@@ -166,9 +178,10 @@ private struct SequencePacker {
     }
     pending += try tokenizer.encode(document, addingSpecialTokens: false)
     var start = 0
-    while pending.count - start >= length, sequences.count < count {
-      sequences.append(Array(pending[start..<start + length]))
-      start += length
+    let stretch = length - tokenizer.prefix.count
+    while pending.count - start >= stretch, sequences.count < count {
+      sequences.append(tokenizer.prefix + pending[start..<start + stretch])
+      start += stretch
     }
     pending.removeFirst(start)
     return sequences.count < count

@@ -57,6 +57,10 @@ public struct Converter: Sendable {
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
+    let mixed = format.fusion.mixedGroups(of: model.description, in: modules)
+    if let first = mixed.first {
+      observer.observe(.remark("\(mixed.count) groups of linears are in unlike formats, although \(Fusion.rule); the first is \(first)"))
+    }
     let config = try format.configuration(of: modules, in: checkpoint.config)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))

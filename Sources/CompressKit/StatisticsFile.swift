@@ -83,7 +83,7 @@ public struct StatisticsFile: StoredStatistics {
       matrix.lower = doubles(tensor)
       return Hessian(matrix, tokens: tokens, skippedTokens: Int(counts[1])) as? S
     case is InputNorm.Type: return InputNorm(squares: doubles(try part(linear, Part.squares, .float64)), tokens: tokens) as? S
-    case is InputMaximum.Type: return InputMaximum(values: try part(linear, Part.maxima, .float32).floats()) as? S
+    case is InputMaximum.Type: return InputMaximum(values: try part(linear, Part.maxima, .float32).floats(), tokens: tokens) as? S
     case is InputMagnitude.Type:
       let (sums, squares) = (try part(linear, Part.sums, .float64), try part(linear, Part.squares, .float64))
       let maxima = try part(linear, Part.maxima, .float32)

@@ -16,6 +16,12 @@ public protocol CheckpointFormat: Sendable {
   /// Whether a linear may be stored as the two factors of its weight.
   var storesFactors: Bool { get }
 
+  /// Whether ggml's blocks are stored as they are; others write what comes in blocks as the numbers they stand for.
+  var storesBlocks: Bool { get }
+
+  /// Which linears its runtimes compute as one and want in one format.
+  var fusion: Fusion { get }
+
   /// This format with everything settled that depends on all weights at once; by default nothing does.
   ///
   /// - Parameter modules: as far as they are known before the first weight is written.
@@ -54,6 +60,9 @@ extension CheckpointFormat {
 
   public var scaleType: DType? { nil }
 
+  public var storesBlocks: Bool { false }
+  public var fusion: Fusion { .none }
+
   /// Runtimes multiply by one matrix.
   public var storesFactors: Bool { false }
 
@@ -66,6 +75,15 @@ extension CheckpointFormat {
   public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
     try SafetensorsWriter(into: stage, shardLimit: shardLimit)
   }
+}
+
+/// Which linears runtimes compute as one, so that unlike formats among them cannot be loaded.
+public enum Fusion: Sendable {
+  case none
+  /// Every projection over all experts of a mixture.
+  case experts
+  /// Besides, queries with keys and values, and gates with what they gate.
+  case all
 }
 
 /// What became of one linear or embedding: what a format needs to know to describe it.

@@ -70,7 +70,10 @@ struct CompressedTensorsConfiguration: Sendable {
 
   /// One group per distinct scheme. The commonest takes the class `Linear`, the others name their modules, and everything of that class
   /// that stays dense is listed under `ignore`.
-  static func json(for modules: [StoredModule], ignoring extra: [String], cache: QuantizationScheme.Grid?) -> JSON {
+  static func json(
+    for all: [StoredModule], ignoring extra: [String], cache: QuantizationScheme.Grid?, names: ModuleNames
+  ) -> JSON {
+    let (modules, parts) = names.apart(all)
     func preset(_ module: StoredModule) -> QuantizationPreset? {
       module.scheme.map { scheme in
         var input = module.input
@@ -85,11 +88,13 @@ struct CompressedTensorsConfiguration: Sendable {
     // Readers that take the first match must meet the names before the class.
     var groups: [(targets: [String], preset: QuantizationPreset)] = []
     for candidate in presets {
-      let named = quantized.filter { preset($0) == candidate && ($0.isEmbedding || candidate != commonest) }.map(\.name)
+      let named = quantized.filter { preset($0) == candidate && ($0.isEmbedding || candidate != commonest) }
+        .flatMap { names.spellings(of: $0.name) }
       if !named.isEmpty { groups.append((named, candidate)) }
     }
     if let commonest, ofLinears.contains(where: { preset($0) == commonest }) { groups.append((["Linear"], commonest)) }
-    let ignored = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map(\.name) + extra
+    let dense = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map(\.name) + extra
+    let ignored = parts.map { "re:.*\($0).*" } + dense.flatMap(names.spellings)
     let formats = groups.map { layout(of: $0.preset) }
     let format = formats.isEmpty ? "dense" : Set(formats).count == 1 ? formats[0] : "mixed-precision"
     return JSON.object([

@@ -15,6 +15,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public init() {}
 
   public var storesFactors: Bool { true }
+  public var fusion: Fusion { .all }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
@@ -115,7 +116,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     // Families differ in what they take where the configuration does not say.
     let description = try? ArchitectureCatalog.standard.describe(config)
     let head = description?.ownHead ?? "lm_head"
-    let isTied = description.map(\.isTied) ?? (json["tie_word_embeddings"]?.bool == true)
+    let isTied = description.map(\.isTied) ?? ((config.decoder["tie_word_embeddings"] ?? json["tie_word_embeddings"])?.bool == true)
     let tied = isTied && !modules.contains { $0.name == head }
     // transformers calls every head so while it runs.
     let isDense = !modules.contains { $0.name == head && $0.scheme != nil }
@@ -125,7 +126,8 @@ public struct CompressedTensorsFormat: CheckpointFormat {
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
     let quantization = CompressedTensorsConfiguration.json(
-      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid)
+      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid,
+      names: ModuleNames(modules, in: config))
     json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }

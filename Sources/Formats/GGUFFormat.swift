@@ -14,6 +14,8 @@ public struct GGUFFormat: CheckpointFormat {
   public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
   public init() {}
 
+  public var storesBlocks: Bool { true }
+
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
     let blocks: BlockQuantizedMatrix

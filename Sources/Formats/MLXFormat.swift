@@ -11,6 +11,8 @@ public struct MLXFormat: CheckpointFormat {
   public static let summary = "integers with biases, and MX floats, as mlx-lm and mlx-swift load them"
   public init() {}
 
+  public var fusion: Fusion { .experts }
+
   /// Integers always have biases; there is no scale of the whole matrix.
   public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
     let shape = weights.scaleShape(rows: rows, columns: columns)

@@ -5,11 +5,15 @@ public import Tensors
 public struct Model: Sendable {
   public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
-  public let carried: [String]
+  public private(set) var carried: [String]
   /// Modules among them that may be linears, such as those of a vision tower: formats say of them that they are not compressed.
-  public let carriedModules: [String]
+  public private(set) var carriedModules: [String]
+  /// Names of all modules that those tensors belong to.
+  package var carriedNames: [String] { carried.map { $0.split(separator: ".").dropLast().joined(separator: ".") } }
   /// Bytes of those tensors.
-  public let carriedBytes: Int
+  public var carriedBytes: Int { carried.reduce(0) { $0 + (carriedTensors[$1]?.byteCount ?? 0) } }
+  /// What the headers say of them.
+  private let carriedTensors: [String: TensorInfo]
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
   /// What scales are to be rounded to where they are not powers of two or E4M3; `nil` for the type each weight is stored in.
@@ -23,7 +27,7 @@ public struct Model: Sendable {
     self.description = description
     self.carried = carried
     carriedModules = []
-    carriedBytes = 0
+    carriedTensors = [:]
     remarks = []
     self.load = load
     check = { _ in }
@@ -64,6 +68,17 @@ public struct Model: Sendable {
     }
     return untied
   }
+
+  /// The same model without some of the tensors that are no part of it.
+  package func leavingOut(_ names: Set<String>) -> Model {
+    var smaller = self
+    smaller.carried.removeAll { names.contains($0) }
+    smaller.carriedModules.removeAll { names.contains($0 + ".weight") }
+    return smaller
+  }
+
+  /// Tensors among those carried along that have the residual stream's width on some side: what writes into the stream or reads from it.
+  package var carriedOnStream: [String] { carried.filter { carriedTensors[$0]?.shape.contains(description.hiddenSize) == true } }
 
   /// The same model with every block changed when it is asked for; its outlines stay what they are.
   package func changing(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
@@ -130,7 +145,7 @@ extension Model {
     self.remarks = remarks
     carried = loader.uncovered()
     carriedModules = carried.filter { $0.hasSuffix(".weight") && source.info($0)?.shape.count == 2 }.map { String($0.dropLast(7)) }
-    carriedBytes = carried.reduce(0) { $0 + (source.info($1)?.byteCount ?? 0) }
+    carriedTensors = Dictionary(carried.compactMap { name in source.info(name).map { (name, $0) } }) { first, _ in first }
     load = { try loader.block($0) }
     check = { try loader.checkFinite($0) }
   }

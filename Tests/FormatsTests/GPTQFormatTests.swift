@@ -277,7 +277,7 @@ struct GPTQFormatTests {
     let files = try format.files(describing: modules, in: config)
     #expect(files.map(\.name) == ["config.json", "quantize_config.json"])
     let json = try format.configuration(of: modules, in: config)
-    #expect(json["torch_dtype"]?.string == "float16" && json["quantization"] == nil)
+    #expect(json["torch_dtype"]?.string == "bfloat16" && json["quantization"] == nil)
     let own = try #require(json["quantization_config"])
     guard case .text(let text) = files[1].content else {
       Issue.record("quantize_config.json is no text")
