@@ -131,7 +131,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     // Families differ in what they take where the configuration does not say.
     let description = try? ArchitectureCatalog.standard.describe(config)
     let head = description?.ownHead ?? "lm_head"
-    let isTied = description.map(\.isTied) ?? (json["tie_word_embeddings"]?.bool == true)
+    let isTied = description.map(\.isTied) ?? ((config.decoder["tie_word_embeddings"] ?? json["tie_word_embeddings"])?.bool == true)
     let tied = isTied && !modules.contains { $0.name == head }
     // transformers calls every head so while it runs.
     let isDense = !modules.contains { $0.name == head && $0.scheme != nil }

@@ -18,7 +18,7 @@ extension Pipeline {
         linears.append(
           PlannedLinear(
             name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, role: Self.role(of: name, in: block),
-            scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
+            scheme: Self.words(for: weight) ?? block[name].storageType.rawValue, storedBits: weight.storedBits,
             storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
         linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
         linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
@@ -46,6 +46,16 @@ extension Pipeline {
       }
     }
     return linears
+  }
+
+  /// What a weight is stored as that is compressed already.
+  private static func words(for weight: any Weight) -> String? {
+    switch weight {
+    case let weight as QuantizedMatrix: "\(weight.scheme)"
+    case let weight as BlockQuantizedMatrix: weight.type.name
+    case let weight as FactoredWeight: "rank \(weight.rank)"
+    default: nil
+    }
   }
 
   private static func role(of name: LinearName, in block: Block) -> PlannedLinear.Role {
