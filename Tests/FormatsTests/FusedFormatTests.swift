@@ -60,7 +60,7 @@ struct FusedFormatTests {
   {
     let recipe = try Recipe(
       yaml:
-        "passes: [ { allocate: { target: 5bpw, sensitivity: \(sensitivity), probes: 2, candidates: [{ bits: 2, group_size: 16 }, { bits: 4, group_size: 16 }, { bits: 8, group_size: 16 }] } } ]",
+        "passes: [ { allocate: { target: 6bpw, sensitivity: \(sensitivity), probes: 2, candidates: [{ bits: 2, group_size: 16 }, { bits: 4, group_size: 16 }, { bits: 8, group_size: 16 }] } } ]",
       file: "r.yaml", passes: .standard)
     let model = try Families.model(family, dtype: .bfloat16)
     let sink = CheckpointSink(format: .compressedTensors, writer: nil)

@@ -55,7 +55,7 @@ struct UnreachedExpertTests {
       ("low_rank: { ratio: 0.3, sequential: false }", "plain SVD"), ("rtn: { group_size: 16 }, lqer: { rank: 4 }", "plain SVD"),
       ("ggml: { type: q4_0, importance: activations, layers: '*' }", "without importances"),
       ("smoothquant: { strength: 0.5, producers: all }", "left unscaled"), ("awq, rtn: { group_size: 16 }", "left unscaled"),
-      ("allocate: { target: 5bpw, sensitivity: layer, candidates: [{ bits: 4, group_size: 16 }, { bits: 8, group_size: 16 }] }", "rounded"),
+      ("allocate: { target: 7bpw, sensitivity: layer, candidates: [{ bits: 4, group_size: 16 }, { bits: 8, group_size: 16 }] }", "rounded"),
     ], ["mixtral", "qwen2-moe"])
   func everyFallbackIsNamedAndStrictRefusesIt(_ passes: (text: String, words: String), _ family: String) async throws {
     let text = passes.text.replacing(", lqer", with: " }, { lqer").replacing("awq, rtn", with: "awq: {} }, { rtn")

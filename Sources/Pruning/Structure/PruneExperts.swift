@@ -78,10 +78,15 @@ public struct PruneExperts: Pass, Hashable {
     }
     let kept = order.prefix(count).sorted()
     if !unreached.isEmpty {
-      try context.recordFallback(
-        mixture.router, in: block,
+      // Where all of them go, which one goes first decides nothing.
+      let told =
         "no calibration token was sent to \(unreached.count) of \(mixture.experts) experts, which were ranked last, by their weights: "
-          + unreached.map(String.init).joined(separator: " "))
+        + unreached.map(String.init).joined(separator: " ")
+      if unreached.contains(where: kept.contains) {
+        try context.recordFallback(mixture.router, in: block, told)
+      } else {
+        context.remark("\(block.name): \(told)")
+      }
     }
     func linears(of expert: Int) -> [LinearName] {
       let network = description.feedForward.expert(expert)
