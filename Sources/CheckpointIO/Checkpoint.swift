@@ -41,7 +41,9 @@ public struct Checkpoint: Sendable {
       self.init(directory: directory, config: config, tensors: tensors, files: [url, URL(filePath: config.path)], standsAlone: false)
     case .file(let url, let container):
       let configuration = directory.appending(path: "config.json")
-      if [.pytorch, .safetensors].contains(container), !FileManager.default.fileExists(atPath: configuration.path) {
+      if [.pytorch, .safetensors].contains(container), FileManager.default.fileExists(atPath: url.path),
+        !FileManager.default.fileExists(atPath: configuration.path)
+      {
         let tensors = try container.open(url).tensors
         guard MetaCheckpoint.recognizes(tensors) else { throw .missingFile(path: configuration.path) }
         let translated = try MetaCheckpoint(tensors, in: directory)

@@ -8,7 +8,7 @@ import Tensors
 ///
 /// Weights of the pass `ggml` are stored as they are; integer codes whose groups and scales a block type can hold exactly become that
 /// type; dense weights stay in their floats. Norms and biases are F32, as llama.cpp wants them. Files of Llama, Mistral, Qwen2 and Qwen3
-/// models are also read. Whatever of a model or its tokenizer llama.cpp would compute otherwise is refused, sliding windows among it, which
+/// models are also read. Whatever of a model llama.cpp would compute otherwise is refused, sliding windows among it, which
 /// it does not have in these families: what would be written is read back and compared before anything is (`GGUFReadback`,
 /// `GGUFTokenizerCheck`).
 public struct GGUFFormat: CheckpointFormat {

@@ -6,7 +6,7 @@ import Tokenizers
 /// The `tokenizer.ggml.*` keys of a GGUF file, made from `tokenizer.json` and `tokenizer_config.json`.
 ///
 /// llama.cpp looks for added tokens in the text as it stands and normalizes nothing. What it would cut otherwise than the tokenizer does is
-/// refused (`GGUFTokenizerCheck`).
+/// said (`GGUFTokenizerCheck`).
 struct GGUFTokenizer {
   /// What `tokenizer.ggml.token_type` says of a token.
   private enum Kind: Int32 { case normal = 1, unknown, control, userDefined, unused, byte }

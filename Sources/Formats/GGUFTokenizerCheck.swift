@@ -35,11 +35,10 @@ struct GGUFTokenizerCheck {
 
   /// What llama.cpp does otherwise that no file can change, and that concerns few texts.
   ///
-  /// - Throws: for the first text that it cuts otherwise in any other respect.
+  /// The first text that it cuts otherwise in any other respect is among it.
   func remarks() throws(GGUFTokenizer.Unsupported) -> [String] {
     let around = (try encode("a", original, addingSpecialTokens: true), try encode("a", writtenTokenizer, addingSpecialTokens: true))
-    guard around.0 == around.1 else { throw difference("a", around.0, around.1) }
-    var found: [String] = []
+    var found = around.0 == around.1 ? [] : [difference("a", around.0, around.1)]
     var looser: [Relaxation: (Tokenizer, Tokenizer)] = [:]
     for text in Self.texts + vocabularyTexts + addedTokenTexts where !composes || text == text.precomposedStringWithCanonicalMapping {
       let (expected, result) = (try encode(text, original), try encode(text, writtenTokenizer))
@@ -50,7 +49,11 @@ struct GGUFTokenizerCheck {
         guard let (ours, theirs) = looser[relaxation] else { continue }
         if try encode(text, ours) == encode(text, theirs) { excuse = relaxation.remark(text) }
       }
-      guard let excuse else { throw difference(text, expected, result) }
+      guard let excuse else {
+        // One example is enough to be warned by.
+        found.append(difference(text, expected, result))
+        break
+      }
       if !found.contains(where: { $0.prefix(60) == excuse.prefix(60) }) { found.append(excuse) }
     }
     if composes {
@@ -67,13 +70,13 @@ struct GGUFTokenizerCheck {
     }
   }
 
-  private func difference(_ text: String, _ expected: [Int32], _ found: [Int32]) -> GGUFTokenizer.Unsupported {
+  private func difference(_ text: String, _ expected: [Int32], _ found: [Int32]) -> String {
     func list(_ ids: [Int32]) -> String {
       "[" + ids.prefix(12).map { "\($0)" }.joined(separator: ", ") + (ids.count > 12 ? ", …" : "") + "]"
     }
-    return .init(
-      reason: "llama.cpp would make other tokens than its tokenizer of \(JSON.string(text).text()): \(list(found)) instead of "
-        + "\(list(expected)), because a GGUF vocabulary has no word for one of its normalizers, merges or flags of added tokens")
+    return "read back from the GGUF file, the vocabulary makes other tokens than the tokenizer of some texts, such as "
+      + "\(JSON.string(text).text()): \(list(found)) instead of \(list(expected)); a GGUF vocabulary has no word for some normalizers, merges "
+      + "and flags of added tokens"
   }
 }
 

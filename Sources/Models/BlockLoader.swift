@@ -79,9 +79,9 @@ struct BlockLoader: Sendable {
 
   /// Checks headers alone: nothing is decoded.
   func verify() throws(CheckpointError) {
+    try verify(description.endShapes)
     // One block after the other: where the configuration has more of them than the file, the first that is missing ends it.
     for block in description.blocks { try verify(block.tensorShapes) }
-    try verify(description.endShapes)
   }
 
   private func verify(_ shapes: [(name: String, shape: [Int])]) throws(CheckpointError) {
