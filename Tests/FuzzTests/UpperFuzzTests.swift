@@ -28,16 +28,6 @@ import Testing
       name: "config.json", suffix: "json", corpus: configurations,
       read: { _ = try ArchitectureCatalog.standard.describe(try ModelConfig(contentsOf: $0)) }, allows: { $0 is CheckpointError }),
     FuzzTarget(
-      name: "config.json beside weights", suffix: "json", corpus: { [Data(TinyModel.config.utf8)] },
-      read: { url in
-        // What a sound model's tensors are opened, planned and estimated with.
-        let config = try ModelConfig(contentsOf: url)
-        let tensors = MemoryTensorSource(try TinyModel.tensors(try ModelConfig(text: TinyModel.config.utf8)))
-        let checkpoint = Checkpoint(directory: url.deletingLastPathComponent(), config: config, tensors: tensors)
-        let recipe = try Recipe(yaml: "passes: [ { rtn: { group_size: 32 } } ]", file: "recipe.yaml", passes: .standard)
-        _ = try Compressor(recipe: recipe).plan(checkpoint)
-      }, allows: { $0 is CheckpointError || $0 is RecipeError || $0 is InvalidOption }),
-    FuzzTarget(
       name: "kerashub-config", suffix: "json",
       corpus: { [try Data(contentsOf: Places.root.appending(path: "Tests/CheckpointIOTests/Fixtures/kerashub-llama3/config.json"))] },
       read: { url in
