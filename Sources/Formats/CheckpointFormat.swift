@@ -45,7 +45,9 @@ public protocol CheckpointFormat: Sendable {
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
 
   /// What its runtimes are known to compute otherwise, where that concerns few inputs, or although the files say it; for the report. By default
-  /// nothing.
+  /// nothing. Asked once, before anything is written.
+  ///
+  /// - Throws: `FormatError.cannotStore` where they would compute otherwise what many inputs give.
   func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String]
 
   /// `config.json` for the given weights.

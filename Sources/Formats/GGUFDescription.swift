@@ -15,8 +15,8 @@ struct GGUFDescription {
   private let metadata: GGUFMetadata
   /// What the rotary frequencies are divided by, where that takes more than one number.
   private let rotaryFactors: [Float]?
-  /// What llama.cpp does otherwise with a few texts.
-  private(set) var remarks: [String] = []
+  /// What the vocabulary was made of; `nil` for weights alone.
+  private let vocabulary: (source: TokenizerSource, tokenizer: Tokenizer)?
 
   /// - Parameters:
   ///   - config: `config.json` as it will be written.
@@ -38,7 +38,8 @@ struct GGUFDescription {
     do { source = try TokenizerSource(file: file) } catch { throw refuse("\(error)") }
     if let source {
       do {
-        remarks = try GGUFTokenizer(source, vocabularySize: model.vocabularySize).write(into: &metadata, config: config.json)
+        let tokenizer = try GGUFTokenizer(source, vocabularySize: model.vocabularySize).write(into: &metadata, config: config.json)
+        vocabulary = (source, tokenizer)
       } catch { throw refuse(error.reason) }
       if metadata["tokenizer.chat_template"] == nil, let template = file("chat_template.jinja") {
         metadata["tokenizer.chat_template"] = .string(String(decoding: template, as: UTF8.self))
@@ -48,6 +49,7 @@ struct GGUFDescription {
     } else if config.json["quantization_config"]?["quant_method"]?.string == GGUFFormat.name {
       throw refuse("the GGUF file it comes from has no tokenizer that is read; put tokenizer.json beside that file")
     } else {
+      vocabulary = nil
       metadata["\(architecture).vocab_size"] = .count(model.vocabularySize)
       metadata["tokenizer.ggml.model"] = .string("none")
     }
@@ -93,6 +95,16 @@ struct GGUFDescription {
     }
     metadata["general.quantization_version"] = .count(2)
     return metadata
+  }
+
+  /// What llama.cpp does otherwise with a few texts.
+  ///
+  /// - Throws: `FormatError.cannotStore` where it would cut many texts otherwise than the tokenizer does.
+  func remarks() throws(FormatError) -> [String] {
+    guard let (source, tokenizer) = vocabulary else { return [] }
+    do { return try GGUFTokenizerCheck(source, tokenizer, metadata).remarks() } catch {
+      throw .cannotStore(module: "the model", format: GGUFFormat.name, reason: error.reason)
+    }
   }
 
   /// Names, order and metadata of the file for the tensors that were appended under their Hugging Face names.

@@ -61,7 +61,7 @@ public struct GGUFFormat: CheckpointFormat {
       })
   }
 
-  /// Also checks that all of the file's metadata can be made, and that it says all of the model.
+  /// Also checks that all of the file's metadata can be made, and that it says all of the model; the texts of `remarks` are not tried again.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     if let nameless = modules.first(where: { GGUFNames.gguf(of: $0.name + ".weight") == nil }) {
       throw .cannotStore(module: nameless.name, format: Self.name, reason: "GGUF has no name for it in a model like Llama")
@@ -71,7 +71,7 @@ public struct GGUFFormat: CheckpointFormat {
   }
 
   public func remarks(on model: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
-    try description(config).remarks
+    try description(config).remarks()
   }
 
   private func description(_ config: ModelConfig) throws(FormatError) -> GGUFDescription {

@@ -6,7 +6,7 @@ import Tokenizers
 /// The `tokenizer.ggml.*` keys of a GGUF file, made from `tokenizer.json` and `tokenizer_config.json`.
 ///
 /// llama.cpp looks for added tokens in the text as it stands and normalizes nothing. What it would cut otherwise than the tokenizer does is
-/// said (`GGUFTokenizerCheck`).
+/// refused (`GGUFTokenizerCheck`).
 struct GGUFTokenizer {
   /// What `tokenizer.ggml.token_type` says of a token.
   private enum Kind: Int32 { case normal = 1, unknown, control, userDefined, unused, byte }
@@ -47,8 +47,8 @@ struct GGUFTokenizer {
 
   /// Adds the keys; `config` gives ids that the tokenizer's own files do not.
   ///
-  /// - Returns: what llama.cpp will do otherwise with special tokens that a text spells out, or with text in another Unicode form.
-  func write(into metadata: inout GGUFMetadata, config: JSON) throws(Unsupported) -> [String] {
+  /// - Returns: the tokenizer that the keys stand for.
+  func write(into metadata: inout GGUFMetadata, config: JSON) throws(Unsupported) -> Tokenizer {
     guard let model = json["model"], (model["type"]?.string ?? "BPE") == "BPE", let vocabulary = model["vocab"]?.members else {
       throw Unsupported(reason: "its tokenizer is \(json["model"]?["type"]?.string ?? "of no kind"); BPE is written")
     }
@@ -82,7 +82,7 @@ struct GGUFTokenizer {
     let tokenizer: Tokenizer
     do { tokenizer = try Tokenizer(source) } catch { throw Unsupported(reason: "\(error)") }
     try writeSpecials(into: &metadata, config: config, tokenizer, isByteLevel: isByteLevel)
-    return try GGUFTokenizerCheck(source, tokenizer, metadata).remarks()
+    return tokenizer
   }
 
   /// llama.cpp spells what is no token in bytes, and knows no unknown token.

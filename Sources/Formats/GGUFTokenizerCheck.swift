@@ -18,7 +18,8 @@ struct GGUFTokenizerCheck {
   init(_ source: TokenizerSource, _ original: Tokenizer, _ metadata: GGUFMetadata) throws(GGUFTokenizer.Unsupported) {
     (self.source, self.original) = (source, original)
     let normalizer = source.document["normalizer"] ?? .null
-    composes = (normalizer["normalizers"]?.elements ?? [normalizer]).allSatisfy { $0["type"]?.string == "NFC" }
+    let normalizers = normalizer["normalizers"]?.elements ?? [normalizer]
+    composes = !normalizers.isEmpty && normalizers.allSatisfy { $0["type"]?.string == "NFC" }
     do {
       guard var written = try metadata.tokenizerSource() else { throw GGUFTokenizer.Unsupported(reason: "its vocabulary cannot be read") }
       // Readers add Qwen's normalizer, which its name stands for and llama.cpp does not have.
@@ -35,12 +36,13 @@ struct GGUFTokenizerCheck {
 
   /// What llama.cpp does otherwise that no file can change, and that concerns few texts.
   ///
-  /// The first text that it cuts otherwise in any other respect is among it.
+  /// - Throws: for the first text that it cuts otherwise in any other respect.
   func remarks() throws(GGUFTokenizer.Unsupported) -> [String] {
     let around = (try encode("a", original, addingSpecialTokens: true), try encode("a", writtenTokenizer, addingSpecialTokens: true))
-    var found = around.0 == around.1 ? [] : [difference("a", around.0, around.1)]
+    guard around.0 == around.1 else { throw difference("a", around.0, around.1) }
+    var found: [String] = []
     var looser: [Relaxation: (Tokenizer, Tokenizer)] = [:]
-    for text in Self.texts + vocabularyTexts + addedTokenTexts where !composes || text == text.precomposedStringWithCanonicalMapping {
+    for text in Self.texts + vocabularyTexts + addedTokenTexts where !composes || isComposed(text) {
       let (expected, result) = (try encode(text, original), try encode(text, writtenTokenizer))
       if expected == result { continue }
       var excuse: String?
@@ -49,11 +51,7 @@ struct GGUFTokenizerCheck {
         guard let (ours, theirs) = looser[relaxation] else { continue }
         if try encode(text, ours) == encode(text, theirs) { excuse = relaxation.remark(text) }
       }
-      guard let excuse else {
-        // One example is enough to be warned by.
-        found.append(difference(text, expected, result))
-        break
-      }
+      guard let excuse else { throw difference(text, expected, result) }
       if !found.contains(where: { $0.prefix(60) == excuse.prefix(60) }) { found.append(excuse) }
     }
     if composes {
@@ -61,6 +59,9 @@ struct GGUFTokenizerCheck {
     }
     return found
   }
+
+  /// Strings are equal in Swift whatever their form is; their bytes are not.
+  private func isComposed(_ text: String) -> Bool { text.utf8.elementsEqual(text.precomposedStringWithCanonicalMapping.utf8) }
 
   private func encode(
     _ text: String, _ tokenizer: Tokenizer, addingSpecialTokens adds: Bool = false
@@ -70,13 +71,17 @@ struct GGUFTokenizerCheck {
     }
   }
 
-  private func difference(_ text: String, _ expected: [Int32], _ found: [Int32]) -> String {
+  private func difference(_ text: String, _ expected: [Int32], _ found: [Int32]) -> GGUFTokenizer.Unsupported {
+    // From just before the first token that differs.
+    let same = max(0, zip(expected, found).prefix { $0 == $1 }.count - 1)
     func list(_ ids: [Int32]) -> String {
-      "[" + ids.prefix(12).map { "\($0)" }.joined(separator: ", ") + (ids.count > 12 ? ", …" : "") + "]"
+      let shown = ids.dropFirst(same).prefix(12).map { "\($0)" }.joined(separator: ", ")
+      return "[" + (same > 0 ? "…, " : "") + shown + (ids.count > same + 12 ? ", …" : "") + "]"
     }
-    return "read back from the GGUF file, the vocabulary makes other tokens than the tokenizer of some texts, such as "
-      + "\(JSON.string(text).text()): \(list(found)) instead of \(list(expected)); a GGUF vocabulary has no word for some normalizers, merges "
-      + "and flags of added tokens"
+    return .init(
+      reason: "llama.cpp would make other tokens than its tokenizer of \(JSON.string(text).text()): \(list(found)) instead of "
+        + "\(list(expected)), because a GGUF vocabulary has no word for one of its normalizers, merges or flags of added tokens; without "
+        + "tokenizer.json beside the model its weights are written alone")
   }
 }
 

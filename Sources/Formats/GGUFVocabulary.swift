@@ -123,8 +123,8 @@ private struct GGUFVocabulary {
       case .normal, .byte, .unused: nil
       }
     }
-    // Files without types have their special tokens by id only.
-    let named = ["bos", "eos", "unknown", "padding"].compactMap { id($0) }.filter { roles[$0] == .normal }
+    // Files without types have their special tokens by id only. Where there are types, llama.cpp goes by them.
+    let named = value("token_type") == nil ? ["bos", "eos", "unknown", "padding"].compactMap { id($0) } : []
     let special = added + Set(named).sorted().map { (tokens[$0], $0, true) }
     return .byteLevel(
       vocabulary: normal.map { (tokens[$0], $0) }, merges: merges, added: special, preTokenizer: try preTokenizer())

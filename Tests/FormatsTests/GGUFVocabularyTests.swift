@@ -47,7 +47,9 @@ struct GGUFVocabularyTests {
         #expect(try native.encode(text, addingSpecialTokens: false) == ids, "\(text)")
         #expect(try translated.encode(text, addingSpecialTokens: false) == ids, "\(text), by tokenizer.json")
       }
-      if key != "without" { #expect(try native.decode([259, 273, 272], skippingSpecialTokens: true) == "a deep<tool>") }
+      // Only a space that stands before every text is taken away again.
+      let decoded = try native.decode([259, 273, 272], skippingSpecialTokens: true)
+      #expect(decoded == (key == "with" ? "a deep<tool>" : " a deep<tool>"))
     }
   }
 
