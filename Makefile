@@ -12,8 +12,8 @@ MODEL    := Checkpoints/pocket-llama
 OUT      := out/pocket-llama-w4a16
 
 .PHONY: all setup build test lint fuzz bench clean
-all: build $(OUT)/table.txt
-	@cat $(OUT)/table.txt
+all: build $(OUT)/report.json
+	@cat $(OUT).txt
 
 setup:
 	@tools/setup
@@ -24,10 +24,9 @@ build: setup
 $(COMPRESS): build
 
 # Made anew only when the program, the recipe or the model changed.
-$(OUT)/table.txt: $(COMPRESS) Recipes/w4a16.yaml $(wildcard $(MODEL)/*)
-	@mkdir -p out
-	@$(COMPRESS) --recipe Recipes/w4a16.yaml --model $(MODEL) --output $(OUT) --overwrite > out/.table
-	@mv out/.table $@
+$(OUT)/report.json: $(COMPRESS) Recipes/w4a16.yaml $(wildcard $(MODEL)/*)
+	@mkdir -p $(dir $(OUT))
+	@$(COMPRESS) --recipe Recipes/w4a16.yaml --model $(MODEL) --output $(OUT) --overwrite > $(OUT).txt
 
 test: setup
 	@$(SWIFT) test $(FLAGS) --scratch-path .build-tests

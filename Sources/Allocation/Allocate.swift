@@ -6,7 +6,7 @@ public import Quantization
 /// Mixed precision under a budget: measures what every candidate format costs every group of layers, chooses the best combination that fits, and
 /// quantizes with it.
 ///
-/// The layers that share an input, which runtimes fuse, get one format. What a choice costs is measured on the original model, one group at a
+/// What runtimes fuse gets one format: layers that share an input, and every projection of a mixture's experts over all of them. What a choice costs is measured on the original model, one group at a
 /// time (algorithm notes 10.2): by the divergence of the predictions, or faster by the layer's own loss. The combination is the exact optimum of
 /// the multiple-choice knapsack under the assumption that these costs add up; the report compares their sum with what is measured in the end.
 public struct Allocate: Pass, Hashable {
@@ -99,14 +99,17 @@ public struct Allocate: Pass, Hashable {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
     guard !linear.isEnd else { throw InvalidOption("layers", "\(linear.name): only layers of decoder blocks are allocated") }
     // Every candidate must fit; which one it will be is not known before the measurement.
-    var bits: [Int] = []
+    var (bits, schemes) = ([Int](), [QuantizationScheme]())
     for candidate in candidates {
       var pass = pass(for: candidate)
       pass.layers = layers
-      bits.append(try pass.plan(linear).storedBits)
+      let planned = try pass.plan(linear)
+      bits.append(planned.storedBits)
+      if let scheme = planned.weights { schemes.append(scheme) }
     }
     var planned = linear
     planned.scheme = "one of \(candidates.count)"
+    (planned.candidates, planned.weights, planned.blocks) = (schemes, nil, nil)
     switch target {
     case .bitsPerWeight(let target): planned.storedBits = min(Int(target * Double(linear.rows * linear.columns)), bits.max()!)
     case .bytes: planned.storedBits = bits.max()!

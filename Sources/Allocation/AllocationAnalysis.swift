@@ -6,7 +6,7 @@ import Tensors
 
 /// Which format every group of layers gets, and what that is expected to cost.
 struct Allocation: Sendable {
-  /// The layers of a block that share an input.
+  /// The layers of a block that get one format.
   struct Unit: Sendable {
     var block: String
     var linears: [LinearName]
@@ -90,6 +90,19 @@ struct AllocationAnalysis: Analysis {
     var linears: [LinearName]
     var fullNames: [String]
     var options: [(bits: Int, loss: Double)]
+    /// What the losses of its groups have been weighed by so far.
+    var weight = 0.0
+
+    /// Adds another group of the same unit. An expert's loss counts by the tokens it saw.
+    mutating func add(_ group: InputGroup, of block: Block, weight added: Double, _ found: [(bits: Int, loss: Double)]) {
+      linears += group.linears
+      fullNames += group.linears.map { block.fullName(of: $0) }
+      for index in options.indices {
+        options[index].bits += found[index].bits
+        if weight + added > 0 { options[index].loss = (options[index].loss * weight + found[index].loss * added) / (weight + added) }
+      }
+      weight += added
+    }
   }
 
   private func measure(_ model: Model, _ context: AnalysisContext) async throws -> (units: [MeasuredUnit], fixedBits: Int, weights: Int) {
@@ -116,22 +129,29 @@ struct AllocationAnalysis: Analysis {
       fixedBits += Self.vectorBits(of: block)
       fixedBits += block.linears.filter { !chosen.contains($0.key) }.reduce(0) { $0 + $1.value.weight.storedBits }
       var variants: [Block] = []
+      let first = units.count
       for group in groups {
         let hessian = try stream.statistic(Hessian.self, of: group, in: block)
-        var unit = MeasuredUnit(
-          block: block.name, linears: group.linears, fullNames: group.linears.map { block.fullName(of: $0) }, options: [])
         weights += group.linears.reduce(0) { $0 + block[$1].weight.rows * block[$1].weight.columns }
-        for candidate in options.candidates {
-          let (variant, bits, loss) = try quantize(group, of: block, as: candidate, hessian)
-          unit.options.append((bits, loss))
-          if measuresDivergence { variants.append(variant) }
+        let fused = Set(description(of: block).fused(with: group.linears[0]))
+        let place = units[first...].firstIndex { !fused.isDisjoint(with: $0.linears) } ?? units.count
+        if place == units.count {
+          let none = options.candidates.map { _ in (bits: 0, loss: 0.0) }
+          units.append(MeasuredUnit(block: block.name, linears: [], fullNames: [], options: none))
+          if measuresDivergence { variants += options.candidates.map { _ in block } }
         }
-        units.append(unit)
+        var found: [(bits: Int, loss: Double)] = []
+        for (index, candidate) in options.candidates.enumerated() {
+          let at = (place - first) * options.candidates.count + index
+          let (variant, bits, loss) = try quantize(group, of: measuresDivergence ? variants[at] : block, as: candidate, hessian)
+          found.append((bits, loss))
+          if measuresDivergence { variants[at] = variant }
+        }
+        units[place].add(group, of: block, weight: Double(hessian.tokens * group.linears.count), found)
       }
       _ = try stream.finish(block)
       if let walk {
         let losses = try walk.divergences(of: variants, at: index)
-        let first = units.count - groups.count
         for (at, loss) in losses.enumerated() {
           units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
         }
@@ -141,6 +161,11 @@ struct AllocationAnalysis: Analysis {
       context.progress(index + 1, count)
     }
     return (units, fixedBits, weights)
+  }
+
+  private func description(of block: Block) -> BlockDescription {
+    guard let description = block.description else { preconditionFailure("only decoder blocks are allocated") }
+    return description
   }
 
   /// What the whole combination does to the predictions: the sweep to come, rehearsed on the fitted sequences and scored on the probes. The
@@ -198,14 +223,15 @@ struct AllocationAnalysis: Analysis {
       let solver = GPTQSolver.prepare(
         hessian, groupSize: scheme.groupSize(columns: weight.columns), order: pass.order, damping: pass.damping,
         refining: pass.refine > 0)
-      if case .success(let solver) = solver, options.quantizer == .gptq {
+      if case .success(let solver) = solver, options.quantizer == .gptq, hessian.tokens > 0 {
         if let drift { weight = solver.corrected(weight, for: drift, by: pass.driftCorrection) }
         let result = solver.quantize(
           weight, scheme: scheme, scales: pass.scales, refit: pass.refit, refine: pass.refine, globalScale: global)
         quantized = result.quantized
         loss += result.relativeLoss
       } else {
-        let importance = hessian.matrix.diagonal.map { Float($0 / Double(max(1, hessian.tokens))) }
+        let isWeighted = hessian.tokens > 0 && options.quantizer == .rtn
+        let importance = isWeighted ? hessian.matrix.diagonal.map { Float($0 / Double(hessian.tokens)) } : nil
         quantized = RoundToNearest.quantize(
           weight, scheme: scheme, scales: pass.scales, importance: importance, globalScale: global)
         if case .success(let solver) = solver { loss += solver.relativeLoss(of: quantized, against: weight) }
@@ -228,7 +254,12 @@ struct AllocationAnalysis: Analysis {
         if !row.isEmpty { lines.append(row) }
         (row, name) = (unit.block + ":", unit.block)
       }
-      let group = unit.linears.map { $0.rawValue.split(separator: ".").last!.replacing("_proj", with: "") }.joined(separator: ",")
+      var names: [String] = []
+      for linear in unit.linears {
+        let name = (linear.rawValue.split(separator: ".").last.map(String.init) ?? linear.rawValue).replacing("_proj", with: "")
+        if !names.contains(name) { names.append(name) }
+      }
+      let group = names.joined(separator: ",") + (unit.linears.count > names.count ? " of \(unit.linears.count / names.count) experts" : "")
       row += "  \(group) \(labels[choice]) (\(rounded(unit.options[choice].loss, places: 5)))"
     }
     lines.append(row)

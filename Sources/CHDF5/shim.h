@@ -55,6 +55,12 @@ static inline int hdf5_link_kind(hid_t group, const char *name) {
   H5L_info_t info;
   return H5Lget_info(group, name, &info, H5P_DEFAULT) < 0 ? -1 : (int)info.type;
 }
+// The path that a soft link names; negative where that fails or does not fit.
+static inline int hdf5_link_target(hid_t group, const char *name, char *target, size_t size) {
+  H5L_info_t info;
+  if (H5Lget_info(group, name, &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_SOFT || info.u.val_size > size) return -1;
+  return H5Lget_val(group, name, target, size, H5P_DEFAULT) < 0 ? -1 : 0;
+}
 static inline ssize_t hdf5_link_name(hid_t group, hsize_t index, char *name, size_t size) {
   return H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, index, name, size, H5P_DEFAULT);
 }

@@ -12,6 +12,13 @@ final class ByteStream {
   /// Whether a member of a gzipped file has begun that has not ended.
   private var isInsideMember = false
   private static let pieceSize = 1 << 20
+  /// Bytes of the file, and what they were inflated to.
+  private var read = 0
+  private var made = 0
+  /// No text is deflated to less than a part in so many; what claims to be is made to fill a memory.
+  private static let largestRatio = 200
+  /// Below this nothing is filled by it.
+  private static let harmless = 1 << 26
 
   init(_ handle: FileHandle, name: String) {
     self.handle = handle
@@ -27,7 +34,11 @@ final class ByteStream {
   private func unreadable(_ reason: String) -> CheckpointError { .unreadable(path: name, reason: reason) }
 
   private func readPiece() throws(CheckpointError) -> [UInt8] {
-    do { return [UInt8](try handle.read(upToCount: Self.pieceSize) ?? Data()) } catch { throw unreadable(error.localizedDescription) }
+    do {
+      let piece = [UInt8](try handle.read(upToCount: Self.pieceSize) ?? Data())
+      read += piece.count
+      return piece
+    } catch { throw unreadable(SystemError.reason(error)) }
   }
 
   /// The next bytes; empty at the end.
@@ -70,6 +81,10 @@ final class ByteStream {
       guard status == Z_OK || status == Z_STREAM_END, consumed + produced > 0 else { throw unreadable("the gzipped data is damaged") }
       input.removeFirst(consumed)
       if status == Z_STREAM_END { isInsideMember = false }
+      made += produced
+      guard made < Self.harmless || made / Self.largestRatio <= read else {
+        throw unreadable("\(read) bytes inflate to more than \(Self.largestRatio) times as many, which no text does")
+      }
       if produced > 0 {
         output.removeLast(output.count - produced)
         return output

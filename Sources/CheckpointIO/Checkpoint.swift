@@ -1,23 +1,32 @@
 public import Foundation
-internal import StrictJSON
 
 /// A model directory: configuration, tokenizer files, and lazily read tensors.
 public struct Checkpoint: Sendable {
   public let directory: URL
   public let config: ModelConfig
   public let tensors: any TensorSource
+  /// The files that were opened, as they were then.
+  public let stamps: [FileStamp]
+  /// Whether it was opened as a file beside which no configuration lies, so that its directory is not the model's.
+  let standsAlone: Bool
 
   public init(directory: URL, config: ModelConfig, tensors: any TensorSource) {
+    self.init(directory: directory, config: config, tensors: tensors, files: [], standsAlone: false)
+  }
+
+  private init(directory: URL, config: ModelConfig, tensors: any TensorSource, files: [URL], standsAlone: Bool) {
     self.directory = directory
     self.config = config
     self.tensors = tensors
+    self.standsAlone = standsAlone
+    stamps = (files + tensors.files).compactMap { FileStamp(of: $0) }
   }
 
   /// Opens a model directory, or one file of weights; what the weights lie in is told by the files themselves.
   ///
   /// Of several kinds in a directory the first of these is read: safetensors, GGUF, PyTorch, anything else that is the only one. The
   /// configuration is `config.json`; files that describe themselves (GGUF, llama2.c) need none, and
-  /// KerasHub's own is translated.
+  /// KerasHub's own and Meta's `params.json` are translated.
   ///
   /// - Throws: `CheckpointError` for whatever is missing or malformed.
   public init(_ place: URL) throws(CheckpointError) {
@@ -29,34 +38,41 @@ public struct Checkpoint: Sendable {
     case .index(let url, let container):
       let config = try ModelConfig(contentsOf: directory.appending(path: "config.json"))
       let tensors = try ShardedTensors(index: url) { url throws(CheckpointError) in try container.open(url).tensors }
-      self.init(directory: directory, config: config, tensors: tensors)
+      self.init(directory: directory, config: config, tensors: tensors, files: [url, URL(filePath: config.path)], standsAlone: false)
     case .file(let url, let container):
       let configuration = directory.appending(path: "config.json")
+      if [.pytorch, .safetensors].contains(container), FileManager.default.fileExists(atPath: url.path),
+        !FileManager.default.fileExists(atPath: configuration.path)
+      {
+        let tensors = try container.open(url).tensors
+        guard MetaCheckpoint.recognizes(tensors) else { throw .missingFile(path: configuration.path) }
+        let translated = try MetaCheckpoint(tensors, in: directory)
+        let parameters = directory.appending(path: MetaCheckpoint.parametersName)
+        self.init(
+          directory: directory, config: try translated.config(), tensors: translated, files: [parameters], standsAlone: false)
+        return
+      }
       // A configuration that cannot be read is the first thing to hear of.
       let written = try container.isSelfDescribing(beside: configuration) ? nil : try ModelConfig(contentsOf: configuration)
       let (tensors, own) = try container.open(url)
       guard let config = written ?? own else { throw .missingFile(path: configuration.path) }
-      self.init(directory: directory, config: config, tensors: tensors)
+      let standsAlone = !isDirectory.boolValue && !FileManager.default.fileExists(atPath: configuration.path)
+      self.init(
+        directory: directory, config: config, tensors: tensors,
+        files: [url] + (written == nil && container != .hdf5 ? [] : [configuration]), standsAlone: standsAlone)
     }
   }
 
-  /// Files that travel with the weights unchanged: tokenizer, generation settings, licences, model cards.
-  ///
-  /// Weights, their index, what describes them, and what an earlier run of this program wrote (recipe and report) stay behind.
-  public func companionFiles() -> [URL] {
-    let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: [.isRegularFileKey])) ?? []
-    var own: Set = ["config.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json"]
-    // The parts of a KerasHub preset name a class each; its tokenizer.json is no one else's.
-    for name in ["metadata.json", "preprocessor.json", "task.json", "tokenizer.json"] {
-      guard let text = try? Data(contentsOf: directory.appending(path: name)), let json = try? JSON(parsing: text) else { continue }
-      if json["class_name"] != nil || json["keras_hub_version"] != nil { own.insert(name) }
-    }
-    let weights: Set = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial", "npz", "keras", "hdf5"]
-    return files.filter { file in
-      let name = file.lastPathComponent
-      return (try? file.resourceValues(forKeys: [.isRegularFileKey]).isRegularFile) == true && !own.contains(name)
-        && !weights.contains(file.pathExtension) && !name.hasSuffix(".index.json") && !name.hasPrefix(".") && name != "model.weights.json"
-    }.sorted { $0.lastPathComponent < $1.lastPathComponent }
+  /// What is read for as long as the checkpoint is in use: its directory, unless that is not the model's own, and the files that were opened.
+  public var inputs: [URL] { (standsAlone ? [] : [directory]) + stamps.map { URL(filePath: $0.path) } }
+
+  /// - Throws: `CheckpointError.changed` for the first file that is not what it was when the checkpoint was opened.
+  public func checkUnchanged() throws(CheckpointError) { for stamp in stamps { try stamp.check() } }
+
+  /// Bytes of the files that the weights lie in, which may be packed; of the tensors, where they lie in memory.
+  public var fileByteCount: Int {
+    let sizes = tensors.files.map { (try? $0.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0 }
+    return sizes.isEmpty ? byteCount : sizes.reduce(0, +)
   }
 
   /// Bytes of all tensors.

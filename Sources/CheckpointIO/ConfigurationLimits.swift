@@ -3,7 +3,7 @@ enum ConfigurationLimits {
   /// A width, such as the hidden size or the vocabulary: 64 times the largest there is.
   static let width = 1 << 24
   /// What is counted out one by one: layers and experts.
-  static let count = 1 << 14
+  static let count = 1 << 12
   /// What only measures a sequence: positions and windows.
   static let length = Int(Int32.max)
 

@@ -23,7 +23,7 @@ public enum Container: String, Sendable, CaseIterable {
   private static func kind(of bytes: UnsafeRawBufferPointer, named suffix: String) -> Container? {
     if bytes.holds(GGUFHeader.magic, at: 0) || suffix == "gguf" { return .gguf }
     if bytes.holds(ZipArchive.signature, at: 0) { return nil }
-    if bytes.holds(HDF5File.magic, at: 0) { return .hdf5 }
+    if bytes.holds(HDF5File.magic, at: 0) || ["h5", "hdf5"].contains(suffix) && HDF5File.begins(bytes) { return .hdf5 }
     if bytes.holds(Llama2CFile.magic, at: 0) { return .llama2c }
     if suffix == "safetensors" { return .safetensors }
     if bytes.count > 8, bytes[8] == UInt8(ascii: "{"), let length = bytes.little(UInt64.self, at: 0), length <= bytes.count {
@@ -113,7 +113,7 @@ enum WeightFiles {
       // The only one of its kind where an older tool gave it another name.
       let whole = safetensors.filter { $0.pathExtension == "safetensors" }
       self = .file(whole.count == 1 ? whole[0] : directory.appending(path: "model.safetensors"), .safetensors)
-    } else if let file = try only("GGUF files", sorted.filter { $0.pathExtension == "gguf" }) {
+    } else if let file = try only("GGUF files", GGUFFile.PartName.firstOfEach(sorted.filter { $0.pathExtension == "gguf" })) {
       self = .file(file, .gguf)
     } else if let file = named("pytorch_model.bin") {
       self = .file(file, .pytorch)
@@ -121,9 +121,27 @@ enum WeightFiles {
       self = .file(file, .hdf5)
     } else if let (file, container) = try Self.other(in: sorted, only) {
       self = .file(file, container)
+    } else if let damaged = Self.damaged(in: sorted) {
+      throw damaged
     } else {
       self = .file(directory.appending(path: "model.safetensors"), .safetensors)
     }
+  }
+
+  private static let others = ["npz", "h5", "hdf5", "keras", "pt", "pth", "bin"]
+  /// What a trainer leaves beside the weights.
+  private static let bystanders = ["training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"]
+
+  /// What is wrong with a file that its name, or how it begins, says to hold weights; `nil` where there is no such file.
+  private static func damaged(in files: [URL]) -> CheckpointError? {
+    for file in files where others.contains(file.pathExtension) && !bystanders.contains(file.lastPathComponent) {
+      do throws(CheckpointError) {
+        let container = try Container(of: file)
+        // Any file may be named .bin.
+        if container != .llama2c { _ = try container.open(file) }
+      } catch { return error }
+    }
+    return nil
   }
 
   /// The only file that turns out to hold weights.
@@ -131,14 +149,18 @@ enum WeightFiles {
     in files: [URL], _ only: (String, [URL]) throws(CheckpointError) -> URL?
   ) throws(CheckpointError) -> (URL, Container)? {
     var found: [(URL, Container)] = []
-    for file in files where ["npz", "h5", "hdf5", "keras", "pt", "pth", "bin"].contains(file.pathExtension) {
-      // What a trainer leaves beside the weights.
-      guard !["training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"].contains(file.lastPathComponent),
-        let container = try? Container(of: file)
-      else { continue }
+    for file in files where others.contains(file.pathExtension) {
+      guard !bystanders.contains(file.lastPathComponent), let container = try? Container(of: file) else { continue }
       // Any file may be named .bin; the legacy form of llama2.c has no mark, but one length.
       if container == .llama2c, (try? Llama2CFile(file)) == nil { continue }
       found.append((file, container))
+    }
+    let parts = found.filter { $0.0.lastPathComponent.wholeMatch(of: /consolidated\.\d+\.pth/) != nil }
+    if parts.count > 1, parts.count == found.count {
+      throw .unreadable(
+        path: found[0].0.deletingLastPathComponent().path,
+        reason: "a model in Meta's own layout, cut into \(parts.count) parts for as many devices; "
+          + "join them with transformers' convert_llama_weights_to_hf.py and give its output")
     }
     guard let file = try only("files of weights", found.map(\.0)) else { return nil }
     return found.first { $0.0 == file }

@@ -13,8 +13,14 @@ extension GGUFHeader {
     }
     reader.offset = 4
     let version = try reader.integer(UInt32.self)
-    guard version & 0xFFFF != 0 || version == 0 else { throw reader.malformed("a big-endian file, which is not read", at: 4) }
-    guard version == 2 || version == 3 else { throw reader.malformed("version \(version); 2 and 3 are read", at: 4) }
+    guard ![1, 2, 3].contains(version.byteSwapped) else {
+      throw .notRead(
+        path: path, reason: "a big-endian GGUF file, which is not read; gguf-convert-endian of the package gguf turns it round")
+    }
+    guard version == 2 || version == 3 else {
+      guard version != 0, version < 16 else { throw reader.malformed("version \(version); 2 and 3 are read", at: 4) }
+      throw .notRead(path: path, reason: "GGUF of version \(version); 2 and 3 are read")
+    }
     // A tensor takes 24 bytes at least, a key with its value 13.
     let tensors = try reader.count(atLeast: 24, of: "tensors")
     let keys = try reader.count(atLeast: 13, of: "keys")
@@ -156,7 +162,11 @@ extension GGUFHeader {
       }
       let id = try integer(UInt32.self)
       guard let type = BlockType(rawValue: id) else {
-        guard let other = otherTypes[id] else { throw malformed("unknown type \(id)") }
+        guard let other = otherTypes[id] else {
+          // ggml has added types in every year so far.
+          guard id < 256 else { throw malformed("unknown type \(id)") }
+          throw .notRead(path: path, reason: "tensor \"\(name)\" has the unknown type \(id) of ggml: removed, or newer than this program")
+        }
         throw .unusableType(
           tensor: name, dtype: other, use: "weights; " + BlockType.allCases.map(\.name).joined(separator: ", ") + " are read")
       }

@@ -32,47 +32,50 @@ public struct GGUFLayout: Sendable {
   }
 }
 
-/// Writes one `model.gguf` and the files beside it into `NAME.partial` and renames it to `NAME` when everything is on the disk.
+/// Writes one `model.gguf` and the files beside it.
 ///
 /// Names, order and metadata of the file are decided when all tensors are known, by a function of them and of the files beside them;
-/// until then tensors are spooled, so memory holds none.
+/// until then tensors are spooled into a file without a name, so memory holds none.
 public actor GGUFWriter: CheckpointWriter {
   public static let fileName = "model.gguf"
   public typealias LayOut =
     @Sendable (_ tensors: [(name: String, info: TensorInfo)], _ files: [CheckpointFile]) throws(CheckpointError) -> GGUFLayout
 
-  private let stage: StagedDirectory
+  public nonisolated let stage: StagedDirectory
   private let layOut: LayOut
   private let spool: FileHandle
   private var spooled: [(name: String, info: TensorInfo, offset: Int)] = []
   private var end = 0
 
   /// - Parameters:
-  ///   - destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
+  ///   - stage: the directory to fill.
   ///   - layOut: from what was appended to what the file holds.
-  public init(to destination: URL, overwrite: Bool = false, layOut: @escaping LayOut) throws(CheckpointError) {
+  public init(into stage: StagedDirectory, layOut: @escaping LayOut) throws(CheckpointError) {
     self.layOut = layOut
-    stage = try StagedDirectory(for: destination, overwrite: overwrite)
-    do { spool = try stage.create("spool") } catch { throw stage.failure(stage.partial.path, error) }
+    self.stage = stage
+    spool = try stage.scratchFile()
+  }
+
+  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces an output of this program.
+  public init(to destination: URL, overwrite: Bool = false, layOut: @escaping LayOut) throws(CheckpointError) {
+    try self.init(into: try StagedDirectory(for: destination, overwrite: overwrite), layOut: layOut)
   }
 
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.partial.path, error) }
+      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
       named.tensor.releasePages()
       spooled.append((named.name, named.info, end))
       end += named.tensor.bytes.count
     }
   }
 
-  public func finish(files: [CheckpointFile]) throws(CheckpointError) {
+  public func complete(files: [CheckpointFile]) throws(CheckpointError) {
     let layout = try layOut(spooled.map { ($0.name, $0.info) }, files)
     let entries = layout.tensors.map { GGUFHeader.Entry(name: $0.name, type: $0.type, shape: $0.shape) }
     let header = GGUFHeader(layingOut: entries, metadata: layout.metadata)
     let offsets = Dictionary(spooled.map { ($0.name, $0.offset) }) { _, last in last }
     do {
-      try spool.close()
-      let source = try FileHandle(forReadingFrom: stage.url("spool"))
       let file = try stage.create(Self.fileName)
       try file.write(contentsOf: header.serialized())
       // Padding is what no tensor is written over.
@@ -81,14 +84,12 @@ public actor GGUFWriter: CheckpointWriter {
       try Parallel.forEach(
         entries.count,
         throwing: { index in
-          try Self.copy(layout.tensors[index], header.entries[index], offsets, source.fileDescriptor, file.fileDescriptor, header.dataStart)
+          try Self.copy(layout.tensors[index], header.entries[index], offsets, spool.fileDescriptor, file.fileDescriptor, header.dataStart)
         })
       try file.synchronize()
       try file.close()
-      try source.close()
-      try FileManager.default.removeItem(at: stage.url("spool"))
+      try spool.close()
       for file in files { try stage.write(file) }
-      try stage.publish()
     } catch { throw stage.failure(stage.destination.path, error) }
   }
 

@@ -148,6 +148,8 @@ public struct Llama2CFile: TensorSource {
     return try ModelConfig(text: json.text().utf8, path: path)
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? { places[name].map { TensorInfo(dtype: .float32, shape: $0.shape) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {

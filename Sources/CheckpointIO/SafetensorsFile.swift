@@ -25,6 +25,8 @@ public struct SafetensorsFile: TensorSource {
     dataStart = data.count - header.dataLength
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? { entries[Array(name.utf8)]?.info }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {

@@ -2,15 +2,15 @@ public import Foundation
 internal import StrictJSON
 internal import Tensors
 
-/// Writes safetensors shards into `NAME.partial` and renames it to `NAME` when everything is on the disk.
+/// Writes safetensors shards.
 ///
-/// The canonical order of a shard is known only when its last tensor is, so tensors are first appended to a spool file and then
-/// copied into place: memory holds no tensor, at the price of writing one shard's bytes twice.
+/// The canonical order of a shard is known only when its last tensor is, so tensors are first appended to a spool file, which has no name, and
+/// then copied into place: memory holds no tensor, at the price of writing one shard's bytes twice.
 public actor SafetensorsWriter: CheckpointWriter {
-  private let stage: StagedDirectory
+  public nonisolated let stage: StagedDirectory
   private let shardLimit: Int
   private let library: Library
-  private var spool: FileHandle
+  private let spool: FileHandle
   private var open: [(name: String, info: TensorInfo, offset: Int)] = []
   private var openBytes = 0
   private var shards: [[String]] = []
@@ -24,23 +24,28 @@ public actor SafetensorsWriter: CheckpointWriter {
   }
 
   /// - Parameters:
-  ///   - destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
+  ///   - stage: the directory to fill.
   ///   - shardLimit: bytes of tensors in a shard; a larger tensor gets a shard of its own.
   ///   - library: named in the metadata of every shard.
+  public init(into stage: StagedDirectory, shardLimit: Int = 5_000_000_000, library: Library = .pytorch) throws(CheckpointError) {
+    self.shardLimit = shardLimit
+    self.library = library
+    self.stage = stage
+    spool = try stage.scratchFile()
+  }
+
+  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces an output of this program.
   public init(
     to destination: URL, shardLimit: Int = 5_000_000_000, overwrite: Bool = false, library: Library = .pytorch
   ) throws(CheckpointError) {
-    self.shardLimit = shardLimit
-    self.library = library
-    stage = try StagedDirectory(for: destination, overwrite: overwrite)
-    do { spool = try stage.create("spool") } catch { throw stage.failure(stage.partial.path, error) }
+    try self.init(into: try StagedDirectory(for: destination, overwrite: overwrite), shardLimit: shardLimit, library: library)
   }
 
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
       let info = TensorInfo(dtype: named.tensor.dtype, shape: named.tensor.shape)
       if !open.isEmpty, openBytes + info.byteCount > shardLimit { try closeShard() }
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.partial.path, error) }
+      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
       named.tensor.releasePages()
       open.append((named.name, info, openBytes))
       openBytes += info.byteCount
@@ -49,36 +54,34 @@ public actor SafetensorsWriter: CheckpointWriter {
 
   private func closeShard() throws(CheckpointError) {
     let header = SafetensorsHeader(layingOut: open.map { ($0.name, $0.info) }, metadata: [.init("format", .string(library.rawValue))])
-    guard let text = header.serialized() else { throw .cannotWrite(path: stage.partial.path, reason: "the shard's header is too large") }
+    guard let text = header.serialized() else {
+      throw .cannotWrite(path: stage.destination.path, reason: "the shard's header is too large")
+    }
     let file = "shard-\(shards.count)"
     do {
       let offsets = Dictionary(uniqueKeysWithValues: open.map { ($0.name, $0.offset) })
-      let source = try FileHandle(forReadingFrom: stage.url("spool"))
       let shard = try stage.create(file)
       try shard.write(contentsOf: text)
       // One after the other: writes into one file wait for each other, on ext4 at least, and in order the disk keeps up.
       for entry in header.entries {
         try StagedDirectory.copy(
-          entry.range.count, from: source.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,
+          entry.range.count, from: spool.fileDescriptor, at: offsets[entry.name]!, to: shard.fileDescriptor,
           at: text.count + entry.range.lowerBound)
       }
       try shard.synchronize()
       try shard.close()
-      try source.close()
-      try spool.close()
-      spool = try stage.create("spool")
-    } catch { throw stage.failure(stage.url(file).path, error) }
+      try spool.truncate(atOffset: 0)
+    } catch { throw stage.failure(stage.destination.path, error) }
     shards.append(open.map(\.name))
     totalBytes += openBytes
     open = []
     openBytes = 0
   }
 
-  public func finish(files: [CheckpointFile]) throws(CheckpointError) {
+  public func complete(files: [CheckpointFile]) throws(CheckpointError) {
     if !open.isEmpty || shards.isEmpty { try closeShard() }
     do {
       try spool.close()
-      try FileManager.default.removeItem(at: stage.url("spool"))
       func name(_ shard: Int) -> String {
         func five(_ number: Int) -> String { String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)" }
         return shards.count == 1 ? "model.safetensors" : "model-\(five(shard + 1))-of-\(five(shards.count)).safetensors"
@@ -95,7 +98,6 @@ public actor SafetensorsWriter: CheckpointWriter {
         try stage.write(CheckpointFile("model.safetensors.index.json", .text(text)))
       }
       for file in files { try stage.write(file) }
-      try stage.publish()
     } catch { throw stage.failure(stage.destination.path, error) }
   }
 

@@ -7,6 +7,7 @@ public struct ShardedTensors: TensorSource {
   public let names: [String]
   /// Tensors that a shard holds and the index does not name; they are not part of the model.
   public let unlisted: [String]
+  public let files: [URL]
   private let shards: [any TensorSource]
   /// By the bytes of the name, as in `SafetensorsFile`.
   private let shardOfTensor: [[UInt8]: Int]
@@ -19,11 +20,11 @@ public struct ShardedTensors: TensorSource {
   /// - Throws: `CheckpointError` for a malformed index, a shard that is missing or malformed, a tensor that is in no shard or in two.
   public init(index: URL, opening open: Opening) throws(CheckpointError) {
     let path = index.path
-    guard let text = try? Data(contentsOf: index) else { throw .missingFile(path: path) }
+    let text = try MappedFile.open(index)
     let root: JSON
     do { root = try JSON(parsing: text) } catch { throw .malformedIndex(path: path, reason: error.description) }
     guard let map = root["weight_map"]?.members else { throw .malformedIndex(path: path, reason: "weight_map is missing") }
-    var files: [String] = []
+    var distinct: Set<String> = []
     for member in map {
       guard let file = member.value.string else {
         throw .malformedIndex(path: path, reason: "weight_map[\"\(member.key)\"] is not a file name")
@@ -31,9 +32,9 @@ public struct ShardedTensors: TensorSource {
       guard !file.contains("/"), !file.contains("\\"), file != "..", file != ".", !file.isEmpty else {
         throw .malformedIndex(path: path, reason: "weight_map[\"\(member.key)\"] = \"\(file)\" is not a plain file name")
       }
-      if !files.contains(file) { files.append(file) }
+      distinct.insert(file)
     }
-    files.sort()
+    let files = distinct.sorted()
     var shards: [any TensorSource] = []
     var owner: [[UInt8]: Int] = [:]
     for (number, file) in files.enumerated() {
@@ -54,6 +55,7 @@ public struct ShardedTensors: TensorSource {
       listed.insert(Array(member.key.utf8))
     }
     self.shards = shards
+    self.files = files.map { index.deletingLastPathComponent().appending(path: $0) }
     let stored = shards.flatMap(\.names)
     names = stored.filter { listed.contains(Array($0.utf8)) }
     unlisted = stored.filter { !listed.contains(Array($0.utf8)) }
@@ -64,6 +66,8 @@ public struct ShardedTensors: TensorSource {
   public init(safetensors index: URL) throws(CheckpointError) {
     try self.init(index: index) { url throws(CheckpointError) in try SafetensorsFile(url) }
   }
+
+  public var remarks: [String] { shards.flatMap(\.remarks) }
 
   public func info(_ name: String) -> TensorInfo? { shardOfTensor[Array(name.utf8)].flatMap { shards[$0].info(name) } }
 

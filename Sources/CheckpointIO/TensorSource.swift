@@ -1,3 +1,4 @@
+public import Foundation
 public import Tensors
 
 /// What a container's header says of a tensor.
@@ -31,9 +32,23 @@ public struct TensorInfo: Sendable, Equatable {
 public protocol TensorSource: Sendable {
   /// All names, in the order of the data.
   var names: [String] { get }
+  /// The files the tensors lie in, where these are several; by default the one that was opened is all.
+  var files: [URL] { get }
   func info(_ name: String) -> TensorInfo?
   /// The tensor's bytes, usually a slice of a mapping.
+  ///
+  /// - Throws: also for what the file holds and `names` leaves out, with the reason.
   func tensor(_ name: String) throws(CheckpointError) -> Tensor
+  /// What was left out, and why; for the report.
+  var remarks: [String] { get }
+}
+
+extension TensorSource {
+  public var remarks: [String] { [] }
+}
+
+extension TensorSource {
+  public var files: [URL] { [] }
 }
 
 /// A tensor under the name a checkpoint gives it.

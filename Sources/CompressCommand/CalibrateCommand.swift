@@ -42,15 +42,18 @@ struct CalibrateCommand: AsyncParsableCommand {
   func run() async throws {
     let destination = URL(userPath: output).standardizedFileURL
     if !overwrite, FileManager.default.fileExists(atPath: destination.path) { throw CheckpointError.exists(path: destination.path) }
-    let checkpoint = try Checkpoint(URL(userPath: model))
     let source = CalibrationSource(text: text.map { TextSources($0) }, tokens: tokens, sequences: sequences, length: length)
-    let found = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)], seed: 0)
-    let (data, file) = (found.sequences, found.files)
-    let collector = StatisticsCollector(sequences: data, source: file, memoryLimit: try machine.memory())
+    let (place, memory, overwrite) = (URL(userPath: model), try machine.memory(), overwrite)
     let progress = Progress(machine.progress)
     defer { progress.end() }
-    for remark in found.remarks { progress.observe(.remark(remark)) }
-    try await machine.run { try await collector.run(checkpoint, to: destination, observer: progress) }
+    let (data, file) = try await machine.run {
+      let checkpoint = try Checkpoint(place)
+      let found = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)], seed: 0)
+      for remark in found.remarks { progress.observe(.remark(remark)) }
+      let collector = StatisticsCollector(sequences: found.sequences, source: found.files, memoryLimit: memory, overwrite: overwrite)
+      try await collector.run(checkpoint, to: destination, observer: progress)
+      return (found.sequences, found.files)
+    }
     progress.end()
     let size = (try? destination.resourceValues(forKeys: [.fileSizeKey]))?.fileSize ?? 0
     let count = data.reduce(0) { $0 + $1.count }

@@ -27,6 +27,7 @@ public struct CompressCommand: AsyncParsableCommand {
 
   public static func main(_ arguments: [String]?) async {
     StandardStreams.prepare()
+    EndingSignals.ignoreFileSizeLimit()
     do {
       var command = try parseAsRoot(arguments)
       if var runnable = command as? any AsyncParsableCommand { try await runnable.run() } else { try command.run() }

@@ -7,10 +7,10 @@ struct ConvertCommand: AsyncParsableCommand {
     commandName: "convert", abstract: "Spell a checkpoint in another format, with the same codes and scales.",
     discussion: """
       Every weight is read back and compared. What a format has no room for is refused, never approximated; the format safetensors stores \
-      the numbers that codes stand for.
+      the numbers that codes stand for. Where the model is not known, safetensors, npz and hdf5 take its tensors as they are.
       """)
 
-  @Argument(help: ArgumentHelp("The model directory, compressed or not.", valueName: "model"), completion: .directory)
+  @Argument(help: ArgumentHelp("The model directory, compressed or not, or a file of weights.", valueName: "model"), completion: .directory)
   var model: String
 
   @Option(name: .long, help: ArgumentHelp("The format; see `compress list formats`.", valueName: "format"))
@@ -46,7 +46,19 @@ struct ConvertCommand: AsyncParsableCommand {
     let destination = output.map { URL(userPath: $0) } ?? URL(filePath: source.path + "-" + to)
     let progress = Progress(machine.progress)
     defer { progress.end() }
-    let report = try await machine.run { [converter] in try await converter.run(try Checkpoint(source), to: destination, observer: progress)
+    let report = try await machine.run { [converter] in
+      let checkpoint: Checkpoint
+      do throws(CheckpointError) {
+        checkpoint = try Checkpoint(source)
+        _ = try converter.architectures.describe(checkpoint.config)
+      } catch {
+        // A format that needs the model has nothing to say but why it is not known.
+        guard error.isAboutUnknownModel, converter.format.holdsAnyTensors, let tensors = try? TensorCollection(source) else { throw error }
+        let copy = try TensorCopy(to: converter.format, overwrite: converter.overwrite, shardLimit: limit)
+        progress.observe(.remark("the model is not known (\(error)): its tensors are copied as they are"))
+        return try await copy.run(tensors, to: destination, observer: progress)
+      }
+      return try await converter.run(checkpoint, to: destination, observer: progress)
     }
     progress.end()
     try printResult(json ? report.json : report.text(from: model, to: destination.relativePath))

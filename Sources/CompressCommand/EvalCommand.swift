@@ -143,10 +143,10 @@ private struct Figures: Sendable {
     let perplexity = result.perplexity
     return .object([
       .init("perplexity", .double(perplexity.value)),
-      .init("perplexity_interval", .array([.double(perplexity.interval.lowerBound), .double(perplexity.interval.upperBound)])),
+      .init("perplexity_interval", perplexity.interval.map { .array([.double($0.lowerBound), .double($0.upperBound)]) } ?? .null),
       .init("negative_log_likelihood", .double(perplexity.negativeLogLikelihood)), .init("tokens", .integer(perplexity.tokens)),
       .init("windows", .integer(perplexity.windows)), .init("kl_divergence", result.divergence.map { .double($0.mean) } ?? .null),
-      .init("kl_standard_error", result.divergence.map { .double($0.standardError) } ?? .null),
+      .init("kl_standard_error", result.divergence?.standardError.map { .double($0) } ?? .null),
       .init("top1_agreement", result.divergence.map { .double($0.topAgreement) } ?? .null),
       .init("reference_perplexity", result.reference.map { .double($0.value) } ?? .null),
       .init("chunk", result.cache.chunk.map { .integer($0) } ?? .null),
@@ -164,7 +164,7 @@ private struct Figures: Sendable {
           .init(
             probe.strings.rawValue,
             .object([
-              .init("gain", .double(result.gain)), .init("standard_error", .double(result.standardError)),
+              .init("gain", .double(result.gain)), .init("standard_error", result.standardError.map { .double($0) } ?? .null),
               .init("recalled", .double(result.recalled)), .init("guessed", .double(result.guessed)),
               .init("tokens", .integer(result.tokens)),
             ]))
@@ -172,22 +172,30 @@ private struct Figures: Sendable {
       })
   }
 
+  /// Behind a mean; nothing for that of a single value.
+  private static func text(_ standardError: Double?, places: Int) -> String {
+    standardError.map { " ± \($0.rounded(toPlaces: places))" } ?? ""
+  }
+
   private static func text(_ retrieval: RetrievalProbe.Result) -> String {
     func percent(_ share: Double) -> String { (share * 100).rounded(toPlaces: 2) }
-    return "+\(retrieval.gain.rounded(toPlaces: 4)) ± \(retrieval.standardError.rounded(toPlaces: 4)) nats a token, "
+    return "+\(retrieval.gain.rounded(toPlaces: 4))\(text(retrieval.standardError, places: 4)) nats a token, "
       + "most likely \(percent(retrieval.recalled)) % instead of \(percent(retrieval.guessed)) %"
   }
 
   var text: String {
     let perplexity = result.perplexity
+    let interval =
+      perplexity.interval.map { "95 %: \($0.lowerBound.rounded(toPlaces: 4)) to \($0.upperBound.rounded(toPlaces: 4))" }
+      ?? "no interval: one window is no sample"
     var lines = [
-      "perplexity      \(perplexity.value.rounded(toPlaces: 6))  (95 %: \(perplexity.interval.lowerBound.rounded(toPlaces: 4)) to \(perplexity.interval.upperBound.rounded(toPlaces: 4)))",
-      "tokens scored   \(perplexity.tokens) in \(perplexity.windows) windows",
+      "perplexity      \(perplexity.value.rounded(toPlaces: 6))  (\(interval))",
+      "tokens scored   \(perplexity.tokens) in \(perplexity.windows) window\(perplexity.windows == 1 ? "" : "s")",
     ]
     if let divergence = result.divergence, let reference = result.reference {
       lines += [
         "reference       \(reference.value.rounded(toPlaces: 6))",
-        "KL divergence   \(divergence.mean.rounded(toPlaces: 6)) ± \(divergence.standardError.rounded(toPlaces: 6)) nats",
+        "KL divergence   \(divergence.mean.rounded(toPlaces: 6))\(Self.text(divergence.standardError, places: 6)) nats",
         "same top token  \((divergence.topAgreement * 100).rounded(toPlaces: 2)) %",
       ]
     }

@@ -14,6 +14,7 @@ struct Failure {
     static let noInput: Int32 = 66
     static let software: Int32 = 70
     static let inputOutput: Int32 = 74
+    static let temporary: Int32 = 75
     /// What shells report for a process that SIGINT ended.
     static let interrupted: Int32 = 130
   }
@@ -28,14 +29,16 @@ struct Failure {
       switch error {
       case .missingFile: Code.noInput
       case .cannotWrite: Code.inputOutput
-      case .exists: Code.usage
+      case .exists, .cannotReplace: Code.usage
+      case .busy: Code.temporary
       default: Code.data
       }
-    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError: Code.usage
+    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError, is MixedFormats, is AlreadyQuantized:
+      Code.usage
     case is ScratchError, is ResultNotPrinted: Code.inputOutput
+    case let error where Self.isOfFoundation(error): Code.inputOutput
     case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
-      is NonFiniteActivation,
-      is NonFiniteResult:
+      is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange:
       Code.data
     default: Code.software
     }
@@ -51,8 +54,19 @@ struct Failure {
       case let option as InvalidOption: "\(error.pass): \(option)"
       default: error.description
       }
+    case let error where Self.isOfFoundation(error): Self.words(error as NSError)
     default: "\(error)"
     }
+  }
+
+  /// Errors of a domain and a number, which say little as they are.
+  private static func isOfFoundation(_ error: any Error) -> Bool {
+    type(of: error) is NSError.Type || error is CocoaError || error is POSIXError || error is URLError
+  }
+
+  private static func words(_ error: NSError) -> String {
+    let path = error.userInfo[NSFilePathErrorKey] as? String ?? (error.userInfo[NSURLErrorKey] as? URL)?.path
+    return (path.map { "\($0): " } ?? "") + SystemError.reason(error)
   }
 
   private var hint: String? {

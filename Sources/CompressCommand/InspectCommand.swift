@@ -4,12 +4,13 @@ import Foundation
 
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "inspect", abstract: "Show what a checkpoint holds: architecture, tensors, bits per weight, size by role.")
+    commandName: "inspect", abstract: "Show what a checkpoint holds: architecture, tensors, bits per weight, size by role.",
+    discussion: "Of files whose model is not known, the tensors and the metadata are listed.")
 
-  @Argument(help: ArgumentHelp("The model directory.", valueName: "model"), completion: .directory)
+  @Argument(help: ArgumentHelp("The model directory, or a file of weights.", valueName: "model"), completion: .directory)
   var model: String
 
-  @Flag(name: .long, help: "List every tensor.")
+  @Flag(name: .long, help: "List every tensor, and the file's metadata.")
   var tensors = false
 
   @Flag(name: .long, help: "Print one JSON object.")
@@ -23,13 +24,41 @@ struct InspectCommand: ParsableCommand {
   }
 
   func run() throws {
-    let checkpoint = try Checkpoint(URL(userPath: model))
-    let opened = try Model(checkpoint)
-    let plan = try Pipeline([]).plan(for: opened)
-    let roles = roles(checkpoint, opened, plan)
+    let place = URL(userPath: model)
+    let text: String
+    do throws(CheckpointError) {
+      let checkpoint = try Checkpoint(place)
+      text = try describe(checkpoint, try Model(checkpoint), place)
+    } catch {
+      guard Self.mayBeSound(error), let collection = try? TensorCollection(place) else { throw error }
+      let report = UnknownModelReport(collection: collection, reason: error)
+      text = json ? report.json.text(indent: 2) : report.text
+    }
+    try printResult(text)
+  }
+
+  /// Whether tensors can be listed all the same: the error is about the model or its names, not about what is on the disk.
+  private static func mayBeSound(_ error: CheckpointError) -> Bool {
+    switch error {
+    case .unsupportedOption, .malformedConfiguration, .malformedTensor, .unusableType: true
+    default: error.isAboutUnknownModel
+    }
+  }
+
+  private func describe(_ checkpoint: Checkpoint, _ opened: Model, _ place: URL) throws(CheckpointError) -> String {
+    let plan: [PlannedLinear]
+    do { plan = try Pipeline([]).plan(for: opened) } catch {
+      throw (error as? CheckpointError) ?? .unreadable(path: place.path, reason: "\(error)")
+    }
+    let list = tensors ? TensorList(tensors: checkpoint.tensors, metadata: (try? TensorCollection(place))?.metadata ?? []) : nil
+    let roles = roles(opened.tensors ?? checkpoint.tensors, opened, plan)
     let description = opened.description
     let parameters = roles.reduce(0) { $0 + $1.parameters }
-    if json { return try printResult(report(checkpoint, description, roles, parameters).text(indent: 2)) }
+    if json {
+      var members = report(checkpoint, description, roles, parameters)
+      members += [.init("remarks", .array(opened.remarks.map { .string($0) }))] + (list?.members ?? [])
+      return JSON.object(members).text(indent: 2)
+    }
     let (attention, feedForward) = (description.blocks[0].attention, description.blocks[description.blocks.count - 1].feedForward)
     let experts = feedForward.mixture.map { ", \($0.experts) experts of which \($0.expertsPerToken) see a token" } ?? ""
     var lines = [
@@ -49,20 +78,13 @@ struct InspectCommand: ParsableCommand {
       ])
     }
     lines.append(table.text)
-    if tensors {
-      var list = TextTable("tensor", "type", "shape", "bytes")
-      for name in checkpoint.tensors.names.sorted() {
-        let info = checkpoint.tensors.info(name)!
-        list.rows.append([name, info.typeName, info.shape.map(String.init).joined(separator: "×"), "\(info.byteCount)"])
-      }
-      lines += ["", list.text]
-    }
+    if let list { lines += ["", list.text] }
     for remark in opened.remarks { lines.append("note: \(remark)") }
-    try printResult(lines.joined(separator: "\n"))
+    return lines.joined(separator: "\n")
   }
 
   /// Every tensor belongs to the linear whose name it begins with, to a norm, or to nobody.
-  private func roles(_ checkpoint: Checkpoint, _ model: Model, _ plan: [PlannedLinear]) -> [Role] {
+  private func roles(_ tensors: any TensorSource, _ model: Model, _ plan: [PlannedLinear]) -> [Role] {
     var roles: [String: Role] = [:]
     let order = ["embedding", "attention", "feed-forward", "routers", "head", "norms and biases", "carried"]
     let attention = Set(
@@ -79,8 +101,8 @@ struct InspectCommand: ParsableCommand {
     }
     let owners = Dictionary(uniqueKeysWithValues: plan.map { ($0.name, $0) })
     for linear in plan { roles[role(of: linear), default: Role(name: role(of: linear))].parameters += linear.rows * linear.columns }
-    for name in checkpoint.tensors.names {
-      let info = checkpoint.tensors.info(name)!
+    for name in tensors.names {
+      guard let info = tensors.info(name) else { continue }
       let module = name.split(separator: ".").dropLast().joined(separator: ".")
       let owner = name.hasSuffix(".bias") ? nil : owners[module]
       let key = owner.map(role) ?? (model.carried.contains(name) ? "carried" : "norms and biases")
@@ -91,8 +113,8 @@ struct InspectCommand: ParsableCommand {
     return order.compactMap { roles[$0] }
   }
 
-  private func report(_ checkpoint: Checkpoint, _ description: ModelDescription, _ roles: [Role], _ parameters: Int) -> JSON {
-    .object([
+  private func report(_ checkpoint: Checkpoint, _ description: ModelDescription, _ roles: [Role], _ parameters: Int) -> [JSON.Member] {
+    [
       .init("model_type", .string(checkpoint.config.modelType)), .init("blocks", .integer(description.blocks.count)),
       .init("hidden_size", .integer(description.hiddenSize)), .init("vocabulary_size", .integer(description.vocabularySize)),
       .init("tied", .bool(description.isTied)), .init("parameters", .integer(parameters)),
@@ -107,7 +129,7 @@ struct InspectCommand: ParsableCommand {
               .init("bytes", .integer($0.bytes)),
             ])
           })),
-    ])
+    ]
   }
 }
 

@@ -45,9 +45,19 @@ struct RunCommand: AsyncParsableCommand {
 
   @OptionGroup var machine: MachineOptions
 
+  private static func text(of file: URL, named name: String) throws(CheckpointError) -> String {
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: file.path, isDirectory: &isDirectory) else { throw .missingFile(path: name) }
+    guard !isDirectory.boolValue else { throw .unreadable(path: name, reason: "a recipe is needed, this is a directory") }
+    let bytes: Data
+    do { bytes = try Data(contentsOf: file) } catch { throw .unreadable(path: name, reason: SystemError.reason(error)) }
+    guard let text = String(validating: bytes, as: UTF8.self) else { throw .unreadable(path: name, reason: "the recipe is not UTF-8") }
+    return text
+  }
+
   func run() async throws {
     let file = URL(userPath: recipe)
-    guard let text = try? String(contentsOf: file, encoding: .utf8) else { throw CheckpointError.missingFile(path: recipe) }
+    let text = try Self.text(of: file, named: recipe)
     var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.passes)
     if let seed { parsed.seed = seed }
     let progress = Progress(machine.progress)
@@ -175,7 +185,7 @@ extension Compressor.Plan {
       peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
       \(estimate.spills ? ", activations spilled to a scratch file" : "")
       time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
-      calibration  \(calibrationText)
+      calibration  \(calibrationText)\(remarks.map { "\n" + $0 }.joined())
       """
   }
 
@@ -198,6 +208,7 @@ extension Compressor.Plan {
       .init("bytes_before", .integer(bytesBefore)), .init("bytes_after", .integer(estimate.outputBytes)),
       .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("seconds", .double(seconds)),
       .init("calibration_tokens", .integer(calibration.reduce(0) { $0 + $1.count })),
+      .init("remarks", .array(remarks.map { .string($0) })),
     ])
   }
 }

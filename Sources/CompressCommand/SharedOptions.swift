@@ -22,7 +22,7 @@ struct MachineOptions: ParsableArguments {
     try memoryLimit.map { try ByteCount($0, option: "--memory-limit").value } ?? Machine.usableMemory / 2
   }
 
-  /// Runs the work with the given number of threads; Ctrl-C and SIGTERM cancel it and let it clean up.
+  /// Runs the work with the given number of threads; Ctrl-C, SIGTERM and a closed terminal cancel it and let it clean up.
   func run<Result: Sendable>(_ work: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let width = threads ?? Parallel.width
     try Machine.prepare(threads: width)
@@ -30,14 +30,8 @@ struct MachineOptions: ParsableArguments {
     let task = Task {
       try await CompressCommand.$passes.withValue(passes) { try await Parallel.$width.withValue(width) { try await work() } }
     }
-    let sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { task.cancel() }
-      source.resume()
-      return source
-    }
-    defer { for source in sources { source.cancel() } }
+    let signals = EndingSignals { task.cancel() }
+    defer { signals.ignore() }
     return try await task.value
   }
 }

@@ -18,8 +18,8 @@ extension CalibrationSource {
 
   /// Reads the texts or tokens and makes sequences of them.
   ///
-  /// Every file gives the share of the sequences that its weight says, in the order of the list. Reading stops where these are filled,
-  /// unless the order is drawn.
+  /// Every file gives the share of the sequences that its weight says, in the order of the list. Reading stops where these are filled; where
+  /// the order is drawn, it is drawn among what lies in the first `poolBytes` of the file, and a remark says if there was more.
   ///
   /// - Parameter name: what the recipe calls the sequences.
   /// - Throws: `CheckpointError` for a file that cannot be read, or data that fills no sequence; `TokenizerError`.
@@ -29,10 +29,23 @@ extension CalibrationSource {
     var held: Int?
     if input.isText {
       let tokenizer = try checkpoint.tokenizer()
+      if packing == .concatenate, !tokenizer.prefix.isEmpty {
+        guard tokenizer.prefix.count < length else {
+          throw InvalidOption("\(name).length", "\(length): the tokenizer alone puts \(tokenizer.prefix.count) tokens before a text")
+        }
+        let beginning = try tokenizer.decode(tokenizer.prefix, skippingSpecialTokens: false)
+        data.remarks.append(
+          "\(name): \(beginning) stands before every sequence, as the tokenizer puts it before every text"
+        )
+      }
       let shares = Self.shares(of: sequences, input.texts.map(\.source.weight))
       for (index, (place, source)) in input.texts.enumerated() {
         let order = shuffle ? KeyedRandomness(seed: seed, key: "calibration text \(index)") : nil
-        let found = try sequences(of: source, at: place, tokenizer, count: shares[index], order: order)
+        let (found, isPart) = try sequences(of: source, at: place, tokenizer, count: shares[index], order: order)
+        if isPart {
+          data.remarks.append(
+            "\(place.lastPathComponent): \(name) sequences were drawn from its first \(ByteCount.text(poolBytes)), not from all of it")
+        }
         if found.count < shares[index] {
           data.remarks.append(
             "\(place.lastPathComponent) holds \(found.count) of \(shares[index]) \(name) sequences of \(length) tokens")
@@ -44,9 +57,9 @@ extension CalibrationSource {
         data.sequences.shuffle(using: &order)
       }
     } else {
-      let tokens = try TokenFile(contentsOf: input.file).tokens
-      held = tokens.count
-      var windows = windows(of: tokens)
+      let stored = try TokenFile(contentsOf: input.file, limit: shuffle ? .max : sequences.multiplied(by: length))
+      held = stored.count
+      var windows = windows(of: stored.tokens, after: [])
       if shuffle {
         var order = KeyedRandomness(seed: seed, key: "calibration tokens")
         windows.shuffle(using: &order)
@@ -81,50 +94,98 @@ extension CalibrationSource {
     return shares
   }
 
-  private func windows(of tokens: [Int32]) -> [[Int32]] {
-    stride(from: 0, through: tokens.count - length, by: length).map { Array(tokens[$0..<$0 + length]) }
+  /// - Parameter prefix: what stands before every window: models are prompted with it, and some cache it unlike anything else.
+  private func windows(of tokens: [Int32], after prefix: [Int32]) -> [[Int32]] {
+    let stretch = length - prefix.count
+    return stride(from: 0, through: tokens.count - stretch, by: stretch).map { prefix + tokens[$0..<$0 + stretch] }
+  }
+
+  /// - Returns: at most `count` sequences of a file, and whether they were drawn from a part of it.
+  private func sequences(
+    of source: TextSource, at place: URL, _ tokenizer: Tokenizer, count: Int, order: KeyedRandomness?
+  ) throws -> (sequences: [[Int32]], isPart: Bool) {
+    if try source.isOneText(in: place) { return try sequences(ofOneText: source, at: place, tokenizer, count: count, order: order) }
+    var packer = SequencePacker(packing: packing, length: length, count: count, tokenizer: tokenizer)
+    guard var order else {
+      try source.forEachDocument(in: place) { try packer.take($0) }
+      return (packer.sequences, false)
+    }
+    var (documents, bytes, isPart) = ([String](), 0, false)
+    try source.forEachDocument(in: place) { document in
+      guard bytes < poolBytes || packing == .documents && documents.count < count else {
+        isPart = true
+        return false
+      }
+      documents.append(document)
+      bytes += document.utf8.count
+      return true
+    }
+    // A lone document is cut as a whole, so that its parts can be drawn.
+    guard documents.count > 1 || packing == .documents else {
+      var found = windows(
+        of: try documents.flatMap { try tokenizer.encode($0, addingSpecialTokens: false) }, after: tokenizer.prefix)
+      found.shuffle(using: &order)
+      return (Array(found.prefix(count)), isPart)
+    }
+    if documents.count > 1 { documents.shuffle(using: &order) }
+    for document in documents { guard try packer.take(document) else { break } }
+    return (packer.sequences, isPart)
   }
 
   private func sequences(
-    of source: TextSource, at place: URL, _ tokenizer: Tokenizer, count: Int, order: KeyedRandomness?
-  ) throws -> [[Int32]] {
-    var result: [[Int32]] = []
-    var pending: [Int32] = []
-    func take(_ document: String) throws -> Bool {
-      if packing == .documents {
-        let tokens = try tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
-        // Nothing follows a lone token.
-        if tokens.count > 1 { result.append(Array(tokens)) }
-        return result.count < count
-      }
-      pending += try tokenizer.encode(document, addingSpecialTokens: false)
-      // A lone document is cut as a whole, so that its parts can be drawn.
-      guard order == nil || isPastFirst else { return true }
-      let found = windows(of: pending)
-      result += found
-      pending.removeFirst(found.count * length)
-      return result.count < count
+    ofOneText source: TextSource, at place: URL, _ tokenizer: Tokenizer, count: Int, order: KeyedRandomness?
+  ) throws -> (sequences: [[Int32]], isPart: Bool) {
+    guard packing == .concatenate else {
+      let tokens = try source.firstTokens(in: place, count: length, tokenizer, addingSpecialTokens: true)
+      return (tokens.count > 1 && count > 0 ? [tokens] : [], false)
     }
-    var isPastFirst = false
-    if var order {
-      var documents: [String] = []
-      try source.forEachDocument(in: place) { document in
-        documents.append(document)
-        return true
-      }
-      if documents.count > 1 {
-        isPastFirst = true
-        documents.shuffle(using: &order)
-      }
-      for document in documents { guard try take(document) else { break } }
-      if packing == .concatenate, !isPastFirst {
-        result = windows(of: pending)
-        result.shuffle(using: &order)
-      }
-    } else {
-      try source.forEachDocument(in: place) { try take($0) }
+    guard var order else {
+      let tokens = try source.firstTokens(in: place, count: count.multiplied(by: length), tokenizer)
+      return (Array(windows(of: tokens, after: tokenizer.prefix).prefix(count)), false)
     }
-    return Array(result.prefix(count))
+    let (tokens, isWhole) = try source.tokens(in: place, bytes: poolBytes, tokenizer)
+    var found = windows(of: tokens, after: tokenizer.prefix)
+    found.shuffle(using: &order)
+    return (Array(found.prefix(count)), !isWhole)
+  }
+
+  /// Bytes of a file that are read to be drawn from: many times what the sequences need.
+  var poolBytes: Int { max(Self.leastPool, sequences.multiplied(by: length).multiplied(by: 64)) }
+  private static let leastPool = 1 << 24
+}
+
+/// Makes sequences of documents, one after the other.
+private struct SequencePacker {
+  let packing: Packing
+  let length: Int
+  /// No more sequences than these.
+  let count: Int
+  let tokenizer: Tokenizer
+  private(set) var sequences: [[Int32]] = []
+  private var pending: [Int32] = []
+
+  init(packing: Packing, length: Int, count: Int, tokenizer: Tokenizer) {
+    (self.packing, self.length, self.count, self.tokenizer) = (packing, length, count, tokenizer)
+  }
+
+  /// - Returns: whether more are wanted.
+  mutating func take(_ document: String) throws -> Bool {
+    if packing == .documents {
+      let tokens = try tokenizer.encode(document, addingSpecialTokens: true).prefix(length)
+      // Nothing follows a lone token.
+      if tokens.count > 1, sequences.count < count { sequences.append(Array(tokens)) }
+      return sequences.count < count
+    }
+    pending += try tokenizer.encode(document, addingSpecialTokens: false)
+    let prefix = tokenizer.prefix
+    let stretch = length - prefix.count
+    var start = 0
+    while pending.count - start >= stretch, sequences.count < count {
+      sequences.append(prefix + pending[start..<start + stretch])
+      start += stretch
+    }
+    pending.removeFirst(start)
+    return sequences.count < count
   }
 }
 

@@ -18,14 +18,25 @@ actor CheckpointSink: BlockSink {
   /// Of the blocks that have one, by their names.
   private(set) var cachePolicies: [String: CachePolicy] = [:]
 
-  /// - Parameter writer: `nil` for a rehearsal that writes nothing.
-  init(format: any CheckpointFormat, writer: (any CheckpointWriter)?) {
+  private let dequantized: Set<String>
+
+  /// - Parameters:
+  ///   - writer: `nil` for a rehearsal that writes nothing.
+  ///   - dequantized: full names of linears whose blocks are written as the numbers they stand for.
+  init(format: any CheckpointFormat, writer: (any CheckpointWriter)?, dequantizing dequantized: Set<String> = []) {
     self.format = format
     self.writer = writer
+    self.dequantized = dequantized
   }
 
-  func append(_ block: Block) async throws {
+  func append(_ finished: Block) async throws {
+    var block = finished
+    for (name, linear) in finished.linears where linear.weight is BlockQuantizedMatrix && dequantized.contains(finished.fullName(of: name))
+    {
+      block[name].weight = linear.weight.dense()
+    }
     let tensors = try format.encode(block)
+    try checkFinite(tensors, of: block)
     modules += format.modules(of: block)
     if let description = block.description { descriptions.append(description) }
     if case .decoder = block.kind {
@@ -47,11 +58,24 @@ actor CheckpointSink: BlockSink {
     try await append(tensors)
   }
 
+  /// - Throws: `FormatError` for a number that the type it is stored in cannot hold.
+  private func checkFinite(_ tensors: [NamedTensor], of block: Block) throws(FormatError) {
+    // What is stored as it was read was looked through when it was read.
+    let read = Set(block.linears.filter { $0.value.weight is StoredWeight }.map { block.fullName(of: $0.key) + ".weight" })
+    for named in tensors where [.float16, .bfloat16, .float32].contains(named.tensor.dtype) && !read.contains(named.name) {
+      guard named.tensor.holdsNonfinite else { continue }
+      let reason =
+        named.tensor.dtype == .float16
+        ? "a number of it is beyond 65504, the largest that F16 can hold" : "a number of it is not finite as \(named.tensor.dtype.rawValue)"
+      throw .cannotStore(module: named.name, format: type(of: format).name, reason: reason)
+    }
+  }
+
   func append(_ tensors: [NamedTensor]) async throws {
     byteCount += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
     try await writer?.append(tensors)
   }
 
-  func finish(files: [CheckpointFile]) async throws { try await writer?.finish(files: files) }
+  func complete(files: [CheckpointFile]) async throws { try await writer?.complete(files: files) }
   func abandon() async { await writer?.abandon() }
 }

@@ -16,25 +16,18 @@ extension Checkpoint {
     }
   }
 
-  /// Files that travel with the weights: those beside them, the folders of a sentence encoder's further modules, and those that a GGUF file
-  /// has in itself.
-  func travellingFiles() throws -> [CheckpointFile] {
+  /// What travels with the weights: the files beside them, and those that a GGUF file has in itself.
+  func travellers() throws -> Companions {
     let inside = try (tensors as? GGUFCheckpoint)?.file.tokenizerFiles() ?? []
-    return inside + moduleFolders().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
-      + companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }.filter { file in
-        !inside.contains { $0.name == file.name }
-      }
+    return companions(modules: modules()).adding(inside)
   }
 
-  /// The folders that `modules.json` of sentence-transformers names, such as `1_Pooling`: without them the output could not be loaded as the
-  /// sentence encoder that it is.
-  private func moduleFolders() -> [URL] {
+  /// The folders that `modules.json` of sentence-transformers names, such as `1_Pooling` and `2_Dense`: without them the output could not be
+  /// loaded as the sentence encoder that it is.
+  private func modules() -> Set<String> {
     guard let data = try? Data(contentsOf: directory.appending(path: "modules.json")), let modules = try? JSON(parsing: data).elements
     else { return [] }
-    let names = Set(modules.compactMap { $0["path"]?.string })
-    return names.filter { !$0.isEmpty && !$0.contains("/") && !$0.hasPrefix(".") }.sorted().map { directory.appending(path: $0) }.filter {
-      (try? $0.resourceValues(forKeys: [.isDirectoryKey]).isDirectory) == true
-    }
+    return Set(modules.compactMap { $0["path"]?.string })
   }
 }
 
@@ -58,7 +51,7 @@ extension Tokenizer {
     }
     let data: Data
     do { data = try Data(contentsOf: place) } catch {
-      throw TokenizerError.unreadableFile(path: place.path, reason: error.localizedDescription)
+      throw TokenizerError.unreadableFile(path: place.path, reason: SystemError.reason(error))
     }
     // By its ending, so that any name will do.
     let name = place.pathExtension == "json" ? "tokenizer.json" : place.pathExtension == "txt" ? "vocab.txt" : "tokenizer.model"

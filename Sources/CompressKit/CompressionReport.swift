@@ -33,11 +33,11 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     public var tokens: Int
     public var perplexityBefore: Double
     public var perplexityAfter: Double
-    /// 95 %, by windows.
-    public var intervalBefore: [Double]
-    public var intervalAfter: [Double]
+    /// 95 %, by windows; absent where there was only one, like the standard error below.
+    public var intervalBefore: [Double]?
+    public var intervalAfter: [Double]?
     public var klDivergence: Double
-    public var klStandardError: Double
+    public var klStandardError: Double?
     public var top1Agreement: Double
   }
 

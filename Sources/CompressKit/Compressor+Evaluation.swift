@@ -52,8 +52,8 @@ extension Compressor {
       source: data.file, window: source.window, chunk: result.cache.chunk,
       cacheBytesPerTokenBefore: result.referenceCache!.bytesPerToken, cacheBytesPerTokenAfter: result.cache.bytesPerToken,
       tokens: own.tokens, perplexityBefore: reference.value,
-      perplexityAfter: own.value, intervalBefore: [reference.interval.lowerBound, reference.interval.upperBound],
-      intervalAfter: [own.interval.lowerBound, own.interval.upperBound], klDivergence: divergence.mean,
+      perplexityAfter: own.value, intervalBefore: reference.interval.map { [$0.lowerBound, $0.upperBound] },
+      intervalAfter: own.interval.map { [$0.lowerBound, $0.upperBound] }, klDivergence: divergence.mean,
       klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)
   }
 }

@@ -49,13 +49,18 @@ public struct Compressor: Sendable {
     let format: any CheckpointFormat
     /// As it will be written.
     let config: ModelConfig
+    /// The same before layers are left out.
+    let wholeConfig: ModelConfig
+    /// Linears that come in ggml's blocks and are written as the numbers these stand for.
+    let dequantized: Set<String>
     /// The model as the passes will leave it, as far as shapes tell.
     let description: ModelDescription
     let calibrationFile: String?
     /// What takes the place of calibration data.
     public let statistics: StatisticsFile?
     let shardLimit: Int
-    let remarks: [String]
+    /// What is to be said of it.
+    public let remarks: [String]
 
     public var pipelineUsesCalibration: Bool { !calibration.isEmpty }
   }
@@ -71,6 +76,8 @@ public struct Compressor: Sendable {
     var original = try Model(checkpoint, architectures: architectures, formats: formats)
     original.scaleType = format.scaleType
     let pipeline = Pipeline(recipe.passes)
+    var (remarks, config) = (recipe.remarks + original.remarks, checkpoint.config)
+    do { original = try leavingOutPredictions(of: original, pipeline, &config, &remarks) } catch { throw recipe.placed(error) }
     var linears: [PlannedLinear]
     do { linears = try pipeline.plan(for: original) } catch { throw recipe.placed(error) }
     for (index, linear) in linears.enumerated() {
@@ -81,11 +88,13 @@ public struct Compressor: Sendable {
     }
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
-    var (remarks, config) = (recipe.remarks + model.remarks, checkpoint.config)
-    if model.description.head != nil, try architectures.describe(config).head == nil {
-      config.json["tie_word_embeddings"] = .bool(false)
+    config = try architectures.spelledOut(config, isTied: model.description.isTied)
+    let wholeConfig = config
+    let dequantized = dequantizing(&linears, for: format, &remarks)
+    if description != model.description {
+      config = try architectures.spelledOut(try architectures.configuration(of: description, in: config), isTied: description.isTied)
     }
-    if description != model.description { config = try architectures.configuration(of: description, in: config) }
+    remarks += try format.remarks(on: description, in: config)
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -96,6 +105,11 @@ public struct Compressor: Sendable {
       linears.map { StoredModule(name: $0.name, scheme: $0.weights, input: $0.input, isEmbedding: $0.role == .embedding) } + carried
     // What cannot be described together is found before anything is done.
     _ = try format.configuration(of: modules, in: config)
+    let settled = format.settled(
+      for: modules + linears.flatMap { linear in linear.candidates.map { StoredModule(name: linear.name, scheme: $0) } })
+    try checkFusion(linears, description, settled, &remarks)
+    try WriterCheck(settled, linears, hasCacheScales: recipe.passes.contains(where: \.fixesCacheScales)).run(on: description)
+    remarks += try idlePatterns(of: original)
     var calibration: [[Int32]] = []
     var file: String?
     var statistics: StatisticsFile?
@@ -129,7 +143,8 @@ public struct Compressor: Sendable {
     }
     // Linears of blocks that will be left out are not among those planned, and are nobody else's either.
     let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
-    let others = checkpoint.tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (checkpoint.tensors.info($1)?.byteCount ?? 0) }
+    let tensors = model.tensors ?? checkpoint.tensors
+    let others = tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
       otherBytes: others)
@@ -138,7 +153,8 @@ public struct Compressor: Sendable {
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, probesFile: probesFile,
       bytesBefore: checkpoint.byteCount,
-      format: format.settled(for: modules), config: config, description: description, calibrationFile: file, statistics: statistics,
+      format: settled, config: config, wholeConfig: wholeConfig, dequantized: dequantized, description: description, calibrationFile: file,
+      statistics: statistics,
       shardLimit: shardLimit,
       remarks: remarks)
   }
@@ -148,7 +164,7 @@ public struct Compressor: Sendable {
     var options = SweepOptions(calibration: plan.calibration.prefix(1).map { Array($0.prefix(16)) }, seed: recipe.seed)
     options.isRehearsal = true
     options.statistics = plan.statistics
-    let sink = CheckpointSink(format: plan.format, writer: nil)
+    let sink = CheckpointSink(format: plan.format, writer: nil, dequantizing: plan.dequantized)
     // The head costs as much as its vocabulary is large; it is rehearsed only if a pass asks for it.
     let head = plan.model.description.head.map { name in
       recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
@@ -165,20 +181,34 @@ public struct Compressor: Sendable {
   }
 
   /// The configuration of the blocks that were written: which of them are left, only the sweep has shown.
-  private func configuration(of blocks: [BlockDescription], _ plan: Plan) throws -> ModelConfig {
-    guard blocks != plan.description.blocks else { return plan.config }
+  private func configuration(of blocks: [BlockDescription], keeping kept: [Int], _ plan: Plan) throws -> ModelConfig {
+    guard blocks != plan.description.blocks || kept != Array(blocks.indices) else { return plan.config }
     var description = plan.description
     description.blocks = blocks
-    return try architectures.configuration(of: description, in: plan.config)
+    return try architectures.spelledOut(
+      try architectures.configuration(of: description, keeping: kept, in: plan.wholeConfig), isTied: description.isTied)
   }
 
-  /// Compresses a checkpoint into a new directory and scores what was written.
+  /// Compresses a checkpoint into a new directory and scores what was written before it gets its name.
   ///
-  /// - Throws: the first failure, in which case nothing exists under the name of `output`; `CancellationError` when the task is cancelled.
+  /// - Throws: the first failure, in which case what lies under the name of `output` is as it was; `CancellationError` when the task is
+  ///   cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
-    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: inputs(of: checkpoint))
+    for remark in stage.remarks { observer.observe(.remark(remark)) }
+    do { return try await run(checkpoint, into: stage, observer) } catch {
+      stage.abandon()
+      throw error
+    }
+  }
+
+  private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws
+    -> CompressionReport
+  {
     var plan = try plan(checkpoint)
     for remark in plan.remarks { observer.observe(.remark(remark)) }
+    let companions = try gather(checkpoint, into: stage)
+    for remark in companions.remarks { observer.observe(.remark(remark)) }
     if plan.pipelineUsesCalibration, let source = recipe.calibration, let sampled = source.sampled {
       observer.observe(.step("sample"))
       plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
@@ -187,37 +217,42 @@ public struct Compressor: Sendable {
     try await preflight(plan)
     let evaluation = try evaluationTokens(checkpoint, plan.model.description)
     observer.observe(.step("compress"))
-    let writer = try plan.format.makeWriter(at: output, shardLimit: plan.shardLimit, overwrite: overwrite)
-    let sink = CheckpointSink(format: plan.format, writer: writer)
+    let writer = try plan.format.makeWriter(into: stage, shardLimit: plan.shardLimit)
+    let sink = CheckpointSink(format: plan.format, writer: writer, dequantizing: plan.dequantized)
     var report: CompressionReport
     do {
-      report = try await sweep(checkpoint, plan, sink, scratch: output.deletingLastPathComponent(), observer)
-      try await finish(checkpoint, plan, sink, report)
+      let kept: [Int]
+      (report, kept) = try await sweep(checkpoint, plan, sink, scratch: stage.directory, observer)
+      try await complete(plan, sink, companions.files, keeping: kept)
     } catch {
       await sink.abandon()
       throw error
     }
+    report.remarks += companions.remarks + stage.remarks
     if let evaluation {
       observer.observe(.step("evaluate"))
-      try evaluate(checkpoint, output, evaluation, &report, observer)
+      try evaluate(checkpoint, stage.directory, evaluation, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
-      let file = output.appending(path: "report.json")
-      do { try Data(report.json.utf8).write(to: file, options: .atomic) } catch {
-        throw CheckpointError.cannotWrite(path: file.path, reason: error.localizedDescription)
-      }
     }
+    try stage.write(CheckpointFile("report.json", .text(report.json)))
+    // All that was read must have been one and the same model.
+    try checkpoint.checkUnchanged()
+    try plan.statistics?.stamp?.check()
+    try Task.checkCancellation()
+    try stage.publish()
     return report
   }
 
   private func sweep(
     _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
-  ) async throws -> CompressionReport {
+  ) async throws -> (report: CompressionReport, keptBlocks: [Int]) {
     var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
     options.statistics = plan.statistics
     options.probes = plan.probes
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
+    let mixed = try await splitGroups(in: sink, plan)
     for name in plan.model.carried { try await sink.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))]) }
     let (bits, weights, bytes) = (await sink.linearBits, await sink.linearWeights, await sink.byteCount)
     // Parameters of the model that came in: one that the run had to add makes the checkpoint larger, not the model.
@@ -230,7 +265,7 @@ public struct Compressor: Sendable {
         source: file, sequences: plan.statistics?.sequences ?? plan.calibration.count,
         tokens: plan.statistics?.tokens ?? plan.calibration.reduce(0) { $0 + $1.count })
     }
-    return CompressionReport(
+    let report = CompressionReport(
       toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
       sizes: .init(
         bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
@@ -238,27 +273,19 @@ public struct Compressor: Sendable {
       calibration: calibration,
       probes: plan.probesFile.map { .init(source: $0, sequences: plan.probes.count, tokens: plan.probes.reduce(0) { $0 + $1.count }) },
       evaluation: nil, layers: swept.layers,
-      kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count,
-      carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks,
+      kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count + mixed.count,
+      carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks + mixed,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
+    return (report, swept.keptBlocks)
   }
 
-  private func finish(_ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, _ report: CompressionReport) async throws {
-    let config = try configuration(of: await sink.descriptions, plan)
+  private func complete(_ plan: Plan, _ sink: CheckpointSink, _ companions: [CheckpointFile], keeping kept: [Int]) async throws {
+    let config = try configuration(of: await sink.descriptions, keeping: kept, plan)
     let carried = plan.model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let described = try plan.format.files(describing: await sink.modules + carried, in: config)
-    let texts = [recipe.calibration?.text, recipe.probes?.text, recipe.evaluation?.text].flatMap { $0?.files ?? [] }
-    let data =
-      texts.map(\.file)
-      + [recipe.calibration?.tokens, recipe.calibration?.statistics, recipe.probes?.tokens, recipe.evaluation?.tokens].compactMap { $0 }
-    // Blocks carry the policies of the checkpoint they come from.
-    let companions = try checkpoint.travellingFiles().filter { !(data + [CachePolicyFile.name]).contains($0.name) }
     let policies = await sink.cachePolicies
     let caches = policies.isEmpty ? [] : [CheckpointFile(CachePolicyFile.name, .text(CachePolicyFile(layers: policies).json))]
     try Task.checkCancellation()
-    try await sink.finish(
-      files: described + caches + [
-        CheckpointFile("recipe.yaml", .text(recipe.yaml)), CheckpointFile("report.json", .text(report.json)),
-      ] + companions)
+    try await sink.complete(files: described + caches + [CheckpointFile("recipe.yaml", .text(recipe.yaml))] + companions)
   }
 }

@@ -34,9 +34,18 @@ public struct Converter: Sendable {
   /// Converts a checkpoint, compressed or not, into a new directory.
   ///
   /// - Throws: `FormatError` for the first weight that the format has no room for, `ConversionMismatch`, or whatever is wrong with the
-  ///   checkpoint; nothing exists under the name of `output` then. `CancellationError` when the task is cancelled.
+  ///   checkpoint; what lies under the name of `output` is as it was then. `CancellationError` when the task is cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> ConversionReport {
-    if !overwrite, FileManager.default.fileExists(atPath: output.path) { throw CheckpointError.exists(path: output.path) }
+    let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: checkpoint.inputs)
+    for remark in stage.remarks { observer.observe(.remark(remark)) }
+    do { return try await run(checkpoint, into: stage, observer) } catch {
+      stage.abandon()
+      throw error
+    }
+  }
+
+  private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws -> ConversionReport
+  {
     let model = try Model(checkpoint, architectures: architectures, formats: formats)
     for remark in model.remarks { observer.observe(.remark(remark)) }
     observer.observe(.step("read"))
@@ -48,11 +57,21 @@ public struct Converter: Sendable {
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.settled(for: modules)
-    let config = try format.configuration(of: modules, in: checkpoint.config)
+    let mixed = format.fusion.mixedGroups(of: model.description, in: modules)
+    if let first = mixed.first {
+      observer.observe(.remark("\(mixed.count) groups of linears are in unlike formats, although \(Fusion.rule); the first is \(first)"))
+    }
+    let described = try architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
+    let warnings = try format.remarks(on: model.description, in: described)
+    for remark in warnings { observer.observe(.remark(remark)) }
+    let config = try format.configuration(of: modules, in: described)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
     observer.observe(.step("convert"))
-    let writer = try format.makeWriter(at: output, shardLimit: shardLimit, overwrite: overwrite)
-    var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.byteCount, carriedTensors: model.carried)
+    let companions = try checkpoint.travellers().gathered(in: stage)
+    for remark in companions.remarks { observer.observe(.remark(remark)) }
+    let writer = try format.makeWriter(into: stage, shardLimit: shardLimit)
+    var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.fileByteCount, carriedTensors: model.carried)
+    report.remarks = model.remarks + warnings + stage.remarks + companions.remarks
     do {
       for (index, kind) in model.kinds.enumerated() {
         try Task.checkCancellation()
@@ -62,26 +81,23 @@ public struct Converter: Sendable {
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
         try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
-        try await append(tensors, to: writer, &report)
+        try await writer.append(tensors)
         stored.releasePages()
         observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
       }
       for name in model.carried {
-        try await append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))], to: writer, &report)
+        try await writer.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))])
       }
-      let companions = try checkpoint.travellingFiles()
       try Task.checkCancellation()
-      try await writer.finish(files: try format.files(describing: modules, in: checkpoint.config) + companions)
+      try await writer.complete(files: try format.files(describing: modules, in: described) + companions.files)
+      try checkpoint.checkUnchanged()
+      try stage.publish()
     } catch {
       await writer.abandon()
       throw error
     }
+    report.bytesAfter = ConversionReport.weightBytes(in: stage.destination)
     return report
-  }
-
-  private func append(_ tensors: [NamedTensor], to writer: any CheckpointWriter, _ report: inout ConversionReport) async throws {
-    report.bytesAfter += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
-    try await writer.append(tensors)
   }
 
   /// Reads every weight of a block back as the output's readers will, and holds it against the original.
@@ -139,6 +155,7 @@ public struct Converter: Sendable {
 public struct ConversionReport: Sendable, Codable, Equatable {
   /// The format they are in now.
   public var format: String
+  /// Of the files of weights, as they lie on the disk.
   public var bytesBefore: Int
   public var bytesAfter = 0
   /// Linears and embeddings that were dense and are.
@@ -153,6 +170,7 @@ public struct ConversionReport: Sendable, Codable, Equatable {
   public var roundedWeights = 0
   /// Tensors that belong to no linear that is known, copied unchanged.
   public var carriedTensors: [String]
+  public var remarks: [String] = []
 
   /// The report as JSON.
   public var json: String {

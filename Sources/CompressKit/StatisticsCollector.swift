@@ -12,25 +12,30 @@ public struct StatisticsCollector: Sendable {
   public var source: String
   /// Bytes of memory to stay under where there is a choice.
   public var memoryLimit: Int
+  /// Whether an existing file of statistics is replaced once the new one is complete.
+  public var overwrite: Bool
 
-  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.usableMemory / 2) {
+  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.usableMemory / 2, overwrite: Bool = false) {
     self.sequences = sequences
     self.source = source
     self.memoryLimit = memoryLimit
+    self.overwrite = overwrite
   }
 
-  /// - Parameter output: the file to make; it appears complete or not at all.
+  /// - Parameter output: the file to make; it appears complete or not at all, and what it replaces must be such a file.
   /// - Throws: the first failure; `CancellationError` when the task is cancelled.
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws {
-    let model = try Model(checkpoint)
-    for remark in model.remarks { observer.observe(.remark(remark)) }
-    let partial = URL(filePath: output.path + ".partial")
+    let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: checkpoint.inputs) { StatisticsFile.foreignness(of: $0) }
     do {
-      try await collect(checkpoint, model, into: partial, observer)
-      if FileManager.default.fileExists(atPath: output.path) { try FileManager.default.removeItem(at: output) }
-      try FileManager.default.moveItem(at: partial, to: output)
+      let model = try Model(checkpoint)
+      for remark in stage.remarks + model.remarks { observer.observe(.remark(remark)) }
+      let name = "statistics.h5"
+      try await collect(checkpoint, model, into: stage.url(name), observer)
+      try checkpoint.checkUnchanged()
+      try Task.checkCancellation()
+      try stage.publish(name)
     } catch {
-      try? FileManager.default.removeItem(at: partial)
+      stage.abandon()
       throw error
     }
   }

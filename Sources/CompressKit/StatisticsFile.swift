@@ -13,13 +13,16 @@ public struct StatisticsFile: StoredStatistics {
   public let source: String
   public let sequences: Int
   public let tokens: Int
+  /// The file as it was when it was opened.
+  let stamp: FileStamp?
   private let file: HDF5File
   private let fingerprints: (model: String, data: String)
 
   enum Attribute {
     static let (format, model, data, source) = ("format", "model_fingerprint", "data_fingerprint", "data_source")
     static let (sequences, tokens) = ("sequences", "tokens")
-    static let version = "compress calibration statistics 1"
+    static let family = "compress calibration statistics"
+    static let version = family + " 1"
   }
 
   /// The datasets of a group.
@@ -27,6 +30,7 @@ public struct StatisticsFile: StoredStatistics {
 
   /// - Throws: `CheckpointError` for a file that is damaged or another's.
   public init(_ url: URL) throws(CheckpointError) {
+    stamp = FileStamp(of: url)
     let file = try HDF5File(url)
     func attribute(_ name: String) throws(CheckpointError) -> String {
       guard let value = file.attribute(name)?.first else {
@@ -43,6 +47,14 @@ public struct StatisticsFile: StoredStatistics {
     sequences = Int(try attribute(Attribute.sequences)) ?? 0
     tokens = Int(try attribute(Attribute.tokens)) ?? 0
     fingerprints = (try attribute(Attribute.model), try attribute(Attribute.data))
+  }
+
+  /// Why a file is not one of these; `nil` for one that is.
+  static func foreignness(of url: URL) -> String? {
+    guard let file = try? HDF5File(url), file.attribute(Attribute.format)?.first?.hasPrefix(Attribute.family) == true else {
+      return "it is no file of calibration statistics"
+    }
+    return nil
   }
 
   /// - Throws: `StatisticsMismatch` where they are of another model, or of other data than is given.
@@ -71,7 +83,7 @@ public struct StatisticsFile: StoredStatistics {
       matrix.lower = doubles(tensor)
       return Hessian(matrix, tokens: tokens, skippedTokens: Int(counts[1])) as? S
     case is InputNorm.Type: return InputNorm(squares: doubles(try part(linear, Part.squares, .float64)), tokens: tokens) as? S
-    case is InputMaximum.Type: return InputMaximum(values: try part(linear, Part.maxima, .float32).floats()) as? S
+    case is InputMaximum.Type: return InputMaximum(values: try part(linear, Part.maxima, .float32).floats(), tokens: tokens) as? S
     case is InputMagnitude.Type:
       let (sums, squares) = (try part(linear, Part.sums, .float64), try part(linear, Part.squares, .float64))
       let maxima = try part(linear, Part.maxima, .float32)

@@ -51,15 +51,19 @@ public struct TokenSource: Sendable {
     var prefix: [Int32] = []
     if isText {
       let tokenizer = try checkpoint.tokenizer()
-      for (place, source) in texts {
+      for (place, source) in texts where tokens.count < limit ?? .max {
+        if try source.isOneText(in: place) {
+          tokens += try source.firstTokens(in: place, count: (limit ?? .max) - tokens.count, tokenizer)
+          continue
+        }
         try source.forEachDocument(in: place) { document in
           tokens += try tokenizer.encode(document, addingSpecialTokens: false)
-          return limit.map { tokens.count < $0 } ?? true
+          return tokens.count < limit ?? .max
         }
       }
       prefix = tokenizer.prefix
     } else {
-      tokens = try TokenFile(contentsOf: file).tokens
+      tokens = try TokenFile(contentsOf: file, limit: limit ?? .max).tokens
     }
     switch bos {
     case .never: break
@@ -75,18 +79,5 @@ public struct TokenSource: Sendable {
       tokens = prefix + tokens
     }
     return limit.map { Array(tokens.prefix($0)) } ?? tokens
-  }
-}
-
-extension TextSource {
-  /// Calls `body` with every document of the file until it answers false.
-  func forEachDocument(in place: URL, _ body: (String) throws -> Bool) throws {
-    try TextFile(place, field: field).forEachText { text in
-      guard let separator else { return try body(text) }
-      for document in text.components(separatedBy: separator) where !document.isEmpty {
-        guard try body(document) else { return false }
-      }
-      return true
-    }
   }
 }

@@ -2,17 +2,17 @@
 public struct Perplexity: Sendable, Equatable, Codable {
   /// Mean negative log-likelihood in nats.
   public let negativeLogLikelihood: Double
-  /// Its standard error. Tokens of a window are correlated, so windows are the units.
-  public let standardError: Double
+  /// Its standard error; `nil` for a single window. Tokens of a window are correlated, so windows are the units.
+  public let standardError: Double?
   /// Tokens predicted.
   public let tokens: Int
   public let windows: Int
 
   public var value: Double { negativeLogLikelihood.exponential }
 
-  /// The 95 % confidence interval of `value`.
-  public var interval: ClosedRange<Double> {
-    (negativeLogLikelihood - 1.96 * standardError).exponential...(negativeLogLikelihood + 1.96 * standardError).exponential
+  /// The 95 % confidence interval of `value`; `nil` for a single window, which tells nothing about its kind.
+  public var interval: ClosedRange<Double>? {
+    standardError.map { (negativeLogLikelihood - 1.96 * $0).exponential...(negativeLogLikelihood + 1.96 * $0).exponential }
   }
 }
 
@@ -20,8 +20,8 @@ public struct Perplexity: Sendable, Equatable, Codable {
 public struct Divergence: Sendable, Equatable, Codable {
   /// Mean of KL(reference ‖ model) over the predicted tokens, in nats.
   public let mean: Double
-  /// Its standard error, by windows.
-  public let standardError: Double
+  /// Its standard error, by windows; `nil` for a single one.
+  public let standardError: Double?
   /// Share of tokens where both models find the same next token most likely.
   public let topAgreement: Double
 }
@@ -38,9 +38,9 @@ struct WindowScore: Sendable {
 extension Array<WindowScore> {
   func mean(_ sum: (WindowScore) -> Double) -> Double { reduce(0) { $0 + sum($1) } / Double(Swift.max(1, reduce(0) { $0 + $1.tokens })) }
 
-  /// Standard error of the windows' means; 0 for a single window, which tells nothing about its kind.
-  func standardError(_ sum: (WindowScore) -> Double) -> Double {
-    guard count > 1 else { return 0 }
+  /// Standard error of the windows' means; `nil` for a single window, which tells nothing about its kind.
+  func standardError(_ sum: (WindowScore) -> Double) -> Double? {
+    guard count > 1 else { return nil }
     let means = map { sum($0) / Double(Swift.max(1, $0.tokens)) }
     let mean = means.reduce(0, +) / Double(count)
     let variance = means.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(count - 1)

@@ -32,8 +32,8 @@ public struct RetrievalProbe: Sendable, Equatable {
   public struct Result: Sendable, Equatable, Codable {
     /// Mean log-probability of the string's tokens where it stood before minus that where it did not, in nats.
     public let gain: Double
-    /// Its standard error, by sequences.
-    public let standardError: Double
+    /// Its standard error, by sequences; `nil` for a single one.
+    public let standardError: Double?
     /// Share of these tokens that were the most likely, where the string stood before and where it did not.
     public let recalled: Double
     public let guessed: Double
@@ -95,7 +95,7 @@ extension Evaluator {
     let variance = squares / Double(max(1, gains.count - 1))
     let scored = gains.count * (length - 1)
     return RetrievalProbe.Result(
-      gain: mean, standardError: (variance / Double(max(1, gains.count))).squareRoot(),
+      gain: mean, standardError: gains.count > 1 ? (variance / Double(gains.count)).squareRoot() : nil,
       recalled: Double(pairs.reduce(0) { $0 + $1.with.hits }) / Double(max(1, scored)),
       guessed: Double(pairs.reduce(0) { $0 + $1.without.hits }) / Double(max(1, scored)), tokens: scored)
   }

@@ -33,7 +33,8 @@ struct AWQConfiguration: Sendable {
   }
 
   /// - Throws: where linears differ, which the format has no words for, and for a quantized embedding or head.
-  static func json(for modules: [StoredModule]) throws(FormatError) -> JSON {
+  static func json(for all: [StoredModule], names: ModuleNames) throws(FormatError) -> JSON {
+    let (modules, parts) = names.apart(all)
     var size: Int?
     for module in modules {
       guard let scheme = module.scheme else { continue }
@@ -43,7 +44,8 @@ struct AWQConfiguration: Sendable {
       guard size ?? own == own else { throw refusal("all linears need the same group size, and this one has \(own), others \(size!)") }
       size = own
     }
-    let stay = try Self.unconverted(modules).map { JSON.string($0) }
+    // Some readers look for these inside a name, and some at its beginning.
+    let stay = (parts.flatMap { [$0, "model.\($0)"] } + (try Self.unconverted(modules, names))).map { JSON.string($0) }
     return .object([
       .init("quant_method", .string("awq")), .init("bits", .integer(4)), .init("group_size", .integer(size ?? -1)),
       // Zero points are always stored, the middle of the grid where the scheme is symmetric.
@@ -54,7 +56,7 @@ struct AWQConfiguration: Sendable {
 
   /// What `modules_to_not_convert` says: parts of the names of dense linears. AutoAWQ looks for them in names inside a block, the others
   /// in whole names, so the name inside the block is said where it speaks for all blocks.
-  private static func unconverted(_ modules: [StoredModule]) throws(FormatError) -> [String] {
+  private static func unconverted(_ modules: [StoredModule], _ names: ModuleNames) throws(FormatError) -> [String] {
     let linears = modules.filter { !$0.isEmbedding }
     func insideBlock(_ name: String) -> String {
       let parts = name.split(separator: ".")
@@ -69,7 +71,8 @@ struct AWQConfiguration: Sendable {
         throw .cannotStore(
           module: module.name, format: AWQFormat.name, reason: "it stays dense, and its name is part of that of a quantized linear")
       }
-      if !words.contains(word) { words.append(word) }
+      let spellings = word == module.name ? names.spellings(of: word) : [word]
+      words += spellings.filter { !words.contains($0) }
     }
     return words
   }

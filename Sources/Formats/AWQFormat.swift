@@ -12,6 +12,7 @@ public struct AWQFormat: CheckpointFormat {
   public init() {}
 
   public var scaleType: DType? { .float16 }
+  public var fusion: Fusion { .all }
 
   /// Zero points are stored for symmetric weights too.
   public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
@@ -25,6 +26,7 @@ public struct AWQFormat: CheckpointFormat {
     guard let weight = linear.weight as? QuantizedMatrix else { return [try dense(linear, module: module)] }
     try refuseTransposed(linear, module: module)
     if let reason = AWQLayout.refusal(of: weight) { throw refusal(reason) }
+    guard weight.scales.elements.allSatisfy(\.isFinite) else { throw refusal(StoredTensors.scaleTooLarge) }
     guard let scales = StoredTensors.exactHalves(weight.scales.transposed()) else {
       throw refusal(
         "its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
@@ -55,8 +57,7 @@ public struct AWQFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization
     guard modules.contains(where: { $0.scheme != nil }) else { return json }
-    json.declareHalfPrecision()
-    json["quantization_config"] = try AWQConfiguration.json(for: modules)
+    json["quantization_config"] = try AWQConfiguration.json(for: modules, names: ModuleNames(modules, in: config))
     return json
   }
 }

@@ -1,5 +1,4 @@
 public import CheckpointIO
-public import Foundation
 public import Models
 public import StrictJSON
 public import Tensors
@@ -14,8 +13,17 @@ public protocol CheckpointFormat: Sendable {
   /// What its runtimes want integer scales rounded to; `nil` for the type each weight is stored in.
   var scaleType: DType? { get }
 
+  /// Whether it takes tensors of any name, of whatever model.
+  var holdsAnyTensors: Bool { get }
+
   /// Whether a linear may be stored as the two factors of its weight.
   var storesFactors: Bool { get }
+
+  /// Whether ggml's blocks are stored as they are; others write what comes in blocks as the numbers they stand for.
+  var storesBlocks: Bool { get }
+
+  /// Which linears its runtimes compute as one and want in one format.
+  var fusion: Fusion { get }
 
   /// This format with everything settled that depends on all weights at once; by default nothing does.
   ///
@@ -36,13 +44,22 @@ public protocol CheckpointFormat: Sendable {
   /// What reads the weights of a checkpoint whose configuration is in this format; `nil` for all others.
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
 
+  /// What its runtimes are known to compute otherwise, where that concerns few inputs, or although the files say it; for the report. By default
+  /// nothing. Asked once, before anything is written.
+  ///
+  /// - Throws: `FormatError.cannotStore` where they would compute otherwise what many inputs give.
+  func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String]
+
   /// `config.json` for the given weights.
   func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON
 
   /// `config.json` as text, and what else describes the weights; by default nothing else.
   func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile]
 
-  func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter
+  /// - Parameters:
+  ///   - stage: the directory that the checkpoint is written into.
+  ///   - shardLimit: bytes of tensors in a file, where there may be several.
+  func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter
 }
 
 extension CheckpointFormat {
@@ -51,6 +68,12 @@ extension CheckpointFormat {
   }
 
   public var scaleType: DType? { nil }
+
+  public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] { [] }
+
+  public var holdsAnyTensors: Bool { false }
+  public var storesBlocks: Bool { false }
+  public var fusion: Fusion { .none }
 
   /// Runtimes multiply by one matrix.
   public var storesFactors: Bool { false }
@@ -61,9 +84,18 @@ extension CheckpointFormat {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try SafetensorsWriter(into: stage, shardLimit: shardLimit)
   }
+}
+
+/// Which linears runtimes compute as one, so that unlike formats among them cannot be loaded.
+public enum Fusion: Sendable {
+  case none
+  /// Every projection over all experts of a mixture.
+  case experts
+  /// Besides, queries with keys and values, and gates with what they gate.
+  case all
 }
 
 /// What became of one linear or embedding: what a format needs to know to describe it.

@@ -6,8 +6,9 @@ import Tensors
 /// `quantization_config` of a compressed-tensors checkpoint: which scheme belongs to which module.
 struct CompressedTensorsConfiguration: Sendable {
   private var groups: [(targets: [String], preset: QuantizationPreset)] = []
-  /// The grid that keys and values are cached on.
-  private(set) var cacheGrid: QuantizationScheme.Grid?
+  /// The grid that keys and values are cached on, and whether every head has scales of its own.
+  typealias Cache = (grid: QuantizationScheme.Grid, isByHead: Bool)
+  private(set) var cache: Cache?
 
   // MARK: Reading
 
@@ -44,10 +45,11 @@ struct CompressedTensorsConfiguration: Sendable {
     }
     if let cache = json["kv_cache_scheme"], !cache.isNull {
       let arguments = Arguments(cache, "kv_cache_scheme")
-      guard try arguments.bits() == 8, cache["strategy"]?.string ?? "tensor" == "tensor", cache["dynamic"]?.bool != true else {
-        throw arguments.refusal("strategy", "8 bits by one static scale of the tensor are read")
+      let strategy = cache["strategy"]?.string ?? "tensor"
+      guard try arguments.bits() == 8, ["tensor", "attn_head"].contains(strategy), cache["dynamic"]?.bool != true else {
+        throw arguments.refusal("strategy", "8 bits by static scales of the tensor or of its heads are read")
       }
-      cacheGrid = try arguments.grid()
+      self.cache = (try arguments.grid(), strategy == "attn_head")
     }
   }
 
@@ -70,7 +72,10 @@ struct CompressedTensorsConfiguration: Sendable {
 
   /// One group per distinct scheme. The commonest takes the class `Linear`, the others name their modules, and everything of that class
   /// that stays dense is listed under `ignore`.
-  static func json(for modules: [StoredModule], ignoring extra: [String], cache: QuantizationScheme.Grid?) -> JSON {
+  static func json(
+    for all: [StoredModule], ignoring extra: [String], cache: Cache?, names: ModuleNames
+  ) -> JSON {
+    let (modules, parts) = names.apart(all)
     func preset(_ module: StoredModule) -> QuantizationPreset? {
       module.scheme.map { scheme in
         var input = module.input
@@ -85,11 +90,13 @@ struct CompressedTensorsConfiguration: Sendable {
     // Readers that take the first match must meet the names before the class.
     var groups: [(targets: [String], preset: QuantizationPreset)] = []
     for candidate in presets {
-      let named = quantized.filter { preset($0) == candidate && ($0.isEmbedding || candidate != commonest) }.map(\.name)
+      let named = quantized.filter { preset($0) == candidate && ($0.isEmbedding || candidate != commonest) }
+        .flatMap { names.spellings(of: $0.name) }
       if !named.isEmpty { groups.append((named, candidate)) }
     }
     if let commonest, ofLinears.contains(where: { preset($0) == commonest }) { groups.append((["Linear"], commonest)) }
-    let ignored = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map(\.name) + extra
+    let dense = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map(\.name) + extra
+    let ignored = parts.map { "re:.*\($0).*" } + dense.flatMap(names.spellings)
     let formats = groups.map { layout(of: $0.preset) }
     let format = formats.isEmpty ? "dense" : Set(formats).count == 1 ? formats[0] : "mixed-precision"
     return JSON.object([
@@ -98,7 +105,7 @@ struct CompressedTensorsConfiguration: Sendable {
         .object(groups.enumerated().map { index, group in .init("group_\(index)", json(for: group.preset, targets: group.targets)) })),
       .init("format", .string(format)), .init("global_compression_ratio", .null),
       .init("ignore", .array(ignored.map { .string($0) })),
-      .init("kv_cache_scheme", cache.map { Arguments.cache(grid: $0) } ?? .null),
+      .init("kv_cache_scheme", cache.map { Arguments.json(for: $0) } ?? .null),
       .init("quant_method", .string("compressed-tensors")), .init("quantization_status", .string("compressed")),
       .init("sparsity_config", .object([])), .init("transform_config", .object([])),
       .init("version", .string(CompressedTensorsFormat.version)),
@@ -258,7 +265,9 @@ extension CompressedTensorsConfiguration.Arguments {
       observer: input.needsCalibration ? "static_minmax" : nil, scaleType: input.scaleType)
   }
 
-  static func cache(grid: QuantizationScheme.Grid) -> JSON {
-    json(bits: 8, grid: grid, strategy: "tensor", size: nil, symmetric: true, observer: "static_minmax", scaleType: nil)
+  static func json(for cache: CompressedTensorsConfiguration.Cache) -> JSON {
+    json(
+      bits: 8, grid: cache.grid, strategy: cache.isByHead ? "attn_head" : "tensor", size: nil, symmetric: true, observer: "static_minmax",
+      scaleType: nil)
   }
 }

@@ -15,6 +15,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public init() {}
 
   public var storesFactors: Bool { true }
+  public var fusion: Fusion { .all }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     guard let quantized = linear.weight as? QuantizedMatrix else {
@@ -52,11 +53,16 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
     var tensors = try encodeLinears(of: block)
     if let cache = block.cache {
-      for (name, scale) in [("k_scale", cache.key.scale), ("v_scale", cache.value.scale)] {
-        tensors.append(
-          NamedTensor(
-            name: "\(block.prefix)\(block.description?.attention.module ?? "self_attn").\(name)",
-            tensor: Tensor([scale], shape: [1], dtype: block.storageType)))
+      let attention = block.description?.attention
+      for (name, scale) in [("k_scale", cache.key), ("v_scale", cache.value)] {
+        let module = "\(block.prefix)\(attention?.module ?? "self_attn")"
+        if let scales = scale.headScales, let heads = attention?.keyValueHeads, scales.count != heads {
+          throw .cannotStore(module: module, format: Self.name, reason: "\(scales.count) scales of cached heads for \(heads) heads")
+        }
+        let tensor =
+          scale.headScales.map { Tensor($0, shape: [$0.count, 1, 1], dtype: block.storageType) }
+          ?? Tensor([scale.scale], shape: [1], dtype: block.storageType)
+        tensors.append(NamedTensor(name: "\(module).\(name)", tensor: tensor))
       }
     }
     return tensors + norms(of: block)
@@ -88,21 +94,31 @@ public struct CompressedTensorsFormat: CheckpointFormat {
         return input
       },
       cache: { attention, source throws(CheckpointError) in
-        guard let grid = configuration.cacheGrid else { return nil }
-        return CacheQuantization(
-          key: CacheScale(grid: grid, scale: try Self.number(attention + ".k_scale", source)),
-          value: CacheScale(grid: grid, scale: try Self.number(attention + ".v_scale", source)))
+        guard let cache = configuration.cache else { return nil }
+        func scale(_ name: String) throws(CheckpointError) -> CacheScale {
+          cache.isByHead
+            ? CacheScale(grid: cache.grid, headScales: try Self.numbers("\(attention).\(name)", source))
+            : CacheScale(grid: cache.grid, scale: try Self.number("\(attention).\(name)", source))
+        }
+        return CacheQuantization(key: try scale("k_scale"), value: try scale("v_scale"))
       })
   }
 
   /// A tensor of one positive number.
   static func number(_ name: String, _ source: any TensorSource) throws(CheckpointError) -> Float {
+    let values = try numbers(name, source)
+    guard values.count == 1 else { throw .wrongShape(tensor: name, expected: [1], found: source.info(name)?.shape ?? []) }
+    return values[0]
+  }
+
+  /// A tensor of positive numbers, at least one.
+  private static func numbers(_ name: String, _ source: any TensorSource) throws(CheckpointError) -> [Float] {
     let tensor = try source.tensor(name)
     guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a scale") }
-    guard tensor.elementCount == 1 else { throw .wrongShape(tensor: name, expected: [1], found: tensor.shape) }
-    let value = tensor.floats()[0]
-    guard value.isFinite, value > 0 else { throw .nonfiniteWeight(tensor: name) }
-    return value
+    let values = tensor.floats()
+    guard !values.isEmpty else { throw .wrongShape(tensor: name, expected: [1], found: tensor.shape) }
+    guard values.allSatisfy({ $0.isFinite && $0 > 0 }) else { throw .nonfiniteWeight(tensor: name) }
+    return values
   }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
@@ -115,7 +131,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     // Families differ in what they take where the configuration does not say.
     let description = try? ArchitectureCatalog.standard.describe(config)
     let head = description?.ownHead ?? "lm_head"
-    let isTied = description.map(\.isTied) ?? (json["tie_word_embeddings"]?.bool == true)
+    let isTied = description.map(\.isTied) ?? ((config.decoder["tie_word_embeddings"] ?? json["tie_word_embeddings"])?.bool == true)
     let tied = isTied && !modules.contains { $0.name == head }
     // transformers calls every head so while it runs.
     let isDense = !modules.contains { $0.name == head && $0.scheme != nil }
@@ -125,7 +141,9 @@ public struct CompressedTensorsFormat: CheckpointFormat {
         reason: "the head is tied to it and runtimes expect that matrix dense; leave the embedding out of the pass's layers")
     }
     let quantization = CompressedTensorsConfiguration.json(
-      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [], cache: caches.first?.key.grid)
+      for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [],
+      cache: caches.first.map { (grid: $0.key.grid, isByHead: $0.key.headScales != nil) },
+      names: ModuleNames(modules, in: config))
     json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }

@@ -11,6 +11,8 @@ extension DenseFormat {
     return [plain(linear, module: module)]
   }
 
+  public var holdsAnyTensors: Bool { true }
+
   /// Plain weights need no reader.
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 

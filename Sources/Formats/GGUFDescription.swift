@@ -13,6 +13,10 @@ struct GGUFDescription {
   private let architecture: String
   private let model: ModelDescription
   private let metadata: GGUFMetadata
+  /// What the rotary frequencies are divided by, where that takes more than one number.
+  private let rotaryFactors: [Float]?
+  /// What the vocabulary was made of; `nil` for weights alone.
+  private let vocabulary: (source: TokenizerSource, tokenizer: Tokenizer)?
 
   /// - Parameters:
   ///   - config: `config.json` as it will be written.
@@ -27,13 +31,15 @@ struct GGUFDescription {
     }
     do { model = try ArchitectureCatalog.standard.describe(config) } catch { throw refuse("\(error)") }
     self.architecture = architecture
-    var metadata = try Self.metadata(model, config.json, architecture, name)
+    rotaryFactors = model.blocks.first.flatMap { $0.attention.rotary?.uniformDivisors(headSize: $0.attention.headSize) }
+    var metadata = try Self.metadata(model, architecture, name)
+    try GGUFReadback(architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotaryFactors).check()
     let source: TokenizerSource?
     do { source = try TokenizerSource(file: file) } catch { throw refuse("\(error)") }
     if let source {
       do {
-        try GGUFTokenizer(source.document, settings: source.configuration, vocabularySize: model.vocabularySize)
-          .write(into: &metadata, config: config.json)
+        let tokenizer = try GGUFTokenizer(source, vocabularySize: model.vocabularySize).write(into: &metadata, config: config.json)
+        vocabulary = (source, tokenizer)
       } catch { throw refuse(error.reason) }
       if metadata["tokenizer.chat_template"] == nil, let template = file("chat_template.jinja") {
         metadata["tokenizer.chat_template"] = .string(String(decoding: template, as: UTF8.self))
@@ -43,38 +49,23 @@ struct GGUFDescription {
     } else if config.json["quantization_config"]?["quant_method"]?.string == GGUFFormat.name {
       throw refuse("the GGUF file it comes from has no tokenizer that is read; put tokenizer.json beside that file")
     } else {
+      vocabulary = nil
       metadata["\(architecture).vocab_size"] = .count(model.vocabularySize)
       metadata["tokenizer.ggml.model"] = .string("none")
     }
     self.metadata = metadata
   }
 
-  /// The block with nothing but what every Llama-like architecture of llama.cpp computes.
-  private static func plain(_ block: BlockDescription) -> BlockDescription {
-    var plain = BlockDescription(
-      prefix: block.prefix, hiddenSize: block.hiddenSize, normEpsilon: block.norm.epsilon, attention: block.attention,
-      feedForward: FeedForwardDescription(
-        size: block.feedForward.size, activation: block.feedForward.activation, hasBias: block.feedForward.hasBias))
-    plain.attention.rotary?.fraction = 1
-    plain.attention.scale = nil
-    plain.attention.scoreCap = nil
-    return plain
-  }
-
   private static func metadata(
-    _ model: ModelDescription, _ config: JSON, _ architecture: String, _ name: String
+    _ model: ModelDescription, _ architecture: String, _ name: String
   ) throws(FormatError) -> GGUFMetadata {
     func refuse(_ reason: String) -> FormatError { .cannotStore(module: "the model", format: GGUFFormat.name, reason: reason) }
-    guard let block = model.blocks.first, model.blocks.allSatisfy({ $0.attention.heads == block.attention.heads }) else {
-      throw refuse("it has no layers, or layers with different heads")
-    }
-    guard block.feedForward.activation == .silu else { throw refuse("llama.cpp's \(architecture) computes silu") }
+    guard let block = model.blocks.first else { throw refuse("it has no layers") }
     let attention = block.attention
-    guard let rotary = attention.rotary, block == Self.plain(block) else {
-      throw refuse("its blocks are not those of llama.cpp's \(architecture)")
-    }
+    guard let rotary = attention.rotary else { throw refuse("llama.cpp's \(architecture) rotates queries and keys") }
     switch rotary.scaling {
-    case .none, .linear, .llama3: break
+    case .none, .linear: break
+    case _ where rotary.uniformDivisors(headSize: attention.headSize) != nil: break
     default: throw refuse("its rotary scaling has no spelling here yet; none, linear and llama3 have")
     }
     var metadata = GGUFMetadata()
@@ -106,6 +97,16 @@ struct GGUFDescription {
     return metadata
   }
 
+  /// What llama.cpp does otherwise with a few texts.
+  ///
+  /// - Throws: `FormatError.cannotStore` where it would cut many texts otherwise than the tokenizer does.
+  func remarks() throws(FormatError) -> [String] {
+    guard let (source, tokenizer) = vocabulary else { return [] }
+    do { return try GGUFTokenizerCheck(source, tokenizer, metadata).remarks() } catch {
+      throw .cannotStore(module: "the model", format: GGUFFormat.name, reason: error.reason)
+    }
+  }
+
   /// Names, order and metadata of the file for the tensors that were appended under their Hugging Face names.
   func layOut(_ tensors: [(name: String, info: TensorInfo)]) throws(CheckpointError) -> GGUFLayout {
     var placements: [GGUFLayout.Placement] = []
@@ -124,9 +125,7 @@ struct GGUFDescription {
       }
       placements.append(.init(name: own, type: type, shape: info.shape, source: .appended(name, rowOrder: order)))
     }
-    if let rotary = attention.rotary, case .llama3(let factor, let low, let high, let originalPositions) = rotary.scaling {
-      let scaling = LlamaRopeScaling(factor: factor, low: low, high: high, originalPositions: originalPositions)
-      let factors = scaling.factors(headSize: attention.headSize, base: rotary.base)
+    if let factors = rotaryFactors {
       placements.append(
         .init(
           name: "rope_freqs.weight", type: .f32, shape: [factors.count],

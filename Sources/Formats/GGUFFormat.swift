@@ -1,5 +1,5 @@
 public import CheckpointIO
-public import Foundation
+internal import Foundation
 public import Models
 public import StrictJSON
 import Tensors
@@ -8,11 +8,15 @@ import Tensors
 ///
 /// Weights of the pass `ggml` are stored as they are; integer codes whose groups and scales a block type can hold exactly become that
 /// type; dense weights stay in their floats. Norms and biases are F32, as llama.cpp wants them. Files of Llama, Mistral, Qwen2 and Qwen3
-/// models are also read. Sliding windows, which llama.cpp ignores in these families, are not written.
+/// models are also read. Whatever of a model llama.cpp would compute otherwise is refused, sliding windows among it, which
+/// it does not have in these families: what would be written is read back and compared before anything is (`GGUFReadback`,
+/// `GGUFTokenizerCheck`).
 public struct GGUFFormat: CheckpointFormat {
   public static let name = "gguf"
   public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
   public init() {}
+
+  public var storesBlocks: Bool { true }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
@@ -57,8 +61,20 @@ public struct GGUFFormat: CheckpointFormat {
       })
   }
 
-  /// Also checks that all of the file's metadata can be made.
+  /// Also checks that all of the file's metadata can be made, and that it says all of the model; the texts of `remarks` are not tried again.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
+    if let nameless = modules.first(where: { GGUFNames.gguf(of: $0.name + ".weight") == nil }) {
+      throw .cannotStore(module: nameless.name, format: Self.name, reason: "GGUF has no name for it in a model like Llama")
+    }
+    _ = try description(config)
+    return config.withoutQuantization
+  }
+
+  public func remarks(on model: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
+    try description(config).remarks()
+  }
+
+  private func description(_ config: ModelConfig) throws(FormatError) -> GGUFDescription {
     let place = URL(filePath: config.path)
     let directory = place.deletingLastPathComponent()
     var inside: [CheckpointFile] = []
@@ -67,15 +83,14 @@ public struct GGUFFormat: CheckpointFormat {
         throw .cannotStore(module: "the model", format: Self.name, reason: "\(error)")
       }
     }
-    _ = try GGUFDescription(config, name: "") { name in
+    return try GGUFDescription(config, name: "") { name in
       if let file = inside.first(where: { $0.name == name }), case .text(let text) = file.content { return Data(text.utf8) }
       return try? Data(contentsOf: directory.appending(path: name))
     }
-    return config.withoutQuantization
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try GGUFWriter(to: directory, overwrite: overwrite) { tensors, files throws(CheckpointError) in
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try GGUFWriter(into: stage) { tensors, files throws(CheckpointError) in
       func data(_ name: String) -> Data? {
         switch files.first(where: { $0.name == name })?.content {
         case .text(let text): Data(text.utf8)

@@ -1,8 +1,12 @@
 import CheckpointIO
 import Foundation
 import StrictJSON
+import Tokenizers
 
 /// The `tokenizer.ggml.*` keys of a GGUF file, made from `tokenizer.json` and `tokenizer_config.json`.
+///
+/// llama.cpp looks for added tokens in the text as it stands and normalizes nothing. What it would cut otherwise than the tokenizer does is
+/// refused (`GGUFTokenizerCheck`).
 struct GGUFTokenizer {
   /// What `tokenizer.ggml.token_type` says of a token.
   private enum Kind: Int32 { case normal = 1, unknown, control, userDefined, unused, byte }
@@ -17,35 +21,39 @@ struct GGUFTokenizer {
     let text: String
     let id: Int
     let isSpecial: Bool
+    let isNormalized: Bool
   }
 
+  private let source: TokenizerSource
   private let json: JSON
   private let settings: JSON
   private let vocabularySize: Int
   private var added: [Added] = []
 
-  /// - Parameters:
-  ///   - json: `tokenizer.json`.
-  ///   - settings: `tokenizer_config.json`, where there is one.
-  ///   - vocabularySize: rows of the embedding; the file names that many tokens.
-  init(_ json: JSON, settings: JSON?, vocabularySize: Int) {
-    self.json = json
-    self.settings = settings ?? .object([])
+  /// - Parameter vocabularySize: rows of the embedding; the file names that many tokens.
+  init(_ source: TokenizerSource, vocabularySize: Int) {
+    self.source = source
+    json = source.document
+    settings = source.configuration ?? .object([])
     self.vocabularySize = vocabularySize
     added = (json["added_tokens"]?.elements ?? []).compactMap { token in
       guard let text = token["content"]?.string, let id = token["id"]?.integer else { return nil }
-      return Added(text: text, id: id, isSpecial: token["special"]?.bool == true)
+      let isSpecial = token["special"]?.bool == true
+      return Added(text: text, id: id, isSpecial: isSpecial, isNormalized: token["normalized"]?.bool ?? !isSpecial)
     }
   }
 
   struct Unsupported: Error { var reason: String }
 
   /// Adds the keys; `config` gives ids that the tokenizer's own files do not.
-  func write(into metadata: inout GGUFMetadata, config: JSON) throws(Unsupported) {
+  ///
+  /// - Returns: the tokenizer that the keys stand for.
+  func write(into metadata: inout GGUFMetadata, config: JSON) throws(Unsupported) -> Tokenizer {
     guard let model = json["model"], (model["type"]?.string ?? "BPE") == "BPE", let vocabulary = model["vocab"]?.members else {
       throw Unsupported(reason: "its tokenizer is \(json["model"]?["type"]?.string ?? "of no kind"); BPE is written")
     }
     let isByteLevel = has("ByteLevel", in: json["pre_tokenizer"]) || has("ByteLevel", in: json["decoder"])
+    if !isByteLevel { try requireBytes(model, vocabulary) }
     let merges = try merges(of: model)
     var tokens = [Token?](repeating: nil, count: vocabularySize)
     func put(_ token: Token, at id: Int) throws(Unsupported) {
@@ -61,7 +69,8 @@ struct GGUFTokenizer {
     for token in added {
       let isControl = token.isSpecial || Self.looksSpecial(token.text)
       let isUnknown = !isByteLevel && token.text == model["unk_token"]?.string
-      let text = isControl ? token.text : token.text.replacing("\u{2581}", with: " ")
+      // Normalization made marks of the spaces that the token is looked for with.
+      let text = isControl || !token.isNormalized ? token.text : token.text.replacing("\u{2581}", with: " ")
       try put(Token(text: text, kind: isUnknown ? .unknown : isControl ? .control : .userDefined, score: -1000), at: token.id)
     }
     metadata["tokenizer.ggml.model"] = .string(isByteLevel ? "gpt2" : "llama")
@@ -70,7 +79,23 @@ struct GGUFTokenizer {
     if !isByteLevel { metadata["tokenizer.ggml.scores"] = .floats(scores(tokens, merges)) }
     metadata["tokenizer.ggml.token_type"] = .integers(tokens.map { ($0?.kind ?? .unused).rawValue })
     if isByteLevel { metadata["tokenizer.ggml.merges"] = .strings(merges.map { Self.joined($0) }) }
-    writeSpecials(into: &metadata, config: config, isByteLevel: isByteLevel)
+    let tokenizer: Tokenizer
+    do { tokenizer = try Tokenizer(source) } catch { throw Unsupported(reason: "\(error)") }
+    try writeSpecials(into: &metadata, config: config, tokenizer, isByteLevel: isByteLevel)
+    return tokenizer
+  }
+
+  /// llama.cpp spells what is no token in bytes, and knows no unknown token.
+  private func requireBytes(_ model: JSON, _ vocabulary: [JSON.Member]) throws(Unsupported) {
+    guard model["byte_fallback"]?.bool == true else {
+      throw Unsupported(
+        reason: "its tokenizer makes unknown tokens of unknown characters (byte_fallback is false), where llama.cpp falls back on bytes")
+    }
+    let names = Set(vocabulary.map(\.key))
+    let missing = (0...255).map { "<0x" + ($0 < 16 ? "0" : "") + String($0, radix: 16, uppercase: true) + ">" }.first {
+      !names.contains($0)
+    }
+    if let missing { throw Unsupported(reason: "its vocabulary has no token \(missing), which llama.cpp needs for unknown characters") }
   }
 
   // MARK: Pieces
@@ -163,13 +188,18 @@ struct GGUFTokenizer {
 
   // MARK: Special tokens
 
-  private func writeSpecials(into metadata: inout GGUFMetadata, config: JSON, isByteLevel: Bool) {
+  private func writeSpecials(
+    into metadata: inout GGUFMetadata, config: JSON, _ tokenizer: Tokenizer, isByteLevel: Bool
+  ) throws(Unsupported) {
     for (key, name) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
       if let id = special(key, config) { metadata["tokenizer.ggml.\(name)_token_id"] = .count(id) }
     }
-    let start = addsAtStart(config)
-    metadata["tokenizer.ggml.add_bos_token"] = .bool(start)
-    if let adds = settings["add_eos_token"]?.bool { metadata["tokenizer.ggml.add_eos_token"] = .bool(adds) }
+    try writeAdded(tokenizer.prefix, as: "bos", where: "before", into: &metadata)
+    metadata["tokenizer.ggml.add_bos_token"] = .bool(!tokenizer.prefix.isEmpty)
+    try writeAdded(tokenizer.suffix, as: "eos", where: "after", into: &metadata)
+    if !tokenizer.suffix.isEmpty || settings["add_eos_token"]?.bool != nil {
+      metadata["tokenizer.ggml.add_eos_token"] = .bool(!tokenizer.suffix.isEmpty)
+    }
     if !isByteLevel {
       // SentencePiece puts a space before the text unless told otherwise.
       let prefix = json["normalizer"].map { steps($0) + ($0["normalizers"]?.elements ?? []) } ?? []
@@ -181,6 +211,23 @@ struct GGUFTokenizer {
     if let template = settings["chat_template"]?.string { metadata["tokenizer.chat_template"] = .string(template) }
   }
 
+  /// The tokens that the tokenizer puts around a text must be one, and the one that llama.cpp puts there.
+  private func writeAdded(
+    _ tokens: [Int32], as name: String, where place: String, into metadata: inout GGUFMetadata
+  ) throws(Unsupported) {
+    guard let token = tokens.first else { return }
+    let key = "tokenizer.ggml.\(name)_token_id"
+    guard tokens.count == 1, (0..<vocabularySize).contains(Int(token)) else {
+      throw Unsupported(reason: "its tokenizer puts the tokens \(tokens) \(place) a text, where llama.cpp puts one or none")
+    }
+    let named = metadata[key]?.integer
+    guard named == nil || named == Int(token) else {
+      throw Unsupported(
+        reason: "its tokenizer puts token \(token) \(place) a text, where llama.cpp puts the \(name) token, \(named ?? 0)")
+    }
+    metadata[key] = .count(Int(token))
+  }
+
   /// The id of a special token: by its text in `tokenizer_config.json`, else by its id in `config.json`.
   private func special(_ key: String, _ config: JSON) -> Int? {
     let entry = settings["\(key)_token"]
@@ -190,14 +237,5 @@ struct GGUFTokenizer {
     }
     let id = config["\(key)_token_id"]
     return (id?.integer ?? id?.elements?.first?.integer).flatMap { (0..<vocabularySize).contains($0) ? $0 : nil }
-  }
-
-  /// What the post-processor puts before a text, where `tokenizer_config.json` does not say.
-  private func addsAtStart(_ config: JSON) -> Bool {
-    let template = steps(json["post_processor"]).first { $0["type"]?.string == "TemplateProcessing" }
-    if let name = template?["single"]?.elements?.first?["SpecialToken"]?["id"]?.string {
-      return added.first { $0.text == name }?.id == special("bos", config)
-    }
-    return template == nil && settings["add_bos_token"]?.bool == true
   }
 }

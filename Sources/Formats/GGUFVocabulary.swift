@@ -9,16 +9,7 @@ extension GGUFFile {
   /// Byte-level vocabularies cut text as llama.cpp's name for their pre-tokenizer says; SentencePiece ones are read as the model they were.
   ///
   /// - Throws: `TokenizerError` for kinds and pre-tokenizers that are not known, and for keys that do not fit together.
-  public func tokenizerSource() throws(TokenizerError) -> TokenizerSource? {
-    guard let kind = metadata["tokenizer.ggml.model"]?.string, kind != "none", kind != "no_vocab" else { return nil }
-    let vocabulary = try GGUFVocabulary(metadata)
-    switch kind {
-    case "llama": return .sentencePiece(vocabulary.sentencePiece(.bytePairs), configuration: vocabulary.configuration)
-    case "t5": return .sentencePiece(vocabulary.sentencePiece(.unigram), configuration: vocabulary.configuration)
-    case "gpt2": return .json(try vocabulary.byteLevel(), configuration: vocabulary.configuration)
-    default: throw .unsupportedComponent(field: "tokenizer.ggml.model", type: kind)
-    }
-  }
+  public func tokenizerSource() throws(TokenizerError) -> TokenizerSource? { try metadata.tokenizerSource() }
 
   /// The same as files of a model directory; none where such files lie beside this one.
   public func tokenizerFiles() throws(TokenizerError) -> [CheckpointFile] {
@@ -29,6 +20,20 @@ extension GGUFFile {
       CheckpointFile("tokenizer.json", .text(source.document.text())),
       CheckpointFile("tokenizer_config.json", .text((source.configuration ?? .object([])).text(indent: 2) + "\n")),
     ]
+  }
+}
+
+extension GGUFMetadata {
+  /// The tokenizer that the keys describe; `nil` where they describe none.
+  func tokenizerSource() throws(TokenizerError) -> TokenizerSource? {
+    guard let kind = self["tokenizer.ggml.model"]?.string, kind != "none", kind != "no_vocab" else { return nil }
+    let vocabulary = try GGUFVocabulary(self)
+    switch kind {
+    case "llama": return .sentencePiece(vocabulary.sentencePiece(.bytePairs), configuration: vocabulary.configuration)
+    case "t5": return .sentencePiece(vocabulary.sentencePiece(.unigram), configuration: vocabulary.configuration)
+    case "gpt2": return .json(try vocabulary.byteLevel(), configuration: vocabulary.configuration)
+    default: throw .unsupportedComponent(field: "tokenizer.ggml.model", type: kind)
+    }
   }
 }
 
@@ -59,7 +64,11 @@ private struct GGUFVocabulary {
       ?? Array(repeating: .normal, count: tokens.count)
   }
 
-  private func id(_ name: String) -> Int? { value("\(name)_token_id")?.integer.flatMap { tokens.indices.contains($0) ? $0 : nil } }
+  /// llama.cpp takes the first two tokens of SentencePiece's vocabularies where a file does not say.
+  private func id(_ name: String) -> Int? {
+    let silent = value("model")?.string == "llama" ? ["unknown": 0, "bos": 1][name] : nil
+    return (value("\(name)_token_id")?.integer ?? silent).flatMap { tokens.indices.contains($0) ? $0 : nil }
+  }
 
   /// What `tokenizer_config.json` would say.
   var configuration: JSON {
@@ -82,18 +91,21 @@ private struct GGUFVocabulary {
     model.kind = kind
     model.pieces = tokens.enumerated().map { id, text in
       let score = scores.flatMap { $0.indices.contains(id) ? $0[id].double : nil } ?? 0
-      // Rows beyond the vocabulary are unused, which merging has no notion of.
-      let role = roles[id] == .unused ? .control : roles[id]
-      // Spaces of user-defined tokens are written as themselves.
+      // llama.cpp looks for user-defined tokens in the text as it stands. T5's belong to the normalized text, with marks for spaces.
+      let isMarked = roles[id] == .userDefined && kind == .unigram
       return .init(
-        text: role == .userDefined ? text.replacing(" ", with: "\u{2581}") : text, score: score.isFinite ? Float(score) : 0, role: role)
+        text: isMarked ? text.replacing(" ", with: "\u{2581}") : text, score: score.isFinite ? Float(score) : 0, role: roles[id])
     }
+    model.findsUserDefinedInRawText = kind == .bytePairs
     model.fallsBackOnBytes = roles.contains(.byte)
     model.unknown = id("unknown") ?? roles.firstIndex(of: .unknown) ?? 0
     (model.beginning, model.end) = (id("bos"), id("eos"))
     model.addsSpaceBefore = value("add_space_prefix")?.bool ?? true
-    model.removesExtraSpaces = value("remove_extra_whitespaces")?.bool ?? false
-    model.characterMap = value("precompiled_charsmap")?.elements?.map { UInt8(truncatingIfNeeded: $0.integer ?? 0) } ?? []
+    // llama.cpp normalizes nothing before it merges, whatever these keys say.
+    model.removesExtraSpaces = kind == .unigram && value("remove_extra_whitespaces")?.bool ?? false
+    if kind == .unigram {
+      model.characterMap = value("precompiled_charsmap")?.elements?.map { UInt8(truncatingIfNeeded: $0.integer ?? 0) } ?? []
+    }
     return model
   }
 
@@ -111,8 +123,8 @@ private struct GGUFVocabulary {
       case .normal, .byte, .unused: nil
       }
     }
-    // Files without types have their special tokens by id only.
-    let named = ["bos", "eos", "unknown", "padding"].compactMap { id($0) }.filter { roles[$0] == .normal }
+    // Files without types have their special tokens by id only. Where there are types, llama.cpp goes by them.
+    let named = value("token_type") == nil ? ["bos", "eos", "unknown", "padding"].compactMap { id($0) } : []
     let special = added + Set(named).sorted().map { (tokens[$0], $0, true) }
     return .byteLevel(
       vocabulary: normal.map { (tokens[$0], $0) }, merges: merges, added: special, preTokenizer: try preTokenizer())

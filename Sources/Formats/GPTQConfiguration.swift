@@ -96,7 +96,8 @@ struct GPTQConfiguration: Sendable {
   /// The commonest numbers stand for all; `dynamic` names what differs or stays dense.
   ///
   /// - Throws: for a quantized embedding.
-  static func json(for modules: [StoredModule], version: GPTQFormat.Version) throws(FormatError) -> JSON {
+  static func json(for all: [StoredModule], version: GPTQFormat.Version, names: ModuleNames) throws(FormatError) -> JSON {
+    let (modules, parts) = names.apart(all)
     if let embedding = modules.first(where: { $0.isEmbedding && $0.scheme != nil }) {
       throw .cannotStore(module: embedding.name, format: GPTQFormat.name, reason: PackedConfiguration.embeddingsStayDense)
     }
@@ -107,20 +108,24 @@ struct GPTQConfiguration: Sendable {
       }
     }
     let linears = modules.filter { !$0.isEmbedding }
-    let all = linears.compactMap(numbers)
-    let distinct = all.reduce(into: [Numbers]()) { if !$0.contains($1) { $0.append($1) } }
-    guard let base = distinct.max(by: { a, b in all.count { $0 == a } < all.count { $0 == b } }) else { return .object([]) }
+    let found = linears.compactMap(numbers)
+    let distinct = found.reduce(into: [Numbers]()) { if !$0.contains($1) { $0.append($1) } }
+    guard let base = distinct.max(by: { a, b in found.count { $0 == a } < found.count { $0 == b } }) else { return .object([]) }
     func members(_ numbers: Numbers) -> [JSON.Member] {
       [
         .init("bits", .integer(numbers.bits)), .init("group_size", .integer(numbers.groupSize ?? -1)),
         .init("sym", .bool(numbers.symmetric)),
       ]
     }
-    let dynamic: [JSON.Member] = linears.compactMap { module in
-      let name = "^" + module.name.replacing(".", with: "\\.") + "$"
-      guard let own = numbers(module) else { return isHead(module.name) ? nil : .init("-:" + name, .object([])) }
-      return own == base ? nil : .init("+:" + name, .object(members(own)))
-    }
+    let apart = parts.map { JSON.Member("-:.*\($0)", .object([])) }
+    let dynamic: [JSON.Member] =
+      apart
+      + linears.compactMap { module in
+        let spellings = names.spellings(of: module.name).map { $0.replacing(".", with: "\\.") }
+        let name = "^" + (spellings.count == 1 ? spellings[0] : "(?:\(spellings.joined(separator: "|")))") + "$"
+        guard let own = numbers(module) else { return isHead(module.name) ? nil : .init("-:" + name, .object([])) }
+        return own == base ? nil : .init("+:" + name, .object(members(own)))
+      }
     return .object(
       [.init("quant_method", .string("gptq"))] + members(base) + [
         .init("desc_act", .bool(linears.contains(where: \.hasColumnGroups))),
@@ -133,5 +138,5 @@ struct GPTQConfiguration: Sendable {
   }
 
   /// The head stays dense unless `lm_head` says otherwise.
-  private static func isHead(_ name: String) -> Bool { name == "lm_head" }
+  private static func isHead(_ name: String) -> Bool { name.split(separator: ".").last == "lm_head" }
 }

@@ -24,6 +24,7 @@ public struct GPTQFormat: CheckpointFormat {
   public init(version: Version) { self.version = version }
 
   public var scaleType: DType? { .float16 }
+  public var fusion: Fusion { .all }
 
   /// Version 2 where anything is asymmetric: few readers trust such zero points of version 1.
   public func settled(for modules: [StoredModule]) -> any CheckpointFormat {
@@ -46,6 +47,7 @@ public struct GPTQFormat: CheckpointFormat {
     guard version == .v2 || !zeros.contains(0) else {
       throw refusal("a zero point of 0 needs version 2 of the format, and this file was begun in version 1")
     }
+    guard weight.scales.elements.allSatisfy(\.isFinite) else { throw refusal(StoredTensors.scaleTooLarge) }
     guard let scales = StoredTensors.exactHalves(weight.scales.transposed()) else {
       throw refusal(
         "its \(weight.scheme.scaleType.rawValue) scales are not all F16 numbers; quantize into this format, which rounds them before")
@@ -71,8 +73,8 @@ public struct GPTQFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization
     guard modules.contains(where: { $0.scheme != nil }) else { return json }
-    json.declareHalfPrecision()
-    json["quantization_config"] = try GPTQConfiguration.json(for: modules, version: version)
+    json["quantization_config"] = try GPTQConfiguration.json(
+      for: modules, version: version, names: ModuleNames(modules, in: config))
     return json
   }
 
@@ -86,12 +88,4 @@ public struct GPTQFormat: CheckpointFormat {
 
 extension CheckpointFormat where Self == GPTQFormat {
   public static var gptq: GPTQFormat { GPTQFormat() }
-}
-
-extension JSON {
-  /// Says that the model computes in F16, as scales of that type ask for; tensors keep their types.
-  mutating func declareHalfPrecision() {
-    let keys = ["dtype", "torch_dtype"].filter { self[$0] != nil }
-    for key in keys.isEmpty ? ["torch_dtype"] : keys { self[key] = .string("float16") }
-  }
 }

@@ -1,5 +1,5 @@
 public import CheckpointIO
-public import Foundation
+internal import Foundation
 public import StrictJSON
 
 /// A KerasHub preset of dense weights, for Llama and the families that share its shape: what `keras_hub.models.Backbone.from_preset` loads.
@@ -9,6 +9,9 @@ public struct KerasFormat: DenseFormat {
   public static let name = "keras"
   public static let summary = "a KerasHub preset of dense weights (Llama, Mistral, Qwen2), HDF5 inside"
   public init() {}
+
+  /// Layers of a backbone have a place each.
+  public var holdsAnyTensors: Bool { false }
 
   /// Also checks that KerasHub has a backbone for the model.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
@@ -24,8 +27,8 @@ public struct KerasFormat: DenseFormat {
     ]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try KerasHubWriter(to: directory, overwrite: overwrite)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try KerasHubWriter(into: stage)
   }
 
   /// KerasHub's `config.json`.

@@ -4,6 +4,8 @@ import StrictJSON
 
 /// `quantization` of an MLX checkpoint.
 struct MLXConfiguration: Sendable {
+  static let affineBits: Set = [1, 2, 3, 4, 5, 6, 8]
+
   enum Mode: String, Sendable { case affine, mxfp4, mxfp8, nvfp4 }
 
   /// What the numbers of one module are.
@@ -39,7 +41,7 @@ struct MLXConfiguration: Sendable {
     }
     let usual = MLXConfiguration.usual(mode)
     let (bits, size) = (json["bits"]?.integer ?? usual.bits, json["group_size"]?.integer ?? usual.groupSize)
-    let isKnown = mode == .affine ? [2, 3, 4, 5, 6, 8].contains(bits) : bits == usual.bits
+    let isKnown = mode == .affine ? affineBits.contains(bits) : bits == usual.bits
     guard isKnown else { throw refusal("bits", "not a number of bits of \(mode.rawValue)") }
     guard mode == .affine ? size > 0 : size == usual.groupSize else { throw refusal("group_size", "not a group size of \(mode.rawValue)") }
     return Numbers(mode: mode, bits: bits, groupSize: size)
@@ -98,7 +100,7 @@ extension MLXConfiguration.Numbers {
     let mode: MLXConfiguration.Mode
     switch scheme.grid {
     case .integer:
-      guard [2, 3, 4, 5, 6, 8].contains(scheme.bits), [32, 64, 128].contains(size) else { return nil }
+      guard MLXConfiguration.affineBits.contains(scheme.bits), [32, 64, 128].contains(size) else { return nil }
       mode = .affine
     case .float where scheme == .nvfp4: mode = .nvfp4
     case .float where scheme == .mx(bits: scheme.bits): mode = scheme.bits == 4 ? .mxfp4 : .mxfp8

@@ -1,5 +1,4 @@
 public import CheckpointIO
-public import Foundation
 public import Models
 public import StrictJSON
 import Tensors
@@ -11,6 +10,8 @@ public struct MLXFormat: CheckpointFormat {
   public static let name = "mlx"
   public static let summary = "integers with biases, and MX floats, as mlx-lm and mlx-swift load them"
   public init() {}
+
+  public var fusion: Fusion { .experts }
 
   /// Integers always have biases; there is no scale of the whole matrix.
   public func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int {
@@ -45,12 +46,27 @@ public struct MLXFormat: CheckpointFormat {
     return json
   }
 
+  /// mlx-lm knows the windows of Gemma 3, and of the families it computes as Llama where at least one layer sees everything.
+  public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
+    guard let window = description.blocks.compactMap(\.attention.window).min() else { return [] }
+    let isMixed = description.blocks.contains { $0.attention.window == nil }
+    let json = config.json["text_config"] ?? config.json
+    let isKnown =
+      config.modelType.hasPrefix("gemma3")
+      ? json["sliding_window_pattern"] != nil : ["mistral", "smollm3"].contains(config.modelType) && isMixed
+    guard !isKnown else { return [] }
+    return [
+      "mlx-lm computes \(config.modelType) models without their sliding windows: up to \(window) tokens it makes no difference, beyond that its "
+        + "predictions are not those scored here"
+    ]
+  }
+
   public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).sorted().text(indent: 4) + "\n"))]
   }
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try SafetensorsWriter(to: directory, shardLimit: shardLimit, overwrite: overwrite, library: .mlx)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try SafetensorsWriter(into: stage, shardLimit: shardLimit, library: .mlx)
   }
 }
 

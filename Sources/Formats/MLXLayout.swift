@@ -10,7 +10,7 @@ import Tensors
 enum MLXLayout {
   static func noRoom(for scheme: QuantizationScheme) -> String {
     scheme.grid == .integer
-      ? "it holds 2, 3, 4, 5, 6 and 8 bits in groups of 32, 64 and 128, not \(scheme)"
+      ? "it holds 1, 2, 3, 4, 5, 6 and 8 bits in groups of 32, 64 and 128, not \(scheme)"
       : "of floats it holds mxfp4, mxfp8 and nvfp4, not \(scheme)"
   }
 

@@ -1,5 +1,4 @@
 public import CheckpointIO
-public import Foundation
 
 /// Dense weights as NumPy arrays in one `model.npz`, in the type the checkpoint came in: what NumPy and MLX load.
 public struct NumpyFormat: DenseFormat {
@@ -7,7 +6,7 @@ public struct NumpyFormat: DenseFormat {
   public static let summary = "plain dense weights as NumPy arrays in one file; BF16 as two bytes without a type"
   public init() {}
 
-  public func makeWriter(at directory: URL, shardLimit: Int, overwrite: Bool) throws(CheckpointError) -> any CheckpointWriter {
-    try NumpyArchiveWriter(to: directory, overwrite: overwrite)
+  public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
+    try NumpyArchiveWriter(into: stage)
   }
 }

@@ -29,6 +29,9 @@ enum StoredTensors {
     Matrix(rows: tensor.shape[0], columns: tensor.shape[1], elements: tensor.floats()).transposed()
   }
 
+  static let scaleTooLarge =
+    "its largest weights need a scale beyond 65504, the largest of the half-precision scales this format has; leave it out of the pass's layers"
+
   /// The scales as F16, or `nil` where that would change one.
   static func exactHalves(_ scales: Matrix) -> Tensor? {
     let tensor = Tensor(scales.elements, shape: [scales.rows, scales.columns], dtype: .float16)

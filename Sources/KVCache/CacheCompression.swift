@@ -77,6 +77,7 @@ public struct CacheCompression: Pass {
 
   private var isFixed: Bool { scheme == .fp8 || scheme == .int8 }
   public var usesCalibration: Bool { isFixed }
+  public var fixesCacheScales: Bool { isFixed }
   public var acceptsFactors: Bool { true }
 
   public func validate() throws(InvalidOption) {

@@ -26,11 +26,13 @@ public struct KeyValueCache: Sendable {
     self.policy = policy
     self.rotation = rotation
     let residual = fixed == nil ? policy.residual : 0
-    let keys = HeadStore(
-      fixed.map { .fixed($0.key) } ?? policy.key.map { .measured($0) }, size: description.headSize, residual: residual)
-    let values = HeadStore(
-      fixed.map { .fixed($0.value) } ?? policy.value.map { .measured($0) }, size: description.headSize, residual: residual)
-    heads = Array(repeating: HeadCache(keys: keys, values: values), count: description.keyValueHeads)
+    heads = (0..<description.keyValueHeads).map { head in
+      let keys = HeadStore(
+        fixed.map { .fixed($0.key.ofHead(head)) } ?? policy.key.map { .measured($0) }, size: description.headSize, residual: residual)
+      let values = HeadStore(
+        fixed.map { .fixed($0.value.ofHead(head)) } ?? policy.value.map { .measured($0) }, size: description.headSize, residual: residual)
+      return HeadCache(keys: keys, values: values)
+    }
     switch policy.eviction?.method {
     case .h2o: importance = ReceivedAttention(heads: description.keyValueHeads)
     case .tova: importance = LastAttention(queryHeads: description.heads)

@@ -15,10 +15,13 @@ struct FactorInputs {
   let metric: DoubleMatrix
   private let drift: InputDrift?
   private let strength: Double
+  /// Whether no calibration token says anything of them: all inputs count alike then, which is plain SVD.
+  let isUnreached: Bool
 
   init(_ hessian: Hessian, damping: Double, metric: Metric?, drift: InputDrift? = nil, strength: Double = 0) {
-    moment = DoubleMatrix(hessian.matrix).damped(by: damping)
-    switch metric {
+    isUnreached = hessian.tokens == 0
+    moment = DoubleMatrix(isUnreached ? Hessian.identity(features: hessian.matrix.size).matrix : hessian.matrix).damped(by: damping)
+    switch isUnreached ? .identity : metric {
     case nil: self.metric = moment
     case .identity: self.metric = DoubleMatrix(diagonal: [Double](repeating: 1, count: hessian.matrix.size))
     case .diagonal(let values): self.metric = DoubleMatrix(diagonal: values)

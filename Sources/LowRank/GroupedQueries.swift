@@ -69,6 +69,7 @@ public struct GroupedQueries: Pass {
     }
     heads.apply(merges, to: &block)
     block.description!.attention.keyValueHeads = target
+    block.cache = block.cache?.wholeBlock
     for name in group.linears + [path.reader] {
       context.record(name, in: block, ["bits_per_weight": Double(block[name].storageType.bitCount)])
     }

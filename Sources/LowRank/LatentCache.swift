@@ -66,7 +66,7 @@ public struct LatentCache: Pass {
     }
     var planned = linear
     planned.rank = shape.rank
-    planned.isRewritten = true
+    (planned.isRewritten, planned.blocks) = (true, nil)
     planned.scheme = "\(shape.groups) × \(shape.rank) latents"
     planned.storedBits = shape.rank * (linear.rows + shape.groups * linear.columns) * linear.storageType.bitCount
     return planned

@@ -113,7 +113,7 @@ public struct LowRank: Pass, Hashable {
       return linear
     }
     var planned = linear
-    planned.isRewritten = true
+    (planned.isRewritten, planned.blocks) = (true, nil)
     planned.scheme = allocation == .uniform && (share != .auto || group.count == 1) ? "rank \(rank)" : "rank by the data"
     if merge {
       planned.scheme += ", merged"
@@ -167,6 +167,9 @@ public struct LowRank: Pass, Hashable {
         throw Self.refusal(of: block.fullName(of: name), stored: "\(type(of: block[name].weight))")
       }
       let inputs = try inputs(of: group, in: block, context)
+      if inputs.isUnreached {
+        for name in group.linears { try context.recordFallback(name, in: block, "\(Unreached.reason): factored by plain SVD") }
+      }
       let original = group.linears.map { DoubleMatrix(block[$0].weight.dense()) }
       let weights = Dictionary(uniqueKeysWithValues: zip(group.linears, inputs.corrected(original)))
       let chosen: FactorChoice
@@ -223,8 +226,11 @@ public struct LowRank: Pass, Hashable {
 
   private func inputs(of group: InputGroup, in block: Block, _ context: PassContext) throws -> FactorInputs {
     if correctsDrift {
-      let drift = try context.drift(of: group, in: block)
-      return FactorInputs(drift.hessian, damping: damping, metric: nil, drift: drift, strength: driftCorrection)
+      let (hessian, drift) = try context.secondMoment(of: group, in: block, comparing: true)
+      if drift == nil, hessian.tokens > 0 {
+        for name in group.linears { try context.recordFallback(name, in: block, Unreached.noDrift) }
+      }
+      return FactorInputs(hessian, damping: damping, metric: nil, drift: drift, strength: driftCorrection)
     }
     let hessian =
       sequential ? try context.statistic(Hessian.self, of: group, in: block) : try context.originalStatistic(Hessian.self, of: group)

@@ -94,7 +94,7 @@ struct RankAllocation: Analysis {
       try Task.checkCancellation()
       let block = try model.block(.decoder(index: index))
       for group in block.groups(options.layers) {
-        let moment = DoubleMatrix(try stream.statistic(Hessian.self, of: group, in: block).matrix).damped(by: options.damping)
+        let moment = FactorInputs(try stream.statistic(Hessian.self, of: group, in: block), damping: options.damping, metric: nil).moment
         let weights = Dictionary(uniqueKeysWithValues: group.linears.map { ($0, DoubleMatrix(block[$0].weight.dense())) })
         let choice = FactorChoice(uniform: options, group: group, of: weights, metric: moment)
         for unit in choice.units {

@@ -1,4 +1,5 @@
 public import CheckpointIO
+public import StrictJSON
 
 /// A family of models: how its `config.json` reads as a description.
 public protocol Architecture: Sendable {
@@ -6,10 +7,19 @@ public protocol Architecture: Sendable {
   static var modelTypes: [String] { get }
   /// - Throws: `CheckpointError` for keys that are missing, contradictory, or ask for what the forward pass does not compute.
   static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription
+  /// Sets what the family alone says of its layers, one by one, where these are fewer than they were; by default nothing.
+  static func respell(_ json: inout JSON, for description: ModelDescription)
   /// `config.json` of a model whose sizes have changed. By default the keys of Llama and its relatives are set where they say otherwise.
   ///
+  /// - Parameter kept: which of the layers are left, by the numbers they had.
   /// - Throws: `CheckpointError.inexpressible` where what the family can write is another model than the one described.
-  static func configuration(of description: ModelDescription, in config: ModelConfig) throws(CheckpointError) -> ModelConfig
+  static func configuration(
+    of description: ModelDescription, keeping kept: [Int], in config: ModelConfig
+  ) throws(CheckpointError) -> ModelConfig
+}
+
+extension Architecture {
+  public static func respell(_ json: inout JSON, for description: ModelDescription) {}
 }
 
 /// The families that can be opened. A value: extended by `adding`, never by registration.
@@ -39,10 +49,14 @@ public struct ArchitectureCatalog: Sendable {
 
   /// `config.json` of a model that a run has given other sizes; the same where it has not.
   ///
+  /// - Parameter kept: which of the layers are left, by the numbers they had; by default the first ones.
   /// - Throws: `CheckpointError.inexpressible` for sizes that the family's configuration has no words for.
-  public func configuration(of description: ModelDescription, in config: ModelConfig) throws(CheckpointError) -> ModelConfig {
+  public func configuration(
+    of description: ModelDescription, keeping kept: [Int]? = nil, in config: ModelConfig
+  ) throws(CheckpointError) -> ModelConfig {
     let family = try family(of: config)
-    return try family.describe(config) == description ? config : family.configuration(of: description, in: config)
+    return try family.describe(config) == description
+      ? config : family.configuration(of: description, keeping: kept ?? Array(description.blocks.indices), in: config)
   }
 
   private func family(of config: ModelConfig) throws(CheckpointError) -> any Architecture.Type {

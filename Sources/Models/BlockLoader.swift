@@ -48,9 +48,15 @@ struct BlockLoader: Sendable {
           block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed)
       }
       let norms = try norms(block.normSizes, as: block.norm, prefix: block.prefix)
+      let attention = block.prefix + block.attention.module
+      let cache = try reader?.cache(attention, source)
+      for (name, scales) in [("k_scale", cache?.key.headScales), ("v_scale", cache?.value.headScales)] {
+        guard let scales, scales.count != block.attention.keyValueHeads else { continue }
+        throw .wrongShape(tensor: "\(attention).\(name)", expected: [block.attention.keyValueHeads, 1, 1], found: [scales.count, 1, 1])
+      }
       return Block(
         kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms.weights, normBiases: norms.biases,
-        cache: try reader?.cache(block.prefix + block.attention.module, source), norm: block.norm,
+        cache: cache, norm: block.norm,
         storageType: storageType(of: block.prefix + (block.norms.names.first ?? "")))
     }
   }
@@ -82,7 +88,11 @@ struct BlockLoader: Sendable {
     for (name, shape) in shapes {
       // A compressed weight has other names or shapes; its reader checks them when it decodes it.
       if let reader, shape.count == 2, reader.holds(String(name.dropLast(".weight".count)), source) { continue }
-      guard let info = source.info(name) else { throw .missingTensor(name: name) }
+      guard let info = source.info(name) else {
+        // The container knows why it left it out.
+        _ = try source.tensor(name)
+        throw .missingTensor(name: name)
+      }
       guard info.shape == shape else { throw .wrongShape(tensor: name, expected: shape, found: info.shape) }
     }
   }

@@ -122,7 +122,8 @@ extension InputQuantization: CustomStringConvertible {
   }
 }
 
-/// How keys and values are stored in the cache: each by one fixed scale for the whole block, as vLLM reads it from a checkpoint.
+/// How keys and values are stored in the cache: each by one fixed scale for the whole block or for every key-value head, as vLLM reads them
+/// from a checkpoint.
 public struct CacheQuantization: Sendable, Hashable {
   public var key: CacheScale
   public var value: CacheScale
@@ -131,12 +132,23 @@ public struct CacheQuantization: Sendable, Hashable {
     self.key = key
     self.value = value
   }
+
+  /// What remains where only some key-value heads do.
+  package func keeping(heads: [Int]) -> CacheQuantization { CacheQuantization(key: key.keeping(heads), value: value.keeping(heads)) }
+
+  /// One scale for all heads, the largest: where heads become others, none has one of its own.
+  package var wholeBlock: CacheQuantization {
+    CacheQuantization(key: CacheScale(grid: key.grid, scale: key.scale), value: CacheScale(grid: value.grid, scale: value.scale))
+  }
 }
 
-/// A number format of 8 bits with its scale.
+/// A number format of 8 bits with its scale, or with one for every key-value head.
 public struct CacheScale: Sendable, Hashable {
   public var grid: QuantizationScheme.Grid
+  /// The largest where heads have their own.
   public var scale: Float
+  /// One for each key-value head; `nil` where `scale` is that of all.
+  public private(set) var headScales: [Float]?
 
   /// - Parameter amax: the largest magnitude that was seen.
   public init(grid: QuantizationScheme.Grid, amax: Float) {
@@ -149,14 +161,35 @@ public struct CacheScale: Sendable, Hashable {
     self.scale = scale
   }
 
+  /// - Precondition: at least one head.
+  public init(grid: QuantizationScheme.Grid, headScales: [Float]) {
+    self.init(grid: grid, scale: headScales.max()!)
+    self.headScales = headScales
+  }
+
+  fileprivate func keeping(_ heads: [Int]) -> CacheScale {
+    headScales.map { scales in CacheScale(grid: grid, headScales: heads.map { scales[$0] }) } ?? self
+  }
+
+  /// What a key-value head is stored by.
+  package func ofHead(_ head: Int) -> CacheScale { headScales.map { CacheScale(grid: grid, scale: $0[head]) } ?? self }
+
   /// What comes out of the cache again.
+  ///
+  /// - Parameter states: [tokens × heads · head size].
+  /// - Precondition: where heads have scales, there are as many.
   public func round(_ states: inout Matrix) {
-    let count = states.rows * states.columns
+    let scales = headScales ?? [scale]
+    // Under one scale everything is one stretch.
+    let (stretches, size) = headScales == nil ? (1, states.rows * states.columns) : (states.rows, states.columns / scales.count)
     states.withUnsafeMutableElements { elements in
-      let values = UnsafeMutableBufferPointer(start: elements, count: count)
-      switch grid {
-      case .float: MiniFloat.e4m3.round(values, scale: scale)
-      case .integer: Kernel.roundToGrid(values, scale: scale, zero: 128, top: 255)
+      for index in 0..<stretches * scales.count {
+        let values = UnsafeMutableBufferPointer(start: elements + index * size, count: size)
+        let scale = scales[index % scales.count]
+        switch grid {
+        case .float: MiniFloat.e4m3.round(values, scale: scale)
+        case .integer: Kernel.roundToGrid(values, scale: scale, zero: 128, top: 255)
+        }
       }
     }
   }

@@ -5,13 +5,19 @@ public import Tensors
 public struct Model: Sendable {
   public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
-  public let carried: [String]
+  public private(set) var carried: [String]
   /// Modules among them that may be linears, such as those of a vision tower: formats say of them that they are not compressed.
-  public let carriedModules: [String]
+  public private(set) var carriedModules: [String]
+  /// Names of all modules that those tensors belong to.
+  package var carriedNames: [String] { carried.map { $0.split(separator: ".").dropLast().joined(separator: ".") } }
   /// Bytes of those tensors.
-  public let carriedBytes: Int
+  public var carriedBytes: Int { carried.reduce(0) { $0 + (carriedTensors[$1]?.byteCount ?? 0) } }
+  /// What the headers say of them.
+  private let carriedTensors: [String: TensorInfo]
   /// What was odd about the checkpoint and how it was read; for the report.
   public let remarks: [String]
+  /// The checkpoint's tensors under the names that the description uses; `nil` for a model of another source.
+  public let tensors: (any TensorSource)?
   /// What scales are to be rounded to where they are not powers of two or E4M3; `nil` for the type each weight is stored in.
   public var scaleType: DType?
   private var load: @Sendable (Block.Kind) throws -> Block
@@ -23,8 +29,9 @@ public struct Model: Sendable {
     self.description = description
     self.carried = carried
     carriedModules = []
-    carriedBytes = 0
+    carriedTensors = [:]
     remarks = []
+    tensors = nil
     self.load = load
     check = { _ in }
   }
@@ -64,6 +71,17 @@ public struct Model: Sendable {
     }
     return untied
   }
+
+  /// The same model without some of the tensors that are no part of it.
+  package func leavingOut(_ names: Set<String>) -> Model {
+    var smaller = self
+    smaller.carried.removeAll { names.contains($0) }
+    smaller.carriedModules.removeAll { names.contains($0 + ".weight") }
+    return smaller
+  }
+
+  /// Tensors among those carried along that have the residual stream's width on some side: what writes into the stream or reads from it.
+  package var carriedOnStream: [String] { carried.filter { carriedTensors[$0]?.shape.contains(description.hiddenSize) == true } }
 
   /// The same model with every block changed when it is asked for; its outlines stay what they are.
   package func changing(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
@@ -113,25 +131,39 @@ extension Model {
   /// - Parameter reader: of the format the checkpoint is compressed in; `nil` where all weights are plain.
   /// - Throws: `CheckpointError` for the first tensor that is missing or does not fit.
   public init(_ checkpoint: Checkpoint, description: ModelDescription, reader: WeightReader? = nil) throws(CheckpointError) {
-    let source = checkpoint.tensors
+    var (source, reader) = (checkpoint.tensors, reader)
     var description = description.spelled(as: source, reader: reader)
-    var remarks: [String] = []
-    if description.isTied, source.info(description.ownHead + ".weight") != nil {
-      // Both ends are stored although the configuration ties them: they are tied only if they are equal.
-      let (embedding, head) = (try source.tensor(description.embedding + ".weight"), try source.tensor(description.ownHead + ".weight"))
-      if embedding.bytes != head.bytes || embedding.dtype != head.dtype {
-        description.head = description.ownHead
-        remarks.append("tie_word_embeddings is true, but \(description.ownHead).weight differs from the embedding: read as untied")
-      }
+    let spelling = StoredSpelling(of: description, in: source, reader: reader)
+    if !spelling.modules.isEmpty {
+      reader = reader?.renaming(spelling.modules, in: source)
+      source = RenamedTensors(source, modules: spelling.modules)
+    }
+    var remarks = source.remarks + spelling.remarks
+    // Both ends may be stored although the configuration ties them: they are tied only if they are equal.
+    if description.isTied, try !source.holdsTheSame(description.embedding, description.ownHead) {
+      description.head = description.ownHead
+      remarks.append("tie_word_embeddings is true, but \(description.ownHead) differs from the embedding: read as untied")
     }
     let loader = BlockLoader(source: source, description: description, reader: reader)
     try loader.verify()
     self.description = description
     self.remarks = remarks
+    tensors = source
     carried = loader.uncovered()
     carriedModules = carried.filter { $0.hasSuffix(".weight") && source.info($0)?.shape.count == 2 }.map { String($0.dropLast(7)) }
-    carriedBytes = carried.reduce(0) { $0 + (source.info($1)?.byteCount ?? 0) }
+    carriedTensors = Dictionary(carried.compactMap { name in source.info(name).map { (name, $0) } }) { first, _ in first }
     load = { try loader.block($0) }
     check = { try loader.checkFinite($0) }
+  }
+}
+
+extension TensorSource {
+  /// Whether whatever stores a second module, codes and scales included, is byte for byte what stores the first; also where nothing does.
+  fileprivate func holdsTheSame(_ first: String, _ second: String) throws(CheckpointError) -> Bool {
+    for name in names where name.hasPrefix(second + ".") && name != second + ".bias" {
+      let other = first + name.dropFirst(second.count)
+      guard info(name) == info(other), try tensor(name).bytes == tensor(other).bytes else { return false }
+    }
+    return true
   }
 }

@@ -52,6 +52,8 @@ public struct ModelDescription: Sendable, Equatable {
   public var maximumPositions: Int?
   /// What precedes all names where the model was saved inside a larger one, such as `bert.`.
   public var wrappingPrefix: String?
+  /// Other last parts of linears' names under which some savers store them, by the family's own.
+  public var otherSpellings: [String: String] = [:]
   public var blocks: [BlockDescription]
 
   public init(

@@ -32,7 +32,7 @@ public struct QuantizationScheme: Sendable, Codable, Hashable {
     case real
   }
 
-  /// Bits of a code, 2 to 8.
+  /// Bits of a code, 1 to 8.
   public var bits: Int
   public var grid: Grid
   public var granularity: Granularity

@@ -5,21 +5,25 @@ public import Models
 /// A pattern is a glob (`*` any run of characters, `?` any one) that matches a full name or its end after a dot, so `down_proj` and
 /// `mlp.*` mean what they say; or, after `re:`, a regular expression that must match from the start of the full name. The embedding,
 /// the head and routers are selected only by a pattern that names them: a glob without a wildcard, an expression with their last word in it. A pattern
-/// that matches nothing in the model is an error, except that a model whose head is its embedding may be told to leave the head out.
+/// that matches nothing in the model is an error, except that a model whose head is its embedding may be told to leave the head out, and that
+/// what is excluded may also be something the checkpoint holds besides, such as a vision tower. Patterns under `ignore` exclude too, and may
+/// match nothing: so llm-compressor takes its own.
 public struct LayerSelector: Sendable, Hashable {
   public var include: [String]
   public var exclude: [String]
+  public var ignore: [String]
 
-  public init(include: [String] = ["*"], exclude: [String] = []) {
+  public init(include: [String] = ["*"], exclude: [String] = [], ignore: [String] = []) {
     self.include = include
     self.exclude = exclude
+    self.ignore = ignore
   }
 
   /// - Parameters:
   ///   - name: the full name, such as `model.layers.0.mlp.down_proj`.
   ///   - isEnd: whether it is the embedding, the head or a router.
   public func contains(_ name: String, isEnd: Bool = false) -> Bool {
-    include.contains { Self.matches($0, name, isEnd: isEnd) } && !exclude.contains { Self.matches($0, name, isEnd: false) }
+    include.contains { Self.matches($0, name, isEnd: isEnd) } && !(exclude + ignore).contains { Self.matches($0, name, isEnd: false) }
   }
 
   static func matches(_ pattern: String, _ name: String, isEnd: Bool) -> Bool {
@@ -46,15 +50,18 @@ public struct LayerSelector: Sendable, Hashable {
 
   /// Checks every pattern against the names of a model.
   ///
-  /// - Throws: `InvalidOption` with the nearest name for the first pattern that matches none of them or is not an expression.
-  package func check(against linears: [PlannedLinear]) throws(InvalidOption) {
-    for (option, patterns) in [("include", include), ("exclude", exclude)] {
+  /// - Parameter carried: modules of the checkpoint that are no part of the model.
+  /// - Throws: `InvalidOption` with the nearest name for the first pattern that matches none of them or is not an expression, and for patterns
+  ///   that together select nothing.
+  package func check(against linears: [PlannedLinear], carried: [String] = []) throws(InvalidOption) {
+    for (option, patterns) in [("include", include), ("exclude", exclude), ("ignore", ignore)] {
       for pattern in patterns {
         if pattern.hasPrefix("re:") {
           do { _ = try Regex(String(pattern.dropFirst(3))) } catch {
             throw InvalidOption(option, "\"\(pattern)\" is not a regular expression", word: pattern)
           }
         }
+        if option == "ignore" || option == "exclude" && carried.contains(where: { Self.matches(pattern, $0, isEnd: false) }) { continue }
         guard linears.contains(where: { Self.matches(pattern, $0.name, isEnd: option == "include" && $0.isEnd) }) else {
           let fitsHead = Self.matches(pattern, "lm_head", isEnd: option == "include")
           // Where there is no separate head, nothing has to be done to leave it out.
@@ -70,13 +77,23 @@ public struct LayerSelector: Sendable, Hashable {
         }
       }
     }
+    guard !linears.contains(where: { contains($0.name, isEnd: $0.isEnd) }) else { return }
+    throw InvalidOption(
+      exclude.isEmpty ? ignore.isEmpty ? "include" : "ignore" : "exclude",
+      "every linear that is included is excluded as well, so nothing is left to work on; name fewer here, or leave the pass out",
+      word: (exclude + ignore).last)
+  }
+
+  /// The patterns under `ignore` that match nothing at all.
+  package func idle(among names: [String]) -> [String] {
+    ignore.filter { pattern in !names.contains { Self.matches(pattern, $0, isEnd: false) } }
   }
 }
 
 extension LayerSelector: Codable {
-  private enum CodingKeys: String, CodingKey { case include, exclude }
+  private enum CodingKeys: String, CodingKey { case include, exclude, ignore }
 
-  /// Reads one pattern, a list of patterns to include, or both lists by name.
+  /// Reads one pattern, a list of patterns to include, or the lists by name.
   public init(from decoder: any Decoder) throws {
     if let pattern = try? decoder.singleValueContainer().decode(String.self) {
       self.init(include: [pattern])
@@ -86,8 +103,16 @@ extension LayerSelector: Codable {
       let container = try decoder.container(keyedBy: CodingKeys.self)
       self.init(
         include: try container.decodeIfPresent([String].self, forKey: .include) ?? ["*"],
-        exclude: try container.decodeIfPresent([String].self, forKey: .exclude) ?? [])
+        exclude: try container.decodeIfPresent([String].self, forKey: .exclude) ?? [],
+        ignore: try container.decodeIfPresent([String].self, forKey: .ignore) ?? [])
     }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(include, forKey: .include)
+    try container.encode(exclude, forKey: .exclude)
+    try container.encodeIfPresent(ignore.isEmpty ? nil : ignore, forKey: .ignore)
   }
 }
 

@@ -45,6 +45,8 @@ public protocol Pass: Sendable, Codable {
   /// The model as this pass leaves it: other sizes, fewer blocks. Only shapes are known yet; where calibration data decide which blocks go,
   /// it is their number that counts. A block that comes out of the sweep with other sizes than were announced here cannot be written.
   func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription
+  /// Whether blocks will have fixed scales for their caches, which few formats can say.
+  var fixesCacheScales: Bool { get }
   /// What this pass will make of a linear, from its shape alone; by default nothing is known to change.
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
@@ -66,6 +68,7 @@ extension Pass {
   public func removedBlocks(in context: PassContext) -> Set<Int> { [] }
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription { description }
   public var acceptsFactors: Bool { false }
+  public var fixesCacheScales: Bool { false }
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func validate(before following: [any Pass]) throws(InvalidOption) {}
@@ -112,6 +115,16 @@ public struct PlannedLinear: Sendable, Equatable {
   public var input: InputQuantization?
   /// Of its two low-rank factors, where it is stored so: exact where it follows from the shape, otherwise the rank that all get by default.
   public var rank: Int?
+  /// The numbers of which it will get one, where that is not known yet.
+  public var candidates: [QuantizationScheme] = []
+  /// The numbers that both its factors become, where it is stored as two and a pass quantizes them.
+  public var factorNumbers: QuantizationScheme?
+  /// ggml's blocks that it is stored in.
+  public var blocks: BlockType?
+  /// Whether it comes in these blocks and no pass changes it.
+  public internal(set) var keepsBlocks = false
+  /// Whether a low-rank branch is added beside it.
+  public var hasBranch = false
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 
@@ -119,6 +132,9 @@ public struct PlannedLinear: Sendable, Equatable {
 
   /// Whether it is the embedding, the head or a router: selected only by patterns that name it.
   public var isEnd: Bool { role != .layer }
+
+  /// Says that a pass puts it into blocks.
+  package mutating func mark(as blocks: BlockType) { (self.blocks, keepsBlocks, weights, input) = (blocks, false, nil, nil) }
 
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(

@@ -11,6 +11,7 @@ public struct PassContext: Sendable {
   private let pass: String
   private let strict: Bool
   private let records: Records
+  let borrowed = BorrowedMaxima()
   /// The block as it was after the last exact pass, before the first other one that follows it: what quantized weights are measured against.
   public let reference: Block
   /// The passes that will run on the block after this one, in their order.
@@ -68,7 +69,9 @@ public struct PassContext: Sendable {
     _ type: S.Type, of group: InputGroup, in block: Block, changingMakers: Bool = false
   ) throws -> S {
     if let statistics, block.kind != .embedding {
-      let linear = block.fullName(of: group.linears[0])
+      // Stored under the first linear of the whole group, whichever of them were selected.
+      let whole = block.inputGroups.first { Set(group.linears).isSubset(of: $0.linears) } ?? group
+      let linear = block.fullName(of: whole.linears[0])
       guard let stored = try statistics.statistic(type, of: linear) else { throw StatisticNotStored(statistic: "\(type)", linear: linear) }
       return stored
     }
@@ -138,11 +141,14 @@ public struct PassContext: Sendable {
   /// Says something about the model as a whole, once; it is printed and kept in the report.
   public func remark(_ text: String) { records.say(text) }
 
-  /// Reports that a linear was not done as asked, and why; under `--strict` that ends the run.
+  /// Reports that a linear was not done as asked, and why; under `--strict` that ends the run. Several reasons are all told.
   public func recordFallback(_ linear: LinearName, in block: Block, _ reason: String) throws(UnwantedFallback) {
     let name = block.fullName(of: linear)
     if strict { throw UnwantedFallback(layer: name, reason: reason) }
-    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { $0.fallback = reason }
+    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
+      guard let told = record.fallback else { return record.fallback = reason }
+      if !told.contains(reason) { record.fallback = told + "; " + reason }
+    }
   }
 }
 

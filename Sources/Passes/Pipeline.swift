@@ -14,6 +14,14 @@ public struct PipelineError: Error, CustomStringConvertible {
   public let cause: any Error
   /// Place of the pass in the pipeline.
   public let index: Int
+
+  package init(pass: String, block: String, cause: any Error, index: Int) {
+    self.pass = pass
+    self.block = block
+    self.cause = cause
+    self.index = index
+  }
+
   public var description: String { "\(pass) failed in \(block): \(cause)" }
 }
 
@@ -76,7 +84,7 @@ public struct Pipeline: Sendable {
     try checkOrder()
     let whole = prepared(model)
     let descriptions = try reshapings(of: whole.description)
-    let (answers, model) = try await answers(of: whole, options: options, observer)
+    let (answers, model, kept) = try await answers(of: whole, options: options, observer)
     let stream =
       usesCalibration && !options.calibration.isEmpty
       ? try CalibrationStream(
@@ -87,6 +95,7 @@ public struct Pipeline: Sendable {
     let lastExact =
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
+    report.keptBlocks = kept
     var next = try model.block(kinds[0])
     var finished: Block?
     for (index, kind) in kinds.enumerated() {
@@ -159,11 +168,11 @@ public struct Pipeline: Sendable {
   /// What the analyses of all passes say. Each sees the model as the exact passes before its own leave it, so that what is measured is what
   /// will be compressed; exact passes that need calibration data themselves cannot be run ahead and are left out.
   ///
-  /// - Returns: besides the answers, the model without the blocks that passes leave out.
+  /// - Returns: besides the answers, the model without the blocks that passes leave out, and which ones are left.
   private func answers(
     of model: Model, options: SweepOptions, _ observer: any PipelineObserver
-  ) async throws -> (answers: Answers, remaining: Model) {
-    var (answers, model, remaining) = (Answers(), model, model)
+  ) async throws -> (answers: Answers, remaining: Model, kept: [Int]) {
+    var (answers, model, remaining, kept) = (Answers(), model, model, Array(model.description.blocks.indices))
     for (index, pass) in passes.enumerated() {
       for analysis in pass.analyses {
         try await Self.ask(analysis, for: pass, index, of: model, options: options, observer, into: &answers)
@@ -176,11 +185,12 @@ public struct Pipeline: Sendable {
       if pass.removesBlocks {
         let removed = pass.removedBlocks(in: ahead(try model.outline(.embedding)))
         (model, remaining) = (model.removing(removed), remaining.removing(removed))
+        kept = kept.indices.filter { !removed.contains($0) }.map { kept[$0] }
       }
       guard pass.removesBlocks || pass.isExact && !pass.usesCalibration else { continue }
       model = model.changing { block in try pass.run(on: &block, in: ahead(block)) }
     }
-    return (answers, remaining)
+    return (answers, remaining, kept)
   }
 
   private static func ask<A: Analysis>(

@@ -18,27 +18,44 @@ extension Pipeline {
         linears.append(
           PlannedLinear(
             name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, role: Self.role(of: name, in: block),
-            scheme: block[name].storageType.rawValue, storedBits: weight.storedBits,
+            scheme: Self.words(for: weight) ?? block[name].storageType.rawValue, storedBits: weight.storedBits,
             storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
         linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
         linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
+        linears[linears.count - 1].factorNumbers = ((weight as? FactoredWeight)?.input as? QuantizedMatrix)?.scheme
+        linears[linears.count - 1].blocks = (weight as? BlockQuantizedMatrix)?.type
+        linears[linears.count - 1].keepsBlocks = weight is BlockQuantizedMatrix
       }
     }
     let descriptions = try reshapings(of: model.description)
     for (place, pass) in passes.enumerated() {
       let name = type(of: pass).name
       do {
-        for selector in pass.selectors { try selector.check(against: linears) }
+        for selector in pass.selectors { try selector.check(against: linears, carried: model.carriedNames) }
         linears = try Self.fit(linears, to: descriptions[place + 1], before: descriptions[place])
         try Self.checkFactors(pass, linears)
       } catch { throw PipelineError(pass: name, block: "the model", cause: error, index: place) }
       for index in linears.indices {
-        do { linears[index] = try pass.plan(linears[index], in: descriptions[place + 1]) } catch {
+        var planned: PlannedLinear
+        do { planned = try pass.plan(linears[index], in: descriptions[place + 1]) } catch {
           throw PipelineError(pass: name, block: linears[index].name, cause: error, index: place)
         }
+        // What changes at all no longer lies in the blocks it came in.
+        if planned != linears[index], planned.keepsBlocks { (planned.keepsBlocks, planned.blocks) = (false, nil) }
+        linears[index] = planned
       }
     }
     return linears
+  }
+
+  /// What a weight is stored as that is compressed already.
+  private static func words(for weight: any Weight) -> String? {
+    switch weight {
+    case let weight as QuantizedMatrix: "\(weight.scheme)"
+    case let weight as BlockQuantizedMatrix: weight.type.name
+    case let weight as FactoredWeight: "rank \(weight.rank)"
+    default: nil
+    }
   }
 
   private static func role(of name: LinearName, in block: Block) -> PlannedLinear.Role {
@@ -114,6 +131,7 @@ extension Pipeline {
             "passes", "\(linear.name) is stored as \(linear.scheme); what is compressed cannot be made smaller, put this before it")
         }
         (linear.rows, linear.columns) = shape
+        (linear.blocks, linear.keepsBlocks) = (nil, false)
         linear.storedBits = shape.rows * shape.columns * bits
         linear.isRewritten = true
       }

@@ -30,6 +30,8 @@ public struct Report: Sendable, Codable, Equatable {
   public var blocks: [BlockRecord] = []
   /// What passes have to say about the model as a whole, in words.
   public var remarks: [String] = []
+  /// Which of the model's blocks are left, by the numbers they had.
+  public var keptBlocks: [Int] = []
 
   public init() {}
 

@@ -76,20 +76,29 @@ public struct InputNorm: Statistic, Equatable {
 /// |x| of every input feature, at its largest: what SmoothQuant scales by, and what static input scales come from.
 public struct InputMaximum: Statistic, Equatable {
   public private(set) var values: [Float]
+  /// Tokens looked at.
+  public private(set) var tokens = 0
 
   public init(features: Int) { values = Array(repeating: 0, count: features) }
 
   /// What was found before.
-  package init(values: [Float]) { self.values = values }
+  package init(values: [Float], tokens: Int) {
+    self.values = values
+    self.tokens = tokens
+  }
 
   public var amax: Float { values.max() ?? 0 }
 
   public mutating func update(_ input: Matrix) {
     let input = input.withoutNonfiniteRows()
+    tokens += input.rows
     for row in 0..<input.rows { for i in values.indices { values[i] = max(values[i], abs(input[row, i])) } }
   }
 
-  public mutating func merge(_ other: InputMaximum) { for i in values.indices { values[i] = max(values[i], other.values[i]) } }
+  public mutating func merge(_ other: InputMaximum) {
+    tokens += other.tokens
+    for i in values.indices { values[i] = max(values[i], other.values[i]) }
+  }
 }
 
 /// How the inputs of a group of linears have drifted from those in a reference model: its own second moment and Σ (x₀ − x)·xᵀ, with x₀ what

@@ -41,6 +41,11 @@ public struct AWQ: Pass {
     try QuantizerPreview.check(following, because: "awq only prepares weights for quantization")
   }
 
+  public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
+    try linear.checkUnquantized(in: description) { layers.moves($0, in: $1) }
+    return linear
+  }
+
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description else { return }
     let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
@@ -56,6 +61,10 @@ public struct AWQ: Pass {
     var records: [(name: LinearName, metrics: [String: Double])] = []
     for scaling in scalings {
       let stage = search.stage(of: scaling, in: block)
+      if sample.magnitudes[stage].tokens == 0, scaling.consumers.contains(where: { search.preview.quantizer(of: $0, in: block) != nil }) {
+        for name in scaling.consumers { try context.recordFallback(name, in: block, "\(Unreached.reason): left unscaled") }
+        continue
+      }
       let candidates = candidates(for: scaling, in: scaled, magnitude: sample.magnitudes[stage], search.preview)
       guard var choice = try search.choose(scaling, among: candidates, for: scaled) else { continue }
       guard choice.unscaledLoss.isFinite else {

@@ -81,6 +81,7 @@ public struct BlockQuantization: Pass {
     let type = type(of: linear.name, columns: linear.columns, in: description).fitting(columns: linear.columns)
     var planned = linear
     planned.scheme = type.name
+    planned.mark(as: type)
     planned.storedBits = linear.rows * type.byteCount(columns: linear.columns) * 8
     return planned
   }
@@ -89,8 +90,11 @@ public struct BlockQuantization: Pass {
     let description = context.answer(to: Outline())
     for group in block.groups(layers) {
       let weighted = importance == .activations && block.kind != .embedding
-      let importance = try weighted ? context.statistic(InputNorm.self, of: group, in: block).meanSquares : nil
+      let norms = try weighted ? context.statistic(InputNorm.self, of: group, in: block) : nil
+      let isUnreached = norms?.tokens == 0
+      let importance = isUnreached ? nil : norms?.meanSquares
       for name in group.linears {
+        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): its scales are searched without importances") }
         let weight = block[name].weight.dense()
         let wanted = type(of: block.fullName(of: name), columns: weight.columns, in: description)
         let type = wanted.fitting(columns: weight.columns)
@@ -101,12 +105,14 @@ public struct BlockQuantization: Pass {
         }
         let usable = importance.map { Self.usable($0, blockLength: type.blockLength) }
         let quantized = BlockQuantizedMatrix(weight, as: type, importance: usable)
+        let error = Self.relativeError(of: quantized, against: weight)
+        guard error.isFinite else { throw ScaleOutOfRange(layer: block.fullName(of: name), type: type.name) }
         block[name].weight = quantized
         context.record(
           name, in: block,
           [
             "bits_per_weight": Double(quantized.storedBits) / Double(weight.rows * weight.columns),
-            "relative_weight_error": Self.relativeError(of: quantized, against: weight),
+            "relative_weight_error": error,
           ], scheme: type.name)
       }
     }
@@ -137,6 +143,15 @@ public struct BlockQuantization: Pass {
     }
     let norm = parts.reduce(0) { $0 + $1.norm }
     return norm > 0 ? parts.reduce(0) { $0 + $1.error } / norm : 0
+  }
+}
+
+/// A weight is too large for the half-precision scales of a block type.
+public struct ScaleOutOfRange: Error, Equatable, Sendable, CustomStringConvertible {
+  public let layer: String
+  public let type: String
+  public var description: String {
+    "\(layer): its largest weights need a scale beyond 65504, the largest of the half-precision scales of \(type); leave it out of layers, or store it as bf16"
   }
 }
 

@@ -52,6 +52,7 @@ extension WeightQuantizer {
     planned.storedBits =
       scheme.storedBits(rows: linear.rows, columns: rank) + (storesInput ? scheme.storedBits(rows: rank, columns: linear.columns) : 0)
     planned.scheme = "\(scheme) of \(linear.scheme)"
+    planned.factorNumbers = scheme
     return planned
   }
 }

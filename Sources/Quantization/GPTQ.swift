@@ -82,18 +82,19 @@ public struct GPTQ: WeightQuantizer {
         continue
       }
       // Taken after the groups before it were quantized: true-sequential.
-      let drift = comparesInputs ? try context.drift(of: group, in: block) : nil
-      let hessian = try drift?.hessian ?? context.statistic(Hessian.self, of: group, in: block)
+      let (hessian, drift) = try context.secondMoment(of: group, in: block, comparing: comparesInputs)
+      let global = globalScale(of: group, in: block)
       guard hessian.tokens > 0 else {
         for name in group.linears {
-          try round(name, of: &block, context, because: "no calibration token reached it with a finite input: rounded to nearest")
+          try round(name, of: &block, context, globalScale: global, because: "\(Unreached.reason): rounded to nearest")
         }
+        try quantizeInputs(of: group, in: &block, context)
         continue
       }
-      let global = globalScale(of: group, in: block)
       var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
       for name in group.linears {
         let linear = block[name]
+        if comparesInputs, drift == nil { try context.recordFallback(name, in: block, Unreached.noDrift) }
         if let factors = linear.weight as? FactoredWeight {
           guard
             case .success(let solver) = GPTQSolver.prepare(
@@ -116,7 +117,7 @@ public struct GPTQ: WeightQuantizer {
             refining: refine > 0)
         solvers[key] = solver
         switch solver {
-        case .failure(let failure): try round(name, of: &block, context, because: failure.description)
+        case .failure(let failure): try round(name, of: &block, context, globalScale: global, because: failure.description)
         case .success(let solver):
           var weight = linear.weight.dense()
           let zeros = zerosToKeep(of: weight, in: scheme)
@@ -146,10 +147,20 @@ public struct GPTQ: WeightQuantizer {
     }
   }
 
-  private func round(_ name: LinearName, of block: inout Block, _ context: PassContext, because reason: String) throws {
+  /// - Parameter globalScale: of the linears that runtimes fuse with this one.
+  private func round(
+    _ name: LinearName, of block: inout Block, _ context: PassContext, globalScale: Float? = nil, because reason: String
+  ) throws {
+    if let factors = block[name].weight as? FactoredWeight {
+      var rounding = RoundToNearest()
+      (rounding.numbers, rounding.bits, rounding.groupSize, rounding.symmetric) = (numbers, bits, groupSize, symmetric)
+      (rounding.zeroPoint, rounding.scales, rounding.overrides) = (zeroPoint, scales, overrides)
+      try rounding.quantize(factors, named: name, of: &block, importance: nil, context)
+      return try context.recordFallback(name, in: block, reason)
+    }
     let scheme = try storedScheme(of: name, in: block)
     let weight = block[name].weight.dense()
-    let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales)
+    let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales, globalScale: globalScale)
     let figures = RoundingFigures(of: quantized, against: weight)
     block[name].weight = quantized
     context.record(

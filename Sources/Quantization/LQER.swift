@@ -23,9 +23,12 @@ public struct LQER: Pass {
   public func run(on block: inout Block, in context: PassContext) throws {
     guard block.kind != .embedding else { return }
     for group in block.groups(layers) {
-      let hessian = try context.statistic(Hessian.self, of: group, in: block)
+      var hessian = try context.statistic(Hessian.self, of: group, in: block)
+      let isUnreached = hessian.tokens == 0
+      if isUnreached { hessian = .identity(features: hessian.matrix.size) }
       for name in group.linears {
         let linear = block[name]
+        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): corrected by plain SVD") }
         guard rank < min(linear.weight.rows, linear.weight.columns) else {
           throw InvalidOption(
             "rank", "\(rank) is not below the \(linear.weight.rows)×\(linear.weight.columns) of \(block.fullName(of: name))")
@@ -55,6 +58,7 @@ public struct LQER: Pass {
     var planned = linear
     planned.storedBits += rank * (linear.rows + linear.columns) * linear.storageType.bitCount
     planned.scheme += " + rank \(rank)"
+    planned.hasBranch = true
     return planned
   }
 
@@ -77,6 +81,13 @@ public struct LQER: Pass {
 }
 
 extension Hessian {
+  /// What inputs of which nothing is known are taken for: all alike, none like another.
+  package static func identity(features: Int) -> Hessian {
+    var matrix = SymmetricMatrix(size: features)
+    for index in 0..<features { matrix[index, index] = 1 }
+    return Hessian(matrix, tokens: 0)
+  }
+
   /// tr(E·H·Eᵀ) for E [outputs × features].
   func loss(of error: Matrix) -> Double {
     let dense = Matrix(rows: matrix.size, columns: matrix.size) { out in

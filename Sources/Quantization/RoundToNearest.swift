@@ -38,9 +38,12 @@ public struct RoundToNearest: WeightQuantizer {
   public func run(on block: inout Block, in context: PassContext) throws {
     for group in block.groups(layers) {
       let weighted = importance == .activations && block.kind != .embedding
-      let importance = weighted ? try context.statistic(InputNorm.self, of: group, in: block).squaredValues.map { Float($0) } : nil
+      let norms = weighted ? try context.statistic(InputNorm.self, of: group, in: block) : nil
+      let isUnreached = norms?.tokens == 0
+      let importance = isUnreached ? nil : norms?.squaredValues.map { Float($0) }
       let global = globalScale(of: group, in: block)
       for name in group.linears {
+        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): its scales are searched unweighted") }
         if let factors = block[name].weight as? FactoredWeight {
           try quantize(factors, named: name, of: &block, importance: importance, context)
           continue

@@ -86,6 +86,31 @@ public struct AlreadyQuantized: Error, Equatable, Sendable, CustomStringConverti
   public var description: String { "\(layer) is quantized already; scales have to be moved before that" }
 }
 
+extension PlannedLinear {
+  /// - Parameter moves: whether a scale is to be moved.
+  /// - Throws: `InvalidOption` where a linear that would change with it holds codes by then.
+  func checkUnquantized(
+    in description: ModelDescription, moves: (Scaling, BlockDescription) -> Bool
+  ) throws(InvalidOption) {
+    guard weights != nil || factorNumbers != nil, let block = description.blocks.first(where: { name.hasPrefix($0.prefix) }) else { return }
+    let own = LinearName(rawValue: String(name.dropFirst(block.prefix.count)))
+    let changes = block.scalings.contains { scaling in
+      let isProducer = if case .linear(own) = scaling.producer { true } else { false }
+      return (isProducer || scaling.consumers.contains(own)) && moves(scaling, block)
+    }
+    guard changes else { return }
+    throw InvalidOption(
+      "passes", "\(name) is stored as \(scheme) already, and scales have to be moved before that; start from the model as it was before")
+  }
+}
+
+extension LayerSelector {
+  /// Whether all that would read a scaled input may be scaled. What decides by a scaled input goes with the others.
+  func moves(_ scaling: Scaling, in block: BlockDescription) -> Bool {
+    scaling.consumers.allSatisfy { block.namedOnly.contains($0) || contains(block.prefix + $0.rawValue) }
+  }
+}
+
 extension Scaling {
   /// - Throws: `AlreadyQuantized` where a linear that would change holds codes.
   func checkUnquantized(in block: Block) throws(AlreadyQuantized) {

@@ -57,6 +57,14 @@ public struct SmoothQuant: Pass {
     return description
   }
 
+  public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
+    try linear.checkUnquantized(in: description) { scaling, block in
+      if producers == .norms, case .linear = scaling.producer { return false }
+      return layers.moves(scaling, in: block)
+    }
+    return linear
+  }
+
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description else { return }
     let scalings = description.scalings.filter { scaling in
@@ -66,15 +74,18 @@ public struct SmoothQuant: Pass {
     guard !scalings.isEmpty else { return }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
     // All before any weight changes: what is scaled later sees the same inputs as before.
-    let maxima = try scalings.map { scaling in
-      scaling.channelMaxima(try context.statistic(InputMaximum.self, of: scaling.input, in: block).values)
-    }
+    let inputs = try scalings.map { try context.statistic(InputMaximum.self, of: $0.input, in: block) }
     var search: ScalingSearch?
     if strength == .auto {
       let sample = try BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
       search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
     }
-    for (scaling, maxima) in zip(scalings, maxima) {
+    for (scaling, input) in zip(scalings, inputs) {
+      guard input.tokens > 0 else {
+        for name in scaling.consumers { try context.recordFallback(name, in: block, "\(Unreached.reason): left unscaled") }
+        continue
+      }
+      let maxima = scaling.channelMaxima(input.values)
       let weights = Self.columnMaxima(of: scaling, in: block)
       func candidate(_ strength: Float) -> ScalingSearch.Candidate {
         .init(

@@ -111,15 +111,19 @@ extension WeightQuantizer {
   func quantizeInputs(of group: InputGroup, in block: inout Block, _ context: PassContext) throws {
     // Token ids are not quantized.
     guard block.kind != .embedding else { return }
-    var maximum: Float?
+    var maximum: (amax: Float, isBorrowed: Bool)?
     for name in group.linears {
       guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.isNamedOnly(name)).quantization else { continue }
       if input.needsCalibration {
-        let amax = try maximum ?? context.statistic(InputMaximum.self, of: group, in: block).amax
-        maximum = amax
-        input = input.calibrated(amax: amax)
+        let found = try maximum ?? context.largestInput(of: group, in: block)
+        maximum = found
+        input = input.calibrated(amax: found.amax)
         if input.granularity == .tensor { input.scale = block[name].storageType.rounded(input.scale!) }
-        context.record(name, in: block, ["input_maximum": Double(amax)])
+        context.record(name, in: block, ["input_maximum": Double(found.amax)])
+        if found.isBorrowed {
+          try context.recordFallback(
+            name, in: block, "\(Unreached.reason): the scale of its input is for the largest inputs of all experts beside it")
+        }
       }
       block[name].inputQuantization = input
     }
@@ -139,7 +143,7 @@ extension WeightQuantizer {
     var planned = linear
     planned.storedBits = scheme.storedBits(rows: linear.rows, columns: linear.columns)
     planned.scheme = scheme.description
-    planned.weights = scheme
+    (planned.weights, planned.blocks) = (scheme, nil)
     planned.input =
       linear.role == .embedding ? nil : inputFormat(of: linear.name, isEnd: linear.isEnd).quantization
     return planned

@@ -66,10 +66,14 @@ public struct OutputOptions: Sendable, Codable, Equatable {
   public var directory: String?
   /// Bytes of tensors in a shard: a number, or one with KB, MB, GB (decimal).
   public var maxShardSize = "5GB"
+  public var mixedGroups = MixedGroups.refuse
+
+  /// What becomes of linears that runtimes compute as one and that are to be in unlike formats.
+  public enum MixedGroups: String, Sendable, Codable { case refuse, allow }
 
   public init() {}
 
-  private enum CodingKeys: String, CodingKey { case format, directory, maxShardSize = "max_shard_size" }
+  private enum CodingKeys: String, CodingKey { case format, directory, maxShardSize = "max_shard_size", mixedGroups = "mixed_groups" }
 }
 
 /// What to do to a model, as a file says it.

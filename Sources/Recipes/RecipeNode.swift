@@ -25,6 +25,13 @@ struct RecipeNode: Sendable {
 
   /// Parses one YAML document.
   init(yaml: String, file: String) throws(RecipeError) {
+    func refused(_ reason: String) -> RecipeError {
+      RecipeError(file: file, line: 0, column: 0, problem: .syntax(reason), suggestion: nil)
+    }
+    // Keys are compared while the text is parsed, before anything can be counted.
+    if yaml.contains("&"), yaml.contains(/(^|[\s\[{,])(\*[A-Za-z0-9_-]+\s*:(\s|$)|\?\s+[\*\[{&])/) {
+      throw refused("an alias stands for a key; keys are written out in recipes")
+    }
     let root: Node?
     do { root = try Yams.compose(yaml: yaml) } catch {
       var place = (line: 0, column: 0)
@@ -45,23 +52,42 @@ struct RecipeNode: Sendable {
     guard let root else {
       throw RecipeError(file: file, line: 1, column: 1, problem: .syntax("the recipe is empty"), suggestion: nil)
     }
-    self.init(root, file: file)
+    var count = 0
+    guard let node = Self(root, file: file, &count) else {
+      throw refused("its aliases stand for more than \(Self.mostNodes) values; no recipe has so many")
+    }
+    self = node
   }
 
-  private init(_ node: Node, file: String) {
+  /// Values of a document, those that aliases repeat counted each time.
+  private static let mostNodes = 100_000
+
+  /// `nil` where there are too many.
+  private init?(_ node: Node, file: String, _ count: inout Int) {
+    count += 1
+    guard count <= Self.mostNodes else { return nil }
     position = Position(file: file, line: node.mark?.line ?? 0, column: node.mark?.column ?? 0)
     switch node {
     case .scalar(let scalar): value = .scalar(Self.resolve(node, scalar))
     // How Python dumps a word of an enumeration; its safe reader would not read it again.
     case .sequence(let sequence) where sequence.count == 1 && sequence.tag.rawValue.hasPrefix("tag:yaml.org,2002:python/object/apply:"):
-      value = RecipeNode(sequence[0], file: file).value
-    case .sequence(let sequence): value = .list(sequence.map { RecipeNode($0, file: file) })
+      guard let word = RecipeNode(sequence[0], file: file, &count) else { return nil }
+      value = word.value
+    case .sequence(let sequence):
+      var nodes: [RecipeNode] = []
+      for element in sequence {
+        guard let node = RecipeNode(element, file: file, &count) else { return nil }
+        nodes.append(node)
+      }
+      value = .list(nodes)
     case .mapping(let mapping):
-      value = .mapping(
-        mapping.map { key, node in
-          let mark = Position(file: file, line: key.mark?.line ?? 0, column: key.mark?.column ?? 0)
-          return Member(key: key.string ?? "", mark: mark, node: RecipeNode(node, file: file))
-        })
+      var members: [Member] = []
+      for (key, element) in mapping {
+        guard let node = RecipeNode(element, file: file, &count) else { return nil }
+        let mark = Position(file: file, line: key.mark?.line ?? 0, column: key.mark?.column ?? 0)
+        members.append(Member(key: key.string ?? "", mark: mark, node: node))
+      }
+      value = .mapping(members)
     case .alias: value = .scalar(.null)
     }
   }

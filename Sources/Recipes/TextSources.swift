@@ -1,8 +1,10 @@
-/// The texts of a recipe: the name of a file, or a list of files with what is taken from each.
+/// The texts of a recipe: the name of a file, a file with what is taken from it, or a list of these.
 public struct TextSources: Sendable, Codable, Equatable, ExpressibleByStringLiteral {
   public var files: [TextSource]
   /// Whether they are spelled as a lone name.
   private var isName = false
+  /// Whether they are spelled as a lone mapping.
+  private var isLone = false
 
   public init(_ files: [TextSource]) { self.files = files }
 
@@ -17,14 +19,19 @@ public struct TextSources: Sendable, Codable, Equatable, ExpressibleByStringLite
   public init(from decoder: any Decoder) throws {
     if let file = try? decoder.singleValueContainer().decode(String.self) {
       self.init(file)
-    } else {
+    } else if (try? decoder.unkeyedContainer()) != nil {
       self.init(try [TextSource](from: decoder))
+    } else {
+      self.init([try TextSource(from: decoder)])
+      isLone = true
     }
   }
 
   public func encode(to encoder: any Encoder) throws {
     if isName, files.count == 1, files[0] == TextSource(file: files[0].file) {
       try files[0].file.encode(to: encoder)
+    } else if isLone, files.count == 1 {
+      try files[0].encode(to: encoder)
     } else {
       try files.encode(to: encoder)
     }

@@ -20,7 +20,7 @@ extension SentencePieceModel {
     let added = pieces.enumerated().compactMap { id, piece -> JSON? in
       switch piece.role {
       case .control, .unknown: DocumentParts.added(piece.text, id: id, isSpecial: true)
-      case .userDefined: DocumentParts.added(piece.text, id: id, isSpecial: false, isNormalized: true)
+      case .userDefined: DocumentParts.added(piece.text, id: id, isSpecial: false, isNormalized: !findsUserDefinedInRawText)
       case .normal, .unused, .byte: nil
       }
     }
@@ -52,7 +52,7 @@ extension SentencePieceModel {
     }
     return DocumentParts.object(
       "BPE", ("unk_token", .string(pieces[unknown].text)), ("fuse_unk", .bool(true)), ("byte_fallback", .bool(fallsBackOnBytes)),
-      ("vocab", .object(pieces.enumerated().map { .init($1.text, .integer($0)) })),
+      ("vocab", .object(pieces.enumerated().filter { $1.role != .unused }.map { .init($1.text, .integer($0)) })),
       ("merges", .array(rules.map { .array([.string(text($0.element.left)), .string(text($0.element.right))]) })))
   }
 }

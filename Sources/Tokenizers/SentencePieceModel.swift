@@ -29,6 +29,9 @@ public struct SentencePieceModel: Sendable, Equatable {
   public var removesExtraSpaces = true
   /// The map of characters that normalization applies; empty for none.
   public var characterMap: [UInt8] = []
+  /// Whether user-defined pieces are looked for in the text as it stands, so that what follows one is normalized anew and gets a space of its
+  /// own, as in llama.cpp; otherwise in the normalized text, as SentencePiece does.
+  public var findsUserDefinedInRawText = false
 
   public init() {}
 }

@@ -38,8 +38,10 @@ extension Tokenizer {
     for (id, piece) in model.pieces.enumerated() {
       switch piece.role {
       case .control, .unknown: added.append(AddedToken(id: Int32(id), content: pieces[id], isSpecial: true, isNormalized: false))
-      // Looked for in the normalized text, so that what follows gets no space of its own.
-      case .userDefined: added.append(AddedToken(id: Int32(id), content: pieces[id], isSpecial: false, isNormalized: true))
+      // In the normalized text what follows gets no space of its own.
+      case .userDefined:
+        added.append(
+          AddedToken(id: Int32(id), content: pieces[id], isSpecial: false, isNormalized: !model.findsUserDefinedInRawText))
       case .normal, .unused, .byte: break
       }
     }

@@ -84,10 +84,17 @@ extension Tokenizer {
       let file = directory.appending(path: name)
       guard FileManager.default.fileExists(atPath: file.path) else { return nil }
       do { return try Data(contentsOf: file) } catch {
-        throw .unreadableFile(path: file.path, reason: error.localizedDescription)
+        throw .unreadableFile(path: file.path, reason: Self.reason(error))
       }
     }
     guard let source else { throw .noTokenizer(path: directory.path) }
     try self.init(source)
+  }
+
+  /// In the operating system's words where it has any.
+  private static func reason(_ error: any Error) -> String {
+    let error = error as NSError
+    if let cause = error.userInfo[NSUnderlyingErrorKey] as? NSError { return reason(cause) }
+    return error.domain == NSPOSIXErrorDomain ? String(cString: strerror(Int32(error.code))) : error.localizedDescription
   }
 }

@@ -36,21 +36,20 @@ struct CheckpointTests {
     }
   }
 
-  @Test func companionsTravelAndWeightsDoNot() async throws {
+  @Test func filesThatChangeAreNoticed() async throws {
     try await Places.withTemporaryDirectory { directory in
-      let place = directory.appending(path: "model")
-      try await TinyModel.write(to: place)
-      let kept = [
-        "LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.txt",
-      ]
-      let left = [
-        ".hidden", "consolidated.00.pth", "model.gguf", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-        "recipe.yaml", "report.json", "rust_model.ot.onnx", "tf_model.h5", "x.partial",
-      ]
-      for name in kept + left { try Data(name.utf8).write(to: place.appending(path: name)) }
-      try FileManager.default.createDirectory(at: place.appending(path: "original"), withIntermediateDirectories: true)
-      try FileManager.default.removeItem(at: place.appending(path: "model.safetensors.index.json"))
-      #expect(try Checkpoint(place).companionFiles().map(\.lastPathComponent) == kept)
+      let writer = try SafetensorsWriter(to: directory.appending(path: "model"), shardLimit: 4)
+      for name in ["a", "b"] { try await writer.append([NamedTensor(name: name, tensor: Tensor([1], shape: [1], dtype: .float32))]) }
+      try await writer.finish(files: [CheckpointFile("config.json", .text(#"{"model_type":"llama"}"#))])
+      let checkpoint = try Checkpoint(directory.appending(path: "model"))
+      #expect(
+        Set(checkpoint.stamps.map { URL(filePath: $0.path).lastPathComponent }) == [
+          "config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        ])
+      try checkpoint.checkUnchanged()
+      let shard = directory.appending(path: "model/model-00002-of-00002.safetensors")
+      try FileManager.default.removeItem(at: shard)
+      #expect(throws: CheckpointError.changed(path: shard.path, reason: "has vanished")) { try checkpoint.checkUnchanged() }
     }
   }
 

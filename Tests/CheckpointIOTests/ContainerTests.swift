@@ -1,5 +1,6 @@
 import CheckpointIO
 import Foundation
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing
@@ -34,6 +35,64 @@ struct ContainerTests {
       let complaint = ForeignFiles.complaint { try Checkpoint(place).tensors }
       #expect(complaint?.contains("a.npz, b.npz") == true)
       #expect(ForeignFiles.complaint { try Checkpoint(place.appending(path: "a.npz")).tensors } == nil)
+    }
+  }
+
+  @Test(arguments: [("model.npz", "arrays.npz"), ("model.pt", "state.bin"), ("model.h5", "plain.h5"), ("x.keras", "whole.keras")])
+  func aDamagedFileIsNamed(_ name: String, _ fixture: String) throws {
+    try directory([:]) { place in
+      let whole = try Data(contentsOf: ForeignFiles.url(fixture))
+      for count in [0, 3, 100, whole.count / 2, whole.count - 30] {
+        try whole.prefix(count).write(to: place.appending(path: name))
+        let complaint = try #require(ForeignFiles.complaint { try Checkpoint(place).tensors })
+        #expect(complaint.contains("/\(name): "), "\(count) bytes: \(complaint)")
+      }
+      // A sound file beside it is what is read.
+      try FileManager.default.copyItem(at: ForeignFiles.url("state.bin"), to: place.appending(path: "pytorch_model.bin"))
+      #expect(ForeignFiles.complaint { try Checkpoint(place).tensors } == nil)
+    }
+  }
+
+  @Test func metaLayoutIsReadAsHuggingFace() throws {
+    let place = try ForeignFiles.url("meta-llama")
+    for source in [place, place.appending(path: "consolidated.00.pth")] {
+      let checkpoint = try Checkpoint(source)
+      try ForeignFiles.compare(checkpoint.tensors, with: "meta-llama")
+      let json = checkpoint.config.json
+      #expect(json["intermediate_size"]?.integer == 12 && json["vocab_size"]?.integer == 6 && json["num_key_value_heads"]?.integer == 1)
+      #expect(json["rope_theta"]?.double == 500_000 && json["tie_word_embeddings"]?.bool == false && json["head_dim"]?.integer == 4)
+      #expect(checkpoint.companions().files.isEmpty)
+    }
+  }
+
+  @Test func metaLayoutThatIsNotReadSaysWhatItIs() throws {
+    try Places.withTemporaryDirectory { place in
+      let (weights, parameters) = (place.appending(path: "consolidated.00.pth"), place.appending(path: "params.json"))
+      try FileManager.default.copyItem(at: ForeignFiles.url("meta-llama").appending(path: "consolidated.00.pth"), to: weights)
+      #expect(ForeignFiles.complaint { try Checkpoint(place).tensors }?.contains("needs params.json") == true)
+      for (text, word) in [
+        ("{}", "dim, n_layers and n_heads"), (#"{"dim":8,"n_layers":1,"n_heads":0}"#, "no model's"),
+        (#"{"dim":8,"n_layers":1,"n_heads":2,"n_kv_heads":1,"use_scaled_rope":true}"#, "convert_llama_weights_to_hf.py"),
+      ] {
+        try Data(text.utf8).write(to: parameters)
+        #expect(ForeignFiles.complaint { try Checkpoint(place).tensors }?.contains(word) == true, "\(text)")
+      }
+      try FileManager.default.copyItem(at: weights, to: place.appending(path: "consolidated.01.pth"))
+      #expect(ForeignFiles.complaint { try Checkpoint(place).tensors }?.contains("cut into 2 parts") == true)
+    }
+  }
+
+  @Test func tensorsAreListedWithoutAModel() throws {
+    try directory(["state.bin": "state.bin", "model.npz": "arrays.npz"]) { place in
+      try FileManager.default.removeItem(at: place.appending(path: "config.json"))
+      for (file, kind, list) in [("state.bin", Container.pytorch, "state.bin"), ("model.npz", .npz, "arrays.npz")] {
+        let collection = try TensorCollection(place.appending(path: file))
+        #expect(collection.container == kind && !collection.isDirectory && collection.metadata.isEmpty)
+        #expect(collection.tensors.names == (try ForeignFiles.expected(list)).map(\.name))
+      }
+      #expect(throws: CheckpointError.self) { try TensorCollection(place.appending(path: "absent")) }
+      try Data("no weights".utf8).write(to: place.appending(path: "notes.bin"))
+      #expect(throws: CheckpointError.self) { try TensorCollection(place.appending(path: "notes.bin")) }
     }
   }
 

@@ -133,6 +133,10 @@ struct GGUFFileTests {
     expectRefusal(Parts(magic: Array("GGML".utf8)), "begins with the letters GGUF")
     for version: UInt32 in [0, 1, 4] { expectRefusal(Parts(version: version), "version \(version)") }
     expectRefusal(Parts(version: 3 << 24), "big-endian")
+    for version: UInt32 in [1, 4, 3 << 24] {
+      let error = #expect(throws: CheckpointError.self) { try open(Parts(version: version).bytes) }
+      #expect(error?.hint?.contains("nothing says that the file is damaged") == true)
+    }
     expectRefusal(Parts(tensorCount: -1), "-1 tensors")
     expectRefusal(Parts(tensorCount: .max), "do not fit")
     expectRefusal(Parts(keyCount: -5), "-5 keys")

@@ -5,20 +5,47 @@ import TestSupport
 import Testing
 
 struct HDF5FileTests {
-  @Test(arguments: ["plain.h5", "packed.h5", "latest.h5"])
+  @Test(arguments: ["plain.h5", "packed.h5", "latest.h5", "userblock.h5", "links.h5"])
   func readsWhatH5pyWrites(_ file: String) throws {
     try ForeignFiles.compare(try HDF5File(ForeignFiles.url(file)), with: file)
   }
 
   @Test(arguments: [
-    ("external_link.h5", "not to an object of this file"), ("soft_link.h5", "not to an object of this file"),
-    ("external_data.h5", "in other files"), ("virtual.h5", "in other files"), ("lzf.h5", "filter 32000"), ("strings.h5", "HDF5 type"),
     ("cycle.h5", "linked twice"), ("bomb.h5", "declared"), ("arrays.npz", "signature"),
   ])
   func refusesWithTheReason(_ file: String, _ reason: String) throws {
     let url = try ForeignFiles.url(file)
     let complaint = try #require(ForeignFiles.complaint { try HDF5File(url) })
     #expect(complaint.contains(reason), "\(complaint)")
+  }
+
+  /// What one reads must not keep from the rest.
+  @Test(arguments: [
+    ("external_link.h5", "not to an object of this file"), ("soft_link.h5", "not to an object of this file"),
+    ("external_data.h5", "in other files"), ("virtual.h5", "in other files"), ("lzf.h5", "filter 32000"), ("strings.h5", "HDF5 type"),
+  ])
+  func leavesOutWhatIsNotReadAndSaysSo(_ file: String, _ reason: String) throws {
+    let source = try HDF5File(ForeignFiles.url(file))
+    #expect(source.names.isEmpty && source.remarks.count == 1 && source.remarks[0].contains(reason), "\(source.remarks)")
+    let error = #expect(throws: CheckpointError.self) { try source.tensor("a") }
+    #expect(error?.description.contains(reason) == true && error?.hint == nil, "\(String(describing: error))")
+  }
+
+  @Test func linksAreOtherNamesAndOddObjectsAreNamed() throws {
+    let source = try HDF5File(ForeignFiles.url("links.h5"))
+    let reasons = [
+      "dangling": "not to an object of this file", "elsewhere": "not to an object of this file", "round": "not to an object of this file",
+      "through": "not to an object of this file", "group": "other than a dataset", "null": "without elements", "words": "HDF5 type",
+      "lzf": "filter 32000",
+    ]
+    #expect(source.remarks.count == reasons.count)
+    for (name, reason) in reasons {
+      #expect(source.remarks.contains { $0.hasPrefix("\"\(name)\"") && $0.contains(reason) }, "\(name)")
+      #expect(
+        ForeignFiles.complaint {
+          _ = try source.tensor(name); return source
+        }?.contains(reason) == true, "\(name)")
+    }
   }
 
   @Test func everyTruncationIsRefused() throws {

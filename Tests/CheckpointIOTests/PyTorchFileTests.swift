@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 struct PyTorchFileTests {
-  @Test(arguments: ["views.pt", "deflated.pt", "training.pt", "state.bin"])
+  @Test(arguments: ["views.pt", "deflated.pt", "training.pt", "state.bin", "odd.bin"])
   func readsWhatTorchWrites(_ file: String) throws {
     try ForeignFiles.compare(try PyTorchFile(ForeignFiles.url(file)), with: file)
   }
@@ -19,6 +19,15 @@ struct PyTorchFileTests {
     let complaint = try #require(ForeignFiles.complaint { try PyTorchFile(url) })
     #expect(complaint.contains(reason), "\(complaint)")
     #expect(!FileManager.default.fileExists(atPath: "/tmp/executed"))
+  }
+
+  @Test func whatIsOfNoTypeIsRefusedByItself() throws {
+    let source = try PyTorchFile(ForeignFiles.url("odd.bin"))
+    #expect(source.remarks.count == 2)
+    for (name, type) in ["double": "torch.ComplexDoubleStorage", "conjugate": "C64 with the mark conj"] {
+      #expect(source.remarks.contains { $0.contains("\"\(name)\"") && $0.contains(type) }, "\(source.remarks)")
+      #expect(throws: CheckpointError.unusableType(tensor: name, dtype: type, use: "a tensor")) { try source.tensor(name) }
+    }
   }
 
   @Test func everyTruncationIsRefused() throws {

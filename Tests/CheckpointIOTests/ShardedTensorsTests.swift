@@ -63,6 +63,18 @@ struct ShardedTensorsTests {
     }
   }
 
+  @Test func manyShardsAreNoReasonToWait() throws {
+    try Places.withTemporaryDirectory { directory in
+      let index = directory.appending(path: "model.safetensors.index.json")
+      let entries = (0..<100_000).map { "\"t\($0)\":\"shard-\($0).safetensors\"" }.joined(separator: ",")
+      try Data("{\"weight_map\":{\(entries)}}".utf8).write(to: index)
+      let start = ContinuousClock.now
+      let first = directory.appending(path: "shard-0.safetensors")
+      #expect(throws: CheckpointError.missingFile(path: first.path)) { try ShardedTensors(safetensors: index) }
+      #expect(start.duration(to: .now) < .seconds(10))
+    }
+  }
+
   @Test func refusesATensorInTwoShards() async throws {
     try await Places.withTemporaryDirectory { directory in
       let url = try await write(to: directory, index: map(Self.whole), second: ["c", "a"])

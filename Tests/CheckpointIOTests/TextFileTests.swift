@@ -5,12 +5,14 @@ import Testing
 @testable import CheckpointIO
 
 struct TextFileTests {
-  private func texts(_ data: Data, _ name: String, form: TextForm? = nil, field: String = "text", limit: Int = .max) throws -> [String] {
+  private func texts(
+    _ data: Data, _ name: String, form: TextForm? = nil, field: String = "text", separator: String? = nil, limit: Int = .max
+  ) throws -> [String] {
     try Places.withTemporaryDirectory { directory in
       let file = directory.appending(path: name)
       try data.write(to: file)
       var texts: [String] = []
-      try TextFile(file, form: form, field: field).forEachText { text in
+      try TextFile(file, form: form, field: field, separator: separator).forEachText { text in
         texts.append(text)
         return texts.count < limit
       }
@@ -46,6 +48,48 @@ struct TextFileTests {
     #expect(reason(damaged, "x.gz").contains("damaged"))
   }
 
+  @Test func separatorsCutTexts() throws {
+    let text = Data("--a--b----c-".utf8)
+    #expect(try texts(text, "x.txt", separator: "--") == ["a", "b", "c-"])
+    #expect(try texts(text, "x.txt", separator: "--", limit: 1) == ["a"])
+    #expect(try texts(Data("\"a--b\"\n\"c\"".utf8), "x.jsonl", separator: "--") == ["a", "b", "c"])
+    // Across the pieces that a file is read in: a megabyte each.
+    for shift in 0..<4 {
+      let long = String(repeating: "x", count: 1 << 20 - 2 + shift)
+      #expect(try texts(Data("\(long)\u{E9}--\(long)".utf8), "x.txt", separator: "\u{E9}--") == [long, long])
+    }
+  }
+
+  @Test func theBeginningIsCutBetweenCharacters() throws {
+    try Places.withTemporaryDirectory { directory in
+      let file = directory.appending(path: "x.txt")
+      try Data("a\u{E9}\u{1F600}b".utf8).write(to: file)
+      func beginning(_ limit: Int) throws -> String { try TextFile(file).beginning(limit).text }
+      #expect(
+        try (0...8).map(beginning) == ["", "a", "a", "a\u{E9}", "a\u{E9}", "a\u{E9}", "a\u{E9}", "a\u{E9}\u{1F600}", "a\u{E9}\u{1F600}b"])
+      #expect(try TextFile(file).beginning(7).isWhole == false && TextFile(file).beginning(8).isWhole)
+    }
+  }
+
+  /// Three quarters of a gigabyte in as many kilobytes: 96 members of 8 MB that gzip has made a thousandth of.
+  @Test func whatIsMadeToFillTheMemoryIsRefused() throws {
+    try Places.withTemporaryDirectory { directory in
+      let (plain, file) = (directory.appending(path: "x"), directory.appending(path: "x.gz"))
+      try Data(repeating: 0x61, count: 8 << 20).write(to: plain)
+      let gzip = Process()
+      gzip.executableURL = URL(filePath: "/bin/gzip")
+      gzip.arguments = [plain.path]
+      try gzip.run()
+      gzip.waitUntilExit()
+      let member = try Data(contentsOf: file)
+      try Data((0..<96).map { _ in member }.joined()).write(to: file)
+      let start = ContinuousClock.now
+      #expect(try TextFile(file).beginning(1000).text == String(repeating: "a", count: 1000))
+      #expect(start.duration(to: .now) < .milliseconds(500), "no more is inflated than is asked for")
+      #expect { try TextFile(file).forEachText { _ in true } } throws: { "\($0)".contains("which no text does") }
+    }
+  }
+
   @Test func mistakesHaveTheirLine() {
     #expect(reason(Data("{\"text\": \"a\"}\n{\"txt\": \"a\"}\n".utf8), "x.jsonl").contains("line 2 has no text under \"text\""))
     #expect(reason(Data("{\"text\": \"a\"}\n{\"text\": a}\n".utf8), "x.jsonl").contains("line 2, column 10"))
@@ -74,5 +118,11 @@ struct TextFileTests {
     #expect(try tokens(header(20_240_801, 1) + [5, 0, 1, 0]) == [65541])
     #expect(throws: CheckpointError.self) { try tokens(header(20_240_801, 2) + [5, 0, 1, 0]) }
     #expect(throws: CheckpointError.self) { try tokens([1, 0, 2]) }
+    try Places.withTemporaryDirectory { directory in
+      let file = directory.appending(path: "x.bin")
+      try Data([1, 0, 2, 0, 3, 0]).write(to: file)
+      let found = try TokenFile(contentsOf: file, limit: 2)
+      #expect(found.tokens == [1, 2] && found.count == 3)
+    }
   }
 }

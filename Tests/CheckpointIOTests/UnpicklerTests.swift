@@ -60,7 +60,8 @@ struct UnpicklerTests {
     Refusal("os.system", line("os", "system")), Refusal("builtins.eval", line("builtins", "eval")),
     Refusal("numpy.ndarray", line("numpy", "ndarray")), Refusal("torch.load", line("torch", "load")),
     Refusal("__builtin__.set", line("__builtin__", "set")), Refusal("_rebuild_qtensor", line("torch._utils", "_rebuild_qtensor")),
-    Refusal("opcode 0x93", [0x93]), Refusal("opcode 0x69", [0x69]), Refusal("opcode 0x82", [0x82, 1]), Refusal("runs empty", [0x29, 0x52]),
+    Refusal("runs empty", [0x93]), Refusal("has no name", [0x4E, 0x4E, 0x93]), Refusal("opcode 0x69", [0x69]),
+    Refusal("opcode 0x82", [0x82, 1]), Refusal("runs empty", [0x29, 0x52]),
     Refusal("is called", [0x4B, 1, 0x29, 0x52]), Refusal("remembered", [0x68, 9]), Refusal("mark", [0x74]),
     Refusal("appended", [0x4B, 1, 0x4B, 1, 0x61]), Refusal("mark", [0x7D, 0x4B, 1, 0x75]), Refusal("given a state", [0x4E, 0x4E, 0x62]),
     Refusal("integer of 9", [0x8A, 9], [UInt8](repeating: 1, count: 9)), Refusal("inside a string", [0x58, 255, 255, 255, 127]),
@@ -76,6 +77,34 @@ struct UnpicklerTests {
       let complaint = try #require(try complaint([0x80, 2] + refusal.body))
       #expect(complaint.contains(refusal.reason), "\(complaint)")
     }
+  }
+
+  /// Protocol 4 takes the names of a symbol from the stack.
+  @Test func protocol4IsRead() throws {
+    func text(_ text: String) -> [UInt8] { [0x8C, UInt8(text.utf8.count)] + Array(text.utf8) + [0x94] }
+    let module = text("torch._utils") + text("_rebuild_tensor_v2") + [0x93, 0x94]
+    let storage =
+      text("storage") + text("torch") + text("FloatStorage") + [0x93, 0x94] + text("0") + text("cpu") + [0x4B, 4, 0x74, 0x94, 0x51]
+    let frame: [UInt8] = [0x80, 4, 0x95, 0, 0, 0, 0, 0, 0, 0, 0, 0x7D, 0x94]
+    let tail: [UInt8] = [0x4B, 0, 0x4B, 4, 0x85, 0x94, 0x4B, 1, 0x85, 0x94, 0x89, 0x7D, 0x94, 0x74, 0x94, 0x52, 0x94, 0x73, 0x2E]
+    #expect(try complaint(frame + text("a") + module + [0x28, 0x28] + storage + tail) == nil)
+    #expect(try complaint(frame + text("os") + text("system") + [0x93, 0x2E])?.contains("os.system") == true)
+  }
+
+  /// What a sound file may hold is not called damage.
+  @Test func refusalsDoNotBlameTheFile() throws {
+    func hint(_ pickle: [UInt8]) throws -> String? {
+      try Places.withTemporaryDirectory { directory in
+        let url = directory.appending(path: "x.pt")
+        try StoredArchive.bytes(["x/data.pkl": Data(pickle)]).write(to: url)
+        do { _ = try PyTorchFile(url) } catch { return (error as? CheckpointError)?.hint }
+        return nil
+      }
+    }
+    for pickle in [[0x80, 2] + Self.line("os", "system"), [0x80, 9, 0x2E], [0x80, 2, 0x49]] as [[UInt8]] {
+      #expect(try hint(pickle)?.contains("nothing says that the file is damaged") == true)
+    }
+    #expect(try hint([0x80, 2, 0x58, 255])?.contains("fetch the file again") == true)
   }
 
   @Test func thePickleNeedsItsProtocol() throws {

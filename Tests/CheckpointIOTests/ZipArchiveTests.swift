@@ -31,6 +31,21 @@ struct ZipArchiveTests {
     #expect(try complaint(sound + Data([0]))?.contains("no ZIP directory") == true)
   }
 
+  /// Each entry could be what it says; all of them together are no weights.
+  @Test func refusesWhatInflatesBeyondMeasure() throws {
+    let name = "a.npy"
+    var bytes = StoredArchive.bytes(["a.npy": Data(count: 300_000)])
+    let directory = try #require(bytes.range(of: Data([0x50, 0x4B, 1, 2]))).lowerBound
+    (bytes[8], bytes[directory + 10]) = (8, 8)
+    func claim(_ size: UInt32) {
+      for index in 0..<4 { bytes[directory + 24 + index] = UInt8(truncatingIfNeeded: size >> (8 * UInt32(index))) }
+    }
+    claim(300_000_000)
+    #expect(try complaint(bytes)?.contains("made to fill the memory") == true)
+    claim(3_000_000)
+    #expect(try complaint(bytes)?.contains(name) == true, "that much may be, and is damaged here")
+  }
+
   @Test func refusesDamage() throws {
     let directory = try #require(sound.range(of: Data([0x50, 0x4B, 1, 2]))).lowerBound
     func changed(_ offset: Int, _ value: UInt8) throws -> String { try #require(try complaint(sound.with(directory + offset, value))) }

@@ -32,7 +32,7 @@ struct PocketLlamaTests {
         #expect(try job.bytes("one", file) == job.bytes("two", file), "\(file) with another number of threads")
         #expect(try job.bytes("one", file) == job.bytes("again", file), "\(file) from the stored recipe")
       }
-      for companion in try Checkpoint(Places.pocketLlama).companionFiles().map(\.lastPathComponent) where companion.hasPrefix("token") {
+      for companion in try Checkpoint(Places.pocketLlama).companions().files.map(\.name) where companion.hasPrefix("token") {
         #expect(try job.bytes("one", companion) == Data(contentsOf: Places.pocketLlama.appending(path: companion)), "\(companion)")
       }
       let evaluation = try #require(recipe.evaluation, "a recipe of the repository scores its result")

@@ -24,7 +24,7 @@ import Testing
       #expect(outcome.output.contains("perplexity") && outcome.output.contains("bits per weight"))
       #expect(try job.left() == ["out"])
       let files = try FileManager.default.contentsOfDirectory(atPath: job.output().path).sorted()
-      #expect(files == ["config.json", job.weights(), "recipe.yaml", "report.json"])
+      #expect(files == [".compress-output.json", "config.json", job.weights(), "recipe.yaml", "report.json"])
       try await checkResult(of: job, named: "out", tokens: ["--tokens", "evaluation.npy"], window: 32)
     }
   }
@@ -110,6 +110,24 @@ import Testing
       #expect(outcome.status == 0 && outcome.errors.contains("holds 6 of 50 calibration sequences"))
       let remarks = try job.json("out", "report.json")["remarks"] as? [String]
       #expect(remarks?.count == 1)
+    }
+  }
+
+  @Test func oneWindowHasNoInterval() async throws {
+    try await Job.withTinyModel { job in
+      #expect(try await job.run(settings: ["evaluation.limit=20"]).status == 0)
+      let figures = try job.json("out", "report.json").object("evaluation")
+      for key in ["interval_before", "interval_after", "kl_standard_error"] { #expect(figures[key] == nil, "\(key)") }
+      let scored = [
+        "eval", job.model.path, "--tokens", "evaluation.npy", "--window", "32", "--progress", "none", "--reference", job.output().path,
+      ]
+      for (limit, isSample) in [("20", false), ("32", false), ("64", true)] {
+        let json = try await Command.run(scored + ["--limit", limit, "--json"], in: job.working)
+        let eval = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+        #expect((eval["perplexity_interval"] is NSNull) != isSample && (eval["kl_standard_error"] is NSNull) != isSample, "\(limit)")
+        let text = try await Command.run(scored + ["--limit", limit], in: job.working)
+        #expect(text.output.contains("95 %:") == isSample && text.output.contains(" ± ") == isSample, "\(text.output)")
+      }
     }
   }
 

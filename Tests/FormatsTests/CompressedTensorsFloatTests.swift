@@ -127,6 +127,40 @@ struct CompressedTensorsFloatTests {
     #expect(throws: FormatError.self) { try PlainFormat().encode(block) }
   }
 
+  @Test func cachesMayHaveScalesByHead() throws {
+    let format = CompressedTensorsFormat()
+    let model = try TinyModel.model()
+    var block = try model.block(.decoder(index: 0))
+    let cache = CacheQuantization(
+      key: CacheScale(grid: .float, headScales: [0.5, 2]), value: CacheScale(grid: .float, headScales: [0.25, 1]))
+    block.cache = cache
+    let tensors = try format.encode(block)
+    let stored = try #require(tensors.first { $0.name == "model.layers.0.self_attn.k_scale" }?.tensor)
+    #expect(stored.shape == [2, 1, 1] && stored.floats() == [0.5, 2])
+    let json = try format.configuration(of: format.modules(of: block), in: try ModelConfig(text: "{\"model_type\":\"llama\"}".utf8))
+    #expect(json["quantization_config"]?["kv_cache_scheme"]?["strategy"]?.string == "attn_head")
+    let reader = try #require(try format.reader(for: try ModelConfig(text: json.text().utf8)))
+    #expect(try reader.cache("model.layers.0.self_attn", MemoryTensorSource(tensors)) == cache)
+    // As many as there are heads, or the checkpoint does not fit together.
+    var config = try ModelConfig(text: TinyModel.config.utf8)
+    config.json["quantization_config"] = json["quantization_config"]
+    for (scales, fits) in [([Float(1), 2], true), ([1, 2, 3], false)] {
+      let others = (0..<2).flatMap { layer in
+        ["k_scale", "v_scale"].map {
+          NamedTensor(name: "model.layers.\(layer).self_attn.\($0)", tensor: Tensor(scales, shape: [scales.count, 1, 1], dtype: .bfloat16))
+        }
+      }
+      let source = MemoryTensorSource(try TinyModel.tensors(config) + others)
+      let opened = try Model(Checkpoint(directory: URL(filePath: "/nonexistent"), config: config, tensors: source))
+      #expect(opened.carried.isEmpty)
+      if fits {
+        #expect(try opened.block(.decoder(index: 1)).cache?.key.headScales == scales)
+      } else {
+        #expect(throws: CheckpointError.self) { try opened.block(.decoder(index: 1)) }
+      }
+    }
+  }
+
   @Test func whatHasNoSpellingIsRefused() {
     let weight = Matrix.random(rows: 4, columns: 32, key: "odd")
     let biased = RoundToNearest.quantize(weight, scheme: QuantizationScheme(granularity: .group(16), zeroPoint: .real))

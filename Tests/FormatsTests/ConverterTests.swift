@@ -28,7 +28,7 @@ struct ConverterTests {
     }
     let modules = blocks.flatMap { format.modules(of: $0) }
     let settled = format.settled(for: modules)
-    let writer = try settled.makeWriter(at: folder, shardLimit: 1 << 30, overwrite: false)
+    let writer = try settled.makeWriter(into: try StagedDirectory(for: folder, overwrite: false), shardLimit: 1 << 30)
     for block in blocks { try await writer.append(try settled.encode(block)) }
     try await writer.append(extra)
     try await writer.finish(
@@ -203,8 +203,13 @@ struct ConverterTests {
       try await write(Self.int(4, 32, .none, .float16), as: .gptq, to: source)
       let checkpoint = try Checkpoint(source)
       await #expect(throws: CheckpointError.exists(path: source.path)) { try await Converter(to: .awq).run(checkpoint, to: source) }
-      _ = try await Converter(to: .awq, overwrite: true).run(checkpoint, to: source)
-      #expect(try Checkpoint(source).config.json["quantization_config"]?["quant_method"]?.string == "awq")
+      // What is read is never replaced, what this program has made is.
+      await #expect(throws: CheckpointError.self) { try await Converter(to: .awq, overwrite: true).run(checkpoint, to: source) }
+      let output = directory.appending(path: "to")
+      _ = try await Converter(to: .gptq).run(checkpoint, to: output)
+      _ = try await Converter(to: .awq, overwrite: true).run(checkpoint, to: output)
+      #expect(try Checkpoint(output).config.json["quantization_config"]?["quant_method"]?.string == "awq")
+      #expect(try Checkpoint(source).config.json["quantization_config"]?["quant_method"]?.string == "gptq")
     }
   }
 }

@@ -9,7 +9,7 @@ func withGGUF(
 ) async throws {
   try await Places.withTemporaryDirectory { directory in
     let (format, output) = (GGUFFormat(), directory.appending(path: "out"))
-    let writer = try format.makeWriter(at: output, shardLimit: 1, overwrite: false)
+    let writer = try format.makeWriter(into: try StagedDirectory(for: output, overwrite: false), shardLimit: 1)
     for block in blocks { try await writer.append(try format.encode(block)) }
     let json = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: config)
     try await writer.finish(files: [CheckpointFile("config.json", .text(json.text()))] + files)
@@ -125,7 +125,7 @@ struct GGUFFormatTests {
     try await withGGUF(try Model(original).blocks(), original.config) { checkpoint in
       let file = checkpoint.directory.appending(path: "model.gguf")
       #expect(try Model(Checkpoint(file)).description == Model(checkpoint).description)
-      #expect(checkpoint.companionFiles().isEmpty)
+      #expect(checkpoint.companions().files.isEmpty)
       try FileManager.default.copyItem(at: file, to: checkpoint.directory.appending(path: "other.gguf"))
       #expect(throws: CheckpointError.self) { try Checkpoint(checkpoint.directory) }
       #expect(throws: CheckpointError.self) { try Checkpoint(checkpoint.directory.appending(path: "config.json")) }

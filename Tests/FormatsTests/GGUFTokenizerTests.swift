@@ -30,7 +30,7 @@ struct GGUFTokenizerTests {
     let model = try Model(source)
     try await withGGUF(
       try model.kinds.map { try model.block($0) }, source.config,
-      files: source.companionFiles().map { CheckpointFile($0.lastPathComponent, .copy(of: $0)) }
+      files: source.companions().files
     ) { checkpoint in
       let metadata = try GGUFFile(checkpoint.directory.appending(path: "model.gguf")).metadata
       let expected: [(String, GGUFValue)] = [
@@ -57,30 +57,38 @@ struct GGUFTokenizerTests {
 
   private static let pieces = """
     {"added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"<s>","special":true},
-      {"id":2,"content":"</s>","special":true},{"id":11,"content":"\u{2581}tool","special":false}],
+      {"id":2,"content":"</s>","special":true},{"id":265,"content":"tool","special":false,"normalized":false}],
      "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"\u{2581}"},
       {"type":"Replace","pattern":{"String":" "},"content":"\u{2581}"}]},
      "pre_tokenizer":null,"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"}]},
-     "post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}]},
+     "post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],
+      "special_tokens":{"<s>":{"id":"<s>","ids":[1],"tokens":["<s>"]}}},
      "model":{"type":"BPE","unk_token":"<unk>","byte_fallback":true,
-      "vocab":{"<unk>":0,"<s>":1,"</s>":2,"<0x00>":3,"<0x41>":4,"\u{2581}t":5,"er":6,"\u{2581}ter":7,"\u{2581}":8,"t":9,"e":10},
+      "vocab":{"<unk>":0,"<s>":1,"</s>":2,\(bytes),"\u{2581}t":259,"er":260,"\u{2581}ter":261,"\u{2581}":262,"t":263,"e":264,"r":266},
       "merges":["\u{2581} t","e r","\u{2581}t er"]}}
     """
 
+  private static let bytes = (0...255).map { byte in
+    let digits = String(byte, radix: 16, uppercase: true)
+    return "\"<0x\(byte < 16 ? "0" : "")\(digits)>\":\(byte + 3)"
+  }.joined(separator: ",")
+
   @Test func sentencePieces() async throws {
     let settings = "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"},\"unk_token\":\"<unk>\",\"chat_template\":\"{{ x }}\"}"
-    let metadata = try await metadata(["tokenizer.json": Self.pieces, "tokenizer_config.json": settings], vocabulary: 13)
+    let metadata = try await metadata(["tokenizer.json": Self.pieces, "tokenizer_config.json": settings], vocabulary: 268)
     func list(_ key: String) -> [GGUFValue] { metadata["tokenizer.ggml.\(key)"]?.elements ?? [] }
     #expect(metadata["tokenizer.ggml.model"] == .string("llama") && metadata["tokenizer.ggml.pre"] == .string("default"))
-    #expect(
-      list("tokens").compactMap(\.string)
-        == ["<unk>", "<s>", "</s>", "<0x00>", "<0x41>", "\u{2581}t", "er", "\u{2581}ter", "\u{2581}", "t", "e", " tool", "[PAD12]"])
-    #expect(list("token_type").compactMap(\.integer) == [2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 4, 5])
+    let tokens = list("tokens").compactMap(\.string)
+    #expect(tokens.prefix(4) == ["<unk>", "<s>", "</s>", "<0x00>"] && tokens[258] == "<0xFF>")
+    #expect(tokens.suffix(9) == ["\u{2581}t", "er", "\u{2581}ter", "\u{2581}", "t", "e", "tool", "r", "[PAD267]"])
+    let types = list("token_type").compactMap(\.integer)
+    #expect(types.prefix(4) == [2, 3, 3, 6] && types.suffix(9) == [1, 1, 1, 1, 1, 1, 4, 1, 5])
     // Merges in their order, then what no merge makes; SentencePiece's own scores count down likewise.
-    #expect(list("scores").compactMap(\.double) == [0, 0, 0, 0, 0, 0, -1, -2, -3, -4, -5, -1000, -10000])
+    #expect(list("scores").compactMap(\.double).suffix(9) == [0, -1, -2, -3, -4, -5, -1000, -6, -10000])
     #expect(metadata["tokenizer.ggml.merges"] == nil)
     for (key, id) in [("bos", 1), ("eos", 2), ("unknown", 0)] { #expect(metadata["tokenizer.ggml.\(key)_token_id"]?.integer == id) }
     #expect(metadata["tokenizer.ggml.add_bos_token"] == .bool(true) && metadata["tokenizer.ggml.add_space_prefix"] == .bool(true))
+    #expect(metadata["tokenizer.ggml.add_eos_token"] == nil)
     #expect(metadata["tokenizer.chat_template"] == .string("{{ x }}"))
   }
 
@@ -94,7 +102,7 @@ struct GGUFTokenizerTests {
   @Test func byteLevelPreTokenizersHaveNames() async throws {
     let level = "{\"type\":\"ByteLevel\"}"
     func split(_ regex: String) -> String {
-      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\(regex.replacing("\\", with: "\\\\"))\"}},\(level)]}"
+      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\(regex.replacing("\\", with: "\\\\"))\"},\"behavior\":\"Isolated\"},\(level)]}"
     }
     let start = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
     let end = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"

@@ -20,6 +20,39 @@ struct GGUFVocabularyTests {
     }
   }
 
+  private static let fixtures = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures")
+
+  /// User-defined tokens, the space after them, and rows that name no token, as llama.cpp has them (`tools/golden/gguf_files.py`); also by
+  /// the `tokenizer.json` that stands for the vocabulary in other formats.
+  @Test(arguments: ["with", "without"])
+  func sentencePieceVocabulariesAreCutAsByLlamaCpp(_ key: String) throws {
+    let cases = try #require(JSON(parsing: Data(contentsOf: Self.fixtures.appending(path: "vocabulary.json"))).elements)
+    var metadata = try GGUFFile(Self.fixtures.appending(path: "vocabulary.gguf")).metadata
+    metadata["tokenizer.ggml.add_space_prefix"] = .bool(key == "with")
+    try Places.withTemporaryDirectory { directory in
+      let url = directory.appending(path: "vocabulary.gguf")
+      try Data(GGUFHeader(layingOut: [], metadata: metadata).serialized()).write(to: url)
+      let native = try Tokenizer(at: url)
+      let files = try GGUFFile(url).tokenizerFiles()
+      let document = directory.appending(path: "plain")
+      try FileManager.default.createDirectory(at: document, withIntermediateDirectories: true)
+      for file in files {
+        if case .text(let text) = file.content { try Data(text.utf8).write(to: document.appending(path: file.name)) }
+      }
+      let translated = try Tokenizer(directory: document)
+      #expect(cases.count == 30)
+      for entry in cases {
+        let text = try #require(entry["text"]?.string)
+        let ids = try #require(entry[key]?.elements).compactMap { $0.integer.map { Int32($0) } }
+        #expect(try native.encode(text, addingSpecialTokens: false) == ids, "\(text)")
+        #expect(try translated.encode(text, addingSpecialTokens: false) == ids, "\(text), by tokenizer.json")
+      }
+      // Only a space that stands before every text is taken away again.
+      let decoded = try native.decode([259, 273, 272], skippingSpecialTokens: true)
+      #expect(decoded == (key == "with" ? "a deep<tool>" : " a deep<tool>"))
+    }
+  }
+
   @Test(.enabled(if: Places.hasAsset("tokenizers/gguf_vocab/ggml-vocab-gpt-neox.gguf"), "shared assets are absent"))
   func cuttingWithoutANameIsRefused() {
     #expect { _ = try Tokenizer(at: Places.asset("tokenizers/gguf_vocab/ggml-vocab-gpt-neox.gguf")) } throws: {
@@ -48,7 +81,7 @@ struct GGUFVocabularyTests {
       let files = [CheckpointFile("tokenizer.json", .text(json)), CheckpointFile("tokenizer_config.json", .text(settings))]
       let model = try Model(original)
       let format = GGUFFormat()
-      let writer = try format.makeWriter(at: directory.appending(path: "gguf"), shardLimit: 1, overwrite: false)
+      let writer = try format.makeWriter(into: try StagedDirectory(for: directory.appending(path: "gguf"), overwrite: false), shardLimit: 1)
       let blocks = try model.kinds.map { try model.block($0) }
       for block in blocks { try await writer.append(try format.encode(block)) }
       let described = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: original.config)

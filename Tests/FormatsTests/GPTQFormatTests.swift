@@ -277,7 +277,7 @@ struct GPTQFormatTests {
     let files = try format.files(describing: modules, in: config)
     #expect(files.map(\.name) == ["config.json", "quantize_config.json"])
     let json = try format.configuration(of: modules, in: config)
-    #expect(json["torch_dtype"]?.string == "float16" && json["quantization"] == nil)
+    #expect(json["torch_dtype"]?.string == "bfloat16" && json["quantization"] == nil)
     let own = try #require(json["quantization_config"])
     guard case .text(let text) = files[1].content else {
       Issue.record("quantize_config.json is no text")
@@ -339,7 +339,7 @@ struct GPTQFormatTests {
       let checkpoint = try Checkpoint(folder)
       let weight = try Model(checkpoint).block(.decoder(index: 1))["mlp.up_proj"].weight
       #expect((weight as? QuantizedMatrix)?.scheme == scheme, "\(name)")
-      #expect(checkpoint.companionFiles().isEmpty)
+      #expect(checkpoint.companions().files.isEmpty)
     }
   }
 }

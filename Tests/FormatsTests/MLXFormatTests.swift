@@ -62,6 +62,24 @@ struct MLXGoldenTests {
     #expect(try MLXFormat().again(tensors, scheme) as? QuantizedMatrix == matrix)
   }
 
+  /// One bit is quantized by a rule of its own; what it stands for is code · scale + bias as ever.
+  @Test func oneBitIsTheirs() throws {
+    let tensors = [
+      "weight": Tensor(dtype: .uint32, shape: [1, 2], bytes: Data(bytes("9c5b3a24 2cdf3a6e"))),
+      "scales": Tensor(dtype: .float32, shape: [1, 2], bytes: Data(bytes("5392fc3f 3b62f23f"))),
+      "biases": Tensor(dtype: .float32, shape: [1, 2], bytes: Data(bytes("3e617cbf ec1478bf"))),
+    ]
+    let scheme = QuantizationScheme(bits: 1, granularity: .group(32), zeroPoint: .real, scaleType: .float32)
+    let named = tensors.map { NamedTensor(name: "m." + $0, tensor: $1) }
+    let matrix = try #require(try MLXFormat().again(named, scheme) as? QuantizedMatrix)
+    // The first eight of `mx.dequantize`.
+    let expected = bytes("3e617cbf3e617cbf68c37c3f68c37c3f68c37c3f3e617cbf3e617cbf68c37c3f")
+    #expect(Array(Tensor(Array(matrix.dense().elements.prefix(8)), shape: [8], dtype: .float32).bytes) == expected)
+    for written in try MLXFormat().tensors(matrix) {
+      #expect(written.tensor.bytes == tensors[String(written.name.dropFirst(2))]?.bytes, "\(written.name)")
+    }
+  }
+
   @Test(arguments: [
     ("mxfp4", "7c7c", "ff41f728636ff7957b7b578aadf57ffd d9726fdd1755f467695d62ea59717bf6"),
     ("nvfp4", "22232221", "ff31e718625ff795 7a7a478aace46efc d9726fcd1744e357 595c62ea49717bf5"),
@@ -90,7 +108,7 @@ struct MLXGoldenTests {
 }
 
 struct MLXFormatTests {
-  @Test(arguments: [2, 3, 4, 5, 6, 8], [32, 64, 128])
+  @Test(arguments: [1, 2, 3, 4, 5, 6, 8], [32, 64, 128])
   func whatIsWrittenReadsBackTheSame(_ bits: Int, _ size: Int) throws {
     for (rows, groups) in [(1, 1), (7, 3), (32, 2)] {
       for type in [DType.bfloat16, .float16, .float32] {
@@ -233,7 +251,7 @@ struct MLXFormatTests {
 
     try await Places.withTemporaryDirectory { directory in
       let folder = directory.appending(path: "model")
-      let writer = try format.makeWriter(at: folder, shardLimit: 1 << 30, overwrite: false)
+      let writer = try format.makeWriter(into: try StagedDirectory(for: folder, overwrite: false), shardLimit: 1 << 30)
       try await writer.append(try format.tensors(QuantizedMatrix.sample(real, rows: 3, columns: 64)))
       try await writer.finish(files: [])
       let file = try Data(contentsOf: folder.appending(path: "model.safetensors"))

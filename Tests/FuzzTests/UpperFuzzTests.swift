@@ -5,7 +5,7 @@ import Testing
 
 /// Readers of text against damaged files: configurations, indices, recipes.
 @Suite(.serialized) struct UpperFuzzTests {
-  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 600) }
+  @Test(arguments: targets) func survives(_ target: FuzzTarget) throws { try target.attack(files: 1500) }
 
   private static func files(in folder: String, _ suffix: String) throws -> [Data] {
     let directory = Places.root.appending(path: folder)
@@ -23,6 +23,10 @@ import Testing
       + (try [Data(contentsOf: Places.pocketLlama.appending(path: "config.json"))])
   }
 
+  private static let soundTensors = Result {
+    MemoryTensorSource(try TinyModel.tensors(try ModelConfig(text: TinyModel.config.utf8)))
+  }
+
   static let targets: [FuzzTarget] = [
     FuzzTarget(
       name: "config.json", suffix: "json", corpus: configurations,
@@ -32,8 +36,7 @@ import Testing
       read: { url in
         // What a sound model's tensors are opened, planned and estimated with.
         let config = try ModelConfig(contentsOf: url)
-        let tensors = MemoryTensorSource(try TinyModel.tensors(try ModelConfig(text: TinyModel.config.utf8)))
-        let checkpoint = Checkpoint(directory: url.deletingLastPathComponent(), config: config, tensors: tensors)
+        let checkpoint = Checkpoint(directory: url.deletingLastPathComponent(), config: config, tensors: try soundTensors.get())
         let recipe = try Recipe(yaml: "passes: [ { rtn: { group_size: 32 } } ]", file: "recipe.yaml", passes: .standard)
         _ = try Compressor(recipe: recipe).plan(checkpoint)
       }, allows: { $0 is CheckpointError || $0 is RecipeError || $0 is InvalidOption }),

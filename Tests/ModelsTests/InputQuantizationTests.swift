@@ -97,6 +97,20 @@ struct InputQuantizationTests {
     #expect(byHand.input == state.input)
   }
 
+  @Test(arguments: [QuantizationScheme.Grid.integer, .float]) func headsAreRoundedByTheirOwnScales(_ grid: QuantizationScheme.Grid) {
+    let states = Matrix.random(rows: 5, columns: 12, key: "states")
+    let scales: [Float] = [0.01, 0.05, 0.2]
+    var rounded = states
+    CacheScale(grid: grid, headScales: scales).round(&rounded)
+    for (head, scale) in scales.enumerated() {
+      var alone = Matrix(
+        rows: 5, columns: 4, elements: (0..<5).flatMap { row in (0..<4).map { states[row, head * 4 + $0] } })
+      CacheScale(grid: grid, scale: scale).round(&alone)
+      for row in 0..<5 { for column in 0..<4 { #expect(rounded[row, head * 4 + column] == alone[row, column]) } }
+    }
+    #expect(CacheScale(grid: grid, headScales: scales).scale == 0.2)
+  }
+
   @Test func theCacheIsRounded() throws {
     let model = try TinyModel.model()
     var block = try model.block(.decoder(index: 0))

@@ -85,6 +85,34 @@ import Testing
     #expect(try error(LayerSelector(exclude: [pattern])) != nil)
   }
 
+  @Test func whatIsIgnoredMayBeAbsent() throws {
+    let selector = LayerSelector(ignore: ["re:vision_tower.*", "re:.*mtp.*", "layers.0.*"])
+    #expect(try error(selector) == nil)
+    #expect(!selector.contains("model.layers.0.mlp.down_proj") && selector.contains("model.layers.1.mlp.down_proj"))
+    let names = try Pipeline([]).plan(for: TinyModel.model()).map(\.name)
+    #expect(selector.idle(among: names) == ["re:vision_tower.*", "re:.*mtp.*"])
+    #expect(selector.idle(among: names + ["vision_tower.fc", "mtp.fc"]).isEmpty)
+    #expect(try error(LayerSelector(ignore: ["re:("])) != nil)
+  }
+
+  @Test func whatTheCheckpointHoldsBesidesMayBeExcluded() throws {
+    let linears = try Pipeline([]).plan(for: TinyModel.model())
+    let selector = LayerSelector(exclude: ["re:vision_tower.*"])
+    #expect(throws: InvalidOption.self) { try selector.check(against: linears) }
+    try selector.check(against: linears, carried: ["vision_tower.fc"])
+    #expect(throws: InvalidOption.self) {
+      try LayerSelector(include: ["re:vision_tower.*"]).check(against: linears, carried: ["vision_tower.fc"])
+    }
+  }
+
+  @Test(arguments: [
+    LayerSelector(exclude: ["*"]), LayerSelector(include: ["mlp.*"], exclude: ["re:.*mlp"]), LayerSelector(ignore: ["re:.*"]),
+    LayerSelector(include: ["lm_head"], exclude: ["lm_*"]),
+  ])
+  func refusesToSelectNothing(selector: LayerSelector) throws {
+    #expect(try #require(try error(selector)).reason.contains("nothing is left to work on"))
+  }
+
   @Test func refusesABrokenExpression() throws {
     let error = try #require(try error(LayerSelector(exclude: ["re:("])))
     #expect(error.reason.contains("not a regular expression"))

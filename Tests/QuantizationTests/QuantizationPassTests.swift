@@ -139,7 +139,11 @@ struct QuantizationPassTests {
   /// A norm so large that the products of its outputs overflow: no damping helps.
   private func exploding() throws -> Model {
     var checkpoint = try EditableCheckpoint(TinyModel.config.replacing("\"num_hidden_layers\":2", with: "\"num_hidden_layers\":1"))
-    checkpoint["model.layers.0.post_attention_layernorm.weight"] = Tensor([Float](repeating: 1e25, count: 32), shape: [32], dtype: .float32)
+    checkpoint["model.layers.0.post_attention_layernorm.weight"] = Tensor([Float](repeating: 1e20, count: 32), shape: [32], dtype: .float32)
+    // So small that what the layer itself computes stays finite.
+    let up = "model.layers.0.mlp.up_proj.weight"
+    let small = (0..<64 * 32).map { TinyModel.element(up, $0) * 1e-19 }
+    checkpoint[up] = Tensor(small, shape: [64, 32], dtype: .float32)
     return try checkpoint.model()
   }
 

@@ -143,7 +143,7 @@ import Testing
             static_groups: true
             refit: false
             block_size: 32
-            layers: { exclude: [lm_head, model.layers.0.mlp.down_proj] }
+            layers: { exclude: [lm_head], ignore: [model.layers.0.mlp.down_proj] }
         """)
   }
 
@@ -296,7 +296,7 @@ import Testing
         """)
     try expect(
       "SmoothQuantModifier: { ignore: ['re:.*layers\\.0\\..*'], mappings: null, algorithm: smoothquant }",
-      means: "- smoothquant: { strength: 0.5, layers: { exclude: ['re:.*layers\\.0\\..*'] } }\n")
+      means: "- smoothquant: { strength: 0.5, layers: { ignore: ['re:.*layers\\.0\\..*'] } }\n")
   }
 
   @Test(arguments: [

@@ -27,6 +27,20 @@ import Testing
     if let suggestion { #expect(error.description.hasSuffix("; did you mean \"\(suggestion)\"?"), sourceLocation: location) }
   }
 
+  /// Each line stands for ten of the one before.
+  @Test func aliasesThatMultiplyAreRefused() {
+    let bomb = (1...30).map { "- &a\($0) [\(Array(repeating: "*a\($0 - 1)", count: 10).joined(separator: ", "))]" }
+    let list = (["passes: [rtn]", "x:", "- &a0 [1]"] + bomb).joined(separator: "\n")
+    let words = (1...30).map { "- &a\($0) [*a\($0 - 1), *a\($0 - 1)]" } + ["- { ? *a30 : 1 }"]
+    let keys = (["passes: [rtn]", "x:", "- &a0 [1]"] + words).joined(separator: "\n")
+    let start = ContinuousClock.now
+    #expect { try Recipe(yaml: list, file: "r.yaml", passes: .standard) } throws: { "\($0)".contains("more than 100000 values") }
+    #expect { try Recipe(yaml: keys, file: "r.yaml", passes: .standard) } throws: { "\($0)".contains("an alias stands for a key") }
+    #expect(start.duration(to: .now) < .seconds(20))
+    let shared = "passes:\n  - rtn: { layers: { include: &both [q_proj, k_proj] } }\n  - gptq: { layers: { include: *both } }"
+    #expect(throws: Never.self) { try Recipe(yaml: shared, file: "r.yaml", passes: .standard) }
+  }
+
   @Test func unknownPasses() throws {
     try expect("passes:\n  - gtpq: { bits: 4 }\n", at: 2, 5, key: "gtpq", suggestion: "gptq")
     try expect("passes:\n  - rtn\n  - rnt\n", at: 3, 5, key: "rnt", suggestion: "rtn")

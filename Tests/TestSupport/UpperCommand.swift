@@ -52,15 +52,16 @@ public enum Command {
   ///   - directory: the working directory.
   ///   - program: what to run in place of the command.
   ///   - watch: sees standard error grow, with what ends the process early at hand.
+  ///   - started: has the process at hand as soon as it runs.
   public static func run(
     _ arguments: [String], in directory: URL? = nil, of program: URL? = nil,
-    watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil
+    watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil, started: (@Sendable (Process) -> Void)? = nil
   ) async throws -> Outcome {
     let executable = try program ?? Self.executable.get()
     // On a thread of its own: the test's may have much to do before its turn comes again, and a process is not to wait for that.
     return try await withCheckedThrowingContinuation { continuation in
       Thread.detachNewThread {
-        continuation.resume(with: Swift.Result { try complete(executable, arguments, directory, watch) })
+        continuation.resume(with: Swift.Result { try complete(executable, arguments, directory, started, watch) })
       }
     }
   }
@@ -68,7 +69,7 @@ public enum Command {
   private final class Printed: Sendable { let data = Mutex(Data()) }
 
   private static func complete(
-    _ executable: URL, _ arguments: [String], _ directory: URL?, _ watch: ((String, Process) -> Void)?
+    _ executable: URL, _ arguments: [String], _ directory: URL?, _ started: ((Process) -> Void)?, _ watch: ((String, Process) -> Void)?
   ) throws -> Outcome {
     let process = Process()
     process.executableURL = executable
@@ -78,6 +79,7 @@ public enum Command {
     (process.standardOutput, process.standardError) = (output, errors)
     process.standardInput = FileHandle.nullDevice
     try process.run()
+    started?(process)
     let printed = Printed()
     let isRead = DispatchSemaphore(value: 0)
     let reading = output.fileHandleForReading

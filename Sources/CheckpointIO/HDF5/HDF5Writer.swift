@@ -1,16 +1,20 @@
 public import Foundation
 internal import Tensors
 
-/// Writes `model.h5`, one dataset for every tensor under its own name, and the files beside it into `NAME.partial`, and renames it to `NAME` when
-/// everything is on the disk.
+/// Writes `model.h5`, one dataset for every tensor under its own name, and the files beside it.
 public actor HDF5Writer: CheckpointWriter {
   public static let fileName = "model.h5"
-  private let stage: StagedDirectory
+  public nonisolated let stage: StagedDirectory
   private var output: HDF5Output?
 
-  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
+  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces an output of this program.
   public init(to destination: URL, overwrite: Bool = false) throws(CheckpointError) {
-    stage = try StagedDirectory(for: destination, overwrite: overwrite)
+    try self.init(into: try StagedDirectory(for: destination, overwrite: overwrite))
+  }
+
+  /// - Parameter stage: the directory to fill.
+  public init(into stage: StagedDirectory) throws(CheckpointError) {
+    self.stage = stage
     output = try HDF5Output(stage.url(Self.fileName))
   }
 
@@ -26,7 +30,7 @@ public actor HDF5Writer: CheckpointWriter {
     }
   }
 
-  public func finish(files: [CheckpointFile]) throws(CheckpointError) {
+  public func complete(files: [CheckpointFile]) throws(CheckpointError) {
     try output?.flush()
     // The last reference closes the file.
     output = nil
@@ -35,7 +39,6 @@ public actor HDF5Writer: CheckpointWriter {
       try file.synchronize()
       try file.close()
       for file in files { try stage.write(file) }
-      try stage.publish()
     } catch { throw stage.failure(stage.destination.path, error) }
   }
 

@@ -1,4 +1,4 @@
-internal import Foundation
+public import Foundation
 internal import StrictJSON
 public import Tensors
 
@@ -31,6 +31,9 @@ public struct KerasHubCheckpoint: TensorSource {
   }
 
   func config() throws(CheckpointError) -> ModelConfig { try preset.config(isTied: isTied) }
+
+  public var files: [URL] { weights.files }
+  public var remarks: [String] { weights.remarks }
 
   public func info(_ name: String) -> TensorInfo? {
     guard let place = places[name], let info = weights.info(place.path), let shape = place.shape(of: info.shape) else { return nil }

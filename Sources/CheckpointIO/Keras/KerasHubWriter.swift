@@ -2,27 +2,32 @@ public import Foundation
 internal import StrictJSON
 internal import Tensors
 
-/// Writes a KerasHub preset, `model.weights.h5` beside its `config.json`, into `NAME.partial` and renames it to `NAME` when everything is on
-/// the disk.
+/// Writes a KerasHub preset, `model.weights.h5` beside its `config.json`.
 ///
-/// What a tensor becomes follows from the configuration, which comes last; until then tensors are spooled, so memory holds one at a time.
+/// What a tensor becomes follows from the configuration, which comes last; until then tensors are spooled into a file without a name, so
+/// memory holds one at a time.
 public actor KerasHubWriter: CheckpointWriter {
   public static let fileName = "model.weights.h5"
-  private let stage: StagedDirectory
+  public nonisolated let stage: StagedDirectory
   private let spool: FileHandle
   private var spooled: [String: (info: TensorInfo, offset: Int)] = [:]
   private var end = 0
 
-  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
+  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces an output of this program.
   public init(to destination: URL, overwrite: Bool = false) throws(CheckpointError) {
-    stage = try StagedDirectory(for: destination, overwrite: overwrite)
-    do { spool = try stage.create("spool") } catch { throw stage.failure(stage.partial.path, error) }
+    try self.init(into: try StagedDirectory(for: destination, overwrite: overwrite))
+  }
+
+  /// - Parameter stage: the directory to fill.
+  public init(into stage: StagedDirectory) throws(CheckpointError) {
+    self.stage = stage
+    spool = try stage.scratchFile()
   }
 
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
       guard named.blocks == nil else { throw .unusableType(tensor: named.name, dtype: named.info.typeName, use: "a variable of Keras") }
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.partial.path, error) }
+      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
       named.tensor.releasePages()
       guard spooled.updateValue((named.info, end), forKey: named.name) == nil else {
         throw .cannotWrite(path: named.name, reason: "the name occurs twice")
@@ -32,19 +37,24 @@ public actor KerasHubWriter: CheckpointWriter {
   }
 
   /// - Parameter files: KerasHub's `config.json` among them.
-  public func finish(files: [CheckpointFile]) throws(CheckpointError) {
+  public func complete(files: [CheckpointFile]) throws(CheckpointError) {
     let preset = try Self.preset(files)
     do {
+      try write(preset, from: try Self.mapped(spool, count: end))
       try spool.close()
-      let bytes = try Data(contentsOf: stage.url("spool"), options: .alwaysMapped)
-      try write(preset, from: bytes)
       let file = try FileHandle(forUpdating: stage.url(Self.fileName))
       try file.synchronize()
       try file.close()
-      try FileManager.default.removeItem(at: stage.url("spool"))
       for file in files { try stage.write(file) }
-      try stage.publish()
     } catch { throw stage.failure(stage.destination.path, error) }
+  }
+
+  private static func mapped(_ file: FileHandle, count: Int) throws(CheckpointError) -> Data {
+    guard count > 0 else { return Data() }
+    guard let bytes = mmap(nil, count, PROT_READ, MAP_SHARED, file.fileDescriptor, 0), bytes != MAP_FAILED else {
+      throw .cannotWrite(path: fileName, reason: SystemError.text)
+    }
+    return Data(bytesNoCopy: bytes, count: count, deallocator: .unmap)
   }
 
   private func write(_ preset: KerasHubPreset, from bytes: Data) throws(CheckpointError) {

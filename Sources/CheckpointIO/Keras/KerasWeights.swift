@@ -10,7 +10,8 @@ public struct KerasWeights: TensorSource {
   public let names: [String]
   /// Whether Keras 2 wrote the file: its root says which layers there are.
   public let isLegacy: Bool
-  private let files: [HDF5File]
+  private let parts: [HDF5File]
+  public let files: [URL]
   private let places: [String: (file: Int, path: String)]
 
   static let optimizers: Set = ["optimizer", "optimizer_weights", "_optimizer"]
@@ -21,18 +22,19 @@ public struct KerasWeights: TensorSource {
   /// - Throws: `CheckpointError` for a file that is damaged, for weights that a Keras 2 file lists and does not hold.
   public init(_ url: URL) throws(CheckpointError) {
     if url.pathExtension == "json" {
-      try self.init(try Self.shards(index: url), path: url.path)
+      let shards = try Self.shards(index: url)
+      try self.init(shards, files: shards.flatMap(\.files), path: url.path)
     } else if try MappedFile.open(url).starts(with: ZipArchive.signature) {
-      try self.init([try Self.unpacked(url)], path: url.path)
+      try self.init([try Self.unpacked(url)], files: [url], path: url.path)
     } else {
-      try self.init([try HDF5File(url, skipping: Self.optimizers)], path: url.path)
+      try self.init([try HDF5File(url, skipping: Self.optimizers)], files: [url], path: url.path)
     }
   }
 
-  private init(_ files: [HDF5File], path: String) throws(CheckpointError) {
-    self.files = files
+  private init(_ parts: [HDF5File], files: [URL], path: String) throws(CheckpointError) {
+    (self.parts, self.files) = (parts, files)
     var (names, places): ([String], [String: (file: Int, path: String)]) = ([], [:])
-    for (number, file) in files.enumerated() {
+    for (number, file) in parts.enumerated() {
       for stored in file.names {
         let name = stored.hasPrefix(Self.wholeModel + "/") ? String(stored.dropFirst(Self.wholeModel.count + 1)) : stored
         guard places.updateValue((number, stored), forKey: name) == nil else {
@@ -42,7 +44,7 @@ public struct KerasWeights: TensorSource {
       }
     }
     self.places = places
-    guard let file = files.first, let listed = try Self.listed(in: file) else {
+    guard let file = parts.first, let listed = try Self.listed(in: file) else {
       (self.names, isLegacy) = (names, false)
       return
     }
@@ -87,7 +89,10 @@ public struct KerasWeights: TensorSource {
     }
     let bytes = try archive.bytes(of: entry)
     let copy = FileManager.default.temporaryDirectory.appending(path: "compress-\(UUID().uuidString).h5")
-    do { try bytes.write(to: copy) } catch { throw .cannotWrite(path: copy.path, reason: error.localizedDescription) }
+    do { try bytes.write(to: copy) } catch {
+      throw .unreadable(
+        path: url.path, reason: "its weights cannot be unpacked to \(copy.path): \(SystemError.reason(error)); TMPDIR names another place")
+    }
     // Open files outlive their names.
     defer { try? FileManager.default.removeItem(at: copy) }
     return try HDF5File(copy, skipping: optimizers)
@@ -116,10 +121,18 @@ public struct KerasWeights: TensorSource {
     return files
   }
 
-  public func info(_ name: String) -> TensorInfo? { places[name].flatMap { files[$0.file].info($0.path) } }
+  public var remarks: [String] { parts.flatMap(\.remarks) }
+
+  public func info(_ name: String) -> TensorInfo? { places[name].flatMap { parts[$0.file].info($0.path) } }
 
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
-    guard let place = places[name] else { throw .missingTensor(name: name) }
-    return try files[place.file].tensor(place.path)
+    guard let place = places[name] else {
+      // A file knows why it left something out.
+      for file in parts where file.info(name) == nil {
+        do throws(CheckpointError) { return try file.tensor(name) } catch CheckpointError.missingTensor { continue }
+      }
+      throw .missingTensor(name: name)
+    }
+    return try parts[place.file].tensor(place.path)
   }
 }

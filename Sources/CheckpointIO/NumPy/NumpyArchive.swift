@@ -42,6 +42,8 @@ public struct NumpyArchive: TensorSource {
     self.headers = headers
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? {
     headers[Array(name.utf8)].map { TensorInfo(dtype: $0.dtype, shape: $0.shape) }
   }

@@ -1,19 +1,24 @@
 public import Foundation
 internal import Tensors
 
-/// Writes `model.npz`, which `numpy.load` and `mlx.core.load` read, and the files beside it into `NAME.partial`, and renames it to `NAME` when
-/// everything is on the disk. BF16 is written as two bytes without a type (`V2`), as MLX and ml_dtypes do.
+/// Writes `model.npz`, which `numpy.load` and `mlx.core.load` read, and the files beside it. BF16 is written as two bytes without a type (`V2`),
+/// as MLX and ml_dtypes do.
 public actor NumpyArchiveWriter: CheckpointWriter {
   public static let fileName = "model.npz"
-  private let stage: StagedDirectory
+  public nonisolated let stage: StagedDirectory
   private let file: FileHandle
   private var archive: ZipWriter
   private var names: Set<[UInt8]> = []
 
-  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces it at the very end.
+  /// - Parameter destination: the final directory; refused if it exists, unless `overwrite`, which replaces an output of this program.
   public init(to destination: URL, overwrite: Bool = false) throws(CheckpointError) {
-    stage = try StagedDirectory(for: destination, overwrite: overwrite)
-    do { file = try stage.create(Self.fileName) } catch { throw stage.failure(stage.partial.path, error) }
+    try self.init(into: try StagedDirectory(for: destination, overwrite: overwrite))
+  }
+
+  /// - Parameter stage: the directory to fill.
+  public init(into stage: StagedDirectory) throws(CheckpointError) {
+    self.stage = stage
+    file = try stage.create(Self.fileName)
     archive = ZipWriter(to: file)
   }
 
@@ -25,19 +30,18 @@ public actor NumpyArchiveWriter: CheckpointWriter {
       }
       guard names.insert(Array(named.name.utf8)).inserted else { throw .cannotWrite(path: named.name, reason: "the name occurs twice") }
       do { try archive.append(named.name + ".npy", [Data(header), named.tensor.bytes]) } catch {
-        throw stage.failure(stage.url(Self.fileName).path, error)
+        throw stage.failure(stage.destination.path, error)
       }
       named.tensor.releasePages()
     }
   }
 
-  public func finish(files: [CheckpointFile]) throws(CheckpointError) {
+  public func complete(files: [CheckpointFile]) throws(CheckpointError) {
     do {
       try archive.finish()
       try file.synchronize()
       try file.close()
       for file in files { try stage.write(file) }
-      try stage.publish()
     } catch { throw stage.failure(stage.destination.path, error) }
   }
 

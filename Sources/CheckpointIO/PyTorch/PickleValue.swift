@@ -59,8 +59,10 @@ final class PickleDictionary { var pairs: [(key: PickleValue, value: PickleValue
 
 /// A run of elements in the archive.
 struct PyTorchStorage: Sendable, Equatable {
-  /// `nil` for bytes whose type the tensor says.
+  /// `nil` for bytes whose type the tensor says, and for elements of a type that is not read.
   var dtype: DType?
+  /// torch's name of a type that is not read.
+  var unreadable: String?
   /// The entry `data/KEY`.
   var key: String
   /// Elements, or bytes where there is no type.
@@ -72,12 +74,26 @@ struct PyTorchTensor: Sendable, Equatable {
   var storage: PyTorchStorage
   var dtype: DType
   var view: StridedView
+  /// Whether every element stands for its negative.
+  var isNegated = false
+  /// What torch calls what the elements are, where it is nothing that is read; `dtype` means nothing then.
+  var unreadable: String?
+
+  /// Bytes of what torch counts as an element: of the packed floats, two.
+  var elementSize: Int { max(1, dtype.bitCount / 8) }
+  /// The shape in elements, [2] for a packed pair on its own.
+  var shape: [Int] {
+    guard dtype.bitCount < 8 else { return view.shape }
+    return view.shape.dropLast() + [(view.shape.last ?? 1) * (8 / dtype.bitCount)]
+  }
 }
 
 /// The global names that a pickle may mention. What they stand for is built in; nothing is looked up, imported or called.
 enum PickleSymbol: Equatable, CustomStringConvertible {
   case orderedDictionary, rebuildTensor, rebuildTensorV2, rebuildTensorV3, rebuildParameter, rebuildFromType, tensorType, size, device
   case storage(DType), untypedStorage, dtype(DType)
+  /// By torch's names: types that exist, and are not read.
+  case otherStorage(String), otherType(String)
 
   /// - Returns: `nil` for every name that is not listed.
   init?(module: String, name: String) {
@@ -97,6 +113,10 @@ enum PickleSymbol: Equatable, CustomStringConvertible {
         self = .storage(dtype)
       } else if let dtype = Self.dtypes[name] {
         self = .dtype(dtype)
+      } else if Self.otherStorages.contains(name) {
+        self = .otherStorage(name)
+      } else if Self.otherTypes.contains(name) {
+        self = .otherType(name)
       } else {
         return nil
       }
@@ -111,8 +131,16 @@ enum PickleSymbol: Equatable, CustomStringConvertible {
   ]
   private static let dtypes: [String: DType] = [
     "float32": .float32, "float64": .float64, "float16": .float16, "bfloat16": .bfloat16, "float8_e4m3fn": .float8E4M3,
-    "float8_e5m2": .float8E5M2, "int8": .int8, "int16": .int16, "int32": .int32, "int64": .int64, "uint8": .uint8, "uint16": .uint16,
+    "float8_e5m2": .float8E5M2, "float8_e8m0fnu": .float8E8M0, "float8_e4m3fnuz": .float8E4M3FNUZ, "float8_e5m2fnuz": .float8E5M2FNUZ,
+    "float4_e2m1fn_x2": .float4E2M1, "complex64": .complex64, "int8": .int8, "int16": .int16, "int32": .int32, "int64": .int64,
+    "uint8": .uint8, "uint16": .uint16,
     "uint32": .uint32, "uint64": .uint64, "bool": .bool,
+  ]
+
+  private static let otherStorages: Set = ["ComplexDoubleStorage", "QUInt8Storage", "QInt8Storage", "QInt32Storage"]
+  private static let otherTypes: Set = [
+    "complex32", "complex128", "quint8", "qint8", "qint32", "quint4x2", "quint2x4", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2",
+    "uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int1", "int2", "int3", "int4", "int5", "int6", "int7",
   ]
 
   var description: String {
@@ -129,6 +157,8 @@ enum PickleSymbol: Equatable, CustomStringConvertible {
     case .storage(let dtype): "the storage of \(dtype.rawValue)"
     case .untypedStorage: "torch.storage.UntypedStorage"
     case .dtype(let dtype): "the type \(dtype.rawValue)"
+    case .otherStorage(let name): "the storage torch.\(name)"
+    case .otherType(let name): "the type torch.\(name)"
     }
   }
 }

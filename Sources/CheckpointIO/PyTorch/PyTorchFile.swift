@@ -9,6 +9,8 @@ public struct PyTorchFile: TensorSource {
   public let path: String
   public let names: [String]
   private let tensors: [[UInt8]: PyTorchTensor]
+  /// Tensors of types that are not read, by name: what torch calls the type.
+  private let unreadable: [String: String]
   private let archive: ZipArchive
   private let root: String
 
@@ -38,14 +40,20 @@ public struct PyTorchFile: TensorSource {
       try Unpickler.unpickle(bytes, path: url.path) { object throws(CheckpointError) in try Self.tensors(in: object, path: url.path) }
     }
     var tensors: [[UInt8]: PyTorchTensor] = [:]
+    var unreadable: [String: String] = [:]
     for (name, tensor) in found {
+      if let type = tensor.unreadable {
+        unreadable[name] = type
+        continue
+      }
       try Self.check(tensor, name, archive, root)
       guard tensors.updateValue(tensor, forKey: Array(name.utf8)) == nil else {
         throw .malformedTensor(path: url.path, tensor: name, offset: 0, reason: "the name occurs twice")
       }
     }
-    names = found.map(\.name)
+    names = found.map(\.name).filter { unreadable[$0] == nil }
     self.tensors = tensors
+    self.unreadable = unreadable
   }
 
   /// Why a file that is no ZIP file is not read.
@@ -83,12 +91,12 @@ public struct PyTorchFile: TensorSource {
       .malformedTensor(path: archive.path, tensor: name, offset: 0, reason: reason)
     }
     guard let entry = archive[root + "data/" + tensor.storage.key] else { throw malformed("its storage \(tensor.storage.key) is missing") }
-    let size = tensor.dtype.bitCount / 8
+    let size = tensor.elementSize
     guard let bytes = [tensor.storage.count].byteCount(bits: tensor.storage.dtype?.bitCount ?? 8), bytes == entry.size else {
       throw malformed("its storage has \(entry.size) bytes where \(tensor.storage.count) elements are declared")
     }
     let view = tensor.view
-    guard let total = view.shape.byteCount(bits: tensor.dtype.bitCount) else { throw malformed("the size of \(view.shape) overflows") }
+    guard let total = view.shape.byteCount(bits: 8 * size) else { throw malformed("the size of \(view.shape) overflows") }
     if !view.shape.contains(0) {
       guard let last = view.lastIndex, last < bytes / size else {
         throw malformed("shape \(view.shape) with strides \(view.strides) from \(view.offset) reaches beyond its storage")
@@ -98,18 +106,39 @@ public struct PyTorchFile: TensorSource {
     guard total <= max(archive.byteCount, 1 << 20) else { throw malformed("\(total) bytes, more than the whole file has") }
   }
 
+  public var files: [URL] { [URL(filePath: path)] }
+
   public func info(_ name: String) -> TensorInfo? {
-    tensors[Array(name.utf8)].map { TensorInfo(dtype: $0.dtype, shape: $0.view.shape) }
+    tensors[Array(name.utf8)].map { TensorInfo(dtype: $0.dtype, shape: $0.shape) }
+  }
+
+  public var remarks: [String] {
+    unreadable.sorted { $0.key < $1.key }.map { "tensor \"\($0.key)\" is left out: it is of \($0.value), which is not read" }
   }
 
   /// A slice of the mapping for what lies stored and contiguous, a copy of what does not.
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
     guard let tensor = tensors[Array(name.utf8)], let entry = archive[root + "data/" + tensor.storage.key] else {
+      if let type = unreadable[name] { throw .unusableType(tensor: name, dtype: type, use: "a tensor") }
       throw .missingTensor(name: name)
     }
     let storage = try archive.bytes(of: entry)
-    let bytes = tensor.view.gathered(from: storage, elementSize: tensor.dtype.bitCount / 8)
+    let bytes = tensor.view.gathered(from: storage, elementSize: tensor.elementSize)
+    if tensor.isNegated {
+      return Tensor(dtype: tensor.dtype, shape: tensor.shape, bytes: bytes.withSignsFlipped(every: tensor.elementSize))
+    }
     return Tensor(
-      dtype: tensor.dtype, shape: tensor.view.shape, bytes: bytes, isMapped: entry.isStored && tensor.view.isContiguous)
+      dtype: tensor.dtype, shape: tensor.shape, bytes: bytes, isMapped: entry.isStored && tensor.view.isContiguous)
+  }
+}
+
+extension Data {
+  /// Little-endian floats of so many bytes, each negated.
+  fileprivate func withSignsFlipped(every size: Int) -> Data {
+    var result = Data(self)
+    result.withUnsafeMutableBytes { bytes in
+      for last in stride(from: size - 1, to: bytes.count, by: size) { bytes[last] ^= 0x80 }
+    }
+    return result
   }
 }

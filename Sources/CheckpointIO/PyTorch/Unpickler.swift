@@ -1,4 +1,5 @@
 internal import Foundation
+internal import Tensors
 
 /// A closed machine for the pickles that torch writes: it knows the opcodes and the global names that such files need, refuses all
 /// others by name, and has no way to execute anything.
@@ -41,6 +42,11 @@ struct Unpickler {
     .malformedHeader(path: path, offset: offset, reason: "in the pickle: " + reason)
   }
 
+  /// What a sound pickle may hold, and is not carried out.
+  private func refused(_ reason: String) -> CheckpointError {
+    .notRead(path: path, reason: "in the pickle, at byte \(offset): " + reason)
+  }
+
   private mutating func run() throws(CheckpointError) -> PickleValue {
     guard bytes.first == 0x80 else { throw malformed("it does not begin with its protocol") }
     while true {
@@ -48,7 +54,8 @@ struct Unpickler {
       switch code {
       case 0x80:
         let version = try number(UInt8.self)
-        guard offset == 2, (2...5).contains(version) else { throw malformed("protocol \(version) at byte \(offset - 2)") }
+        guard offset == 2 else { throw malformed("protocol \(version) at byte \(offset - 2)") }
+        guard (2...5).contains(version) else { throw refused("protocol \(version); 2 to 5 are read") }
       case 0x95: _ = try number(UInt64.self)
       case 0x2E:
         let result = try pop()
@@ -71,7 +78,11 @@ struct Unpickler {
       case 0x94: memo[memo.count] = try top()
       case 0x68: stack.append(try recall(Int(try number(UInt8.self))))
       case 0x6A: stack.append(try recall(Int(try number(UInt32.self))))
-      case 0x63: stack.append(.symbol(try global()))
+      case 0x63: stack.append(.symbol(try symbol(try line(), try line())))
+      case 0x93:
+        let names = try pop(2)
+        guard case .string(let module) = names[0], case .string(let name) = names[1] else { throw malformed("a symbol that has no name") }
+        stack.append(.symbol(try symbol(module, name)))
       default: try build(code)
       }
     }
@@ -99,19 +110,21 @@ struct Unpickler {
       let arguments = try pop()
       let function = try pop()
       guard case .symbol(let symbol) = function, let arguments = arguments.elements else {
-        throw malformed("\(function.kind) is called, which is refused")
+        throw refused("\(function.kind) is called, which is refused")
       }
       guard code == 0x52 || symbol == .orderedDictionary && arguments.isEmpty else {
-        throw malformed("\(symbol) is made anew, which is refused")
+        throw refused("\(symbol) is made anew, which is refused")
       }
       stack.append(try result(of: symbol, arguments))
     case 0x62:
       _ = try pop()
       switch try top() {
       case .dictionary, .tensor: break
-      case let other: throw malformed("\(other.kind) is given a state, which is refused")
+      case let other: throw refused("\(other.kind) is given a state, which is refused")
       }
-    default: throw malformed("opcode \(String(format: "0x%02x", code)) is not one that weights need, and is refused")
+    default:
+      throw refused(
+        "opcode \(String(format: "0x%02x", code)) is not one that weights need, and is refused; protocols 2 to 5 of torch.save are read")
     }
   }
 
@@ -154,10 +167,9 @@ struct Unpickler {
     return line
   }
 
-  private mutating func global() throws(CheckpointError) -> PickleSymbol {
-    let (module, name) = (try line(), try line())
+  private func symbol(_ module: String, _ name: String) throws(CheckpointError) -> PickleSymbol {
     guard let symbol = PickleSymbol(module: module, name: name) else {
-      throw malformed(
+      throw refused(
         "it asks for \(module).\(name), which weights do not need; nothing in a pickle is executed, and what is not known is refused")
     }
     return symbol
@@ -226,6 +238,7 @@ struct Unpickler {
     switch type {
     case .storage(let dtype): return PyTorchStorage(dtype: dtype, key: key, count: count)
     case .untypedStorage: return PyTorchStorage(dtype: nil, key: key, count: count)
+    case .otherStorage(let name): return PyTorchStorage(dtype: nil, unreadable: "torch.\(name)", key: key, count: count)
     default: throw malformed("\(type) is no storage")
     }
   }
@@ -257,7 +270,7 @@ struct Unpickler {
         let inner = arguments[2].elements, [.rebuildTensor, .rebuildTensorV2, .rebuildTensorV3, .rebuildParameter].contains(function)
       else { throw malformed("\(symbol) of a type that is not known") }
       return try result(of: function, inner)
-    case .tensorType, .storage, .untypedStorage, .dtype: throw malformed("\(symbol) is called, which is refused")
+    case .tensorType, .storage, .untypedStorage, .dtype, .otherStorage, .otherType: throw refused("\(symbol) is called, which is refused")
     }
   }
 
@@ -265,15 +278,34 @@ struct Unpickler {
     guard arguments.count >= 4, case .storage(let storage) = arguments[0], let first = arguments[1].integer,
       let shape = arguments[2].integers, let strides = arguments[3].integers
     else { throw malformed("\(symbol) without storage, offset, shape and strides") }
-    var dtype = storage.dtype
+    var (dtype, unreadable) = (storage.dtype, storage.unreadable)
     if symbol == .rebuildTensorV3 {
-      guard arguments.count >= 7, case .symbol(.dtype(let named)) = arguments[6] else { throw malformed("\(symbol) without a type") }
-      dtype = named
+      guard arguments.count >= 7, case .symbol(let type) = arguments[6] else { throw malformed("\(symbol) without a type") }
+      switch type {
+      case .dtype(let named): dtype = named
+      case .otherType(let name): unreadable = "torch.\(name)"
+      default: throw malformed("\(symbol) without a type")
+      }
     }
-    guard let dtype else { throw malformed("a tensor over bytes without a type") }
+    guard let dtype = dtype ?? (unreadable == nil ? nil : .uint8) else { throw malformed("a tensor over bytes without a type") }
+    var isNegated = false
+    let place = symbol == .rebuildTensorV3 ? 7 : 6
+    if arguments.count > place, case .dictionary(let marks) = arguments[place] {
+      for mark in marks.pairs {
+        guard case .bool(let isSet) = mark.value else { throw malformed("a tensor with a mark that is no bool") }
+        switch mark.key.string {
+        case _ where !isSet: break
+        // What is negative in name only.
+        case "neg" where dtype.isReadableAsFloat: isNegated = true
+        case let name: unreadable = unreadable ?? "\(dtype.rawValue) with the mark \(name ?? "")"
+        }
+      }
+    }
     guard shape.count == strides.count, shape.count <= 64, first >= 0, (shape + strides).allSatisfy({ $0 >= 0 }) else {
       throw malformed("a tensor of shape \(shape) with strides \(strides) from \(first)")
     }
-    return PyTorchTensor(storage: storage, dtype: dtype, view: StridedView(shape: shape, strides: strides, offset: first))
+    return PyTorchTensor(
+      storage: storage, dtype: dtype, view: StridedView(shape: shape, strides: strides, offset: first), isNegated: isNegated,
+      unreadable: unreadable)
   }
 }

@@ -6,6 +6,9 @@ struct ZipDirectory {
   private let file: UnsafeRawBufferPointer
   private let path: String
 
+  /// Of all that is deflated together: single arrays of zeros deflate to a thousandth. As Keras has it.
+  private static let largestRatio = 100
+  private static let harmless = 1 << 26
   private static let endSignature: [UInt8] = [0x50, 0x4B, 5, 6]
   private static let end64Signature: [UInt8] = [0x50, 0x4B, 6, 6]
   private static let locatorSignature: [UInt8] = [0x50, 0x4B, 6, 7]
@@ -32,6 +35,11 @@ struct ZipDirectory {
       guard names.insert(Array(entry.name.utf8)).inserted else { throw malformed(offset, "\"\(entry.name)\" occurs twice") }
       entries.append(entry)
       offset = next
+    }
+    let deflated = entries.filter { !$0.isStored }
+    let (size, stored) = (deflated.reduce(0) { $0 &+ $1.size }, deflated.reduce(0) { $0 &+ $1.storedSize })
+    guard size < Self.harmless || size / Self.largestRatio <= stored else {
+      throw malformed(end, "\(stored) bytes that inflate to \(size): a file made to fill the memory, not one of weights")
     }
     let ordered = entries.sorted { $0.header < $1.header }
     for (entry, next) in zip(ordered, ordered.dropFirst()) where entry.start + entry.storedSize > next.header {
@@ -70,8 +78,10 @@ struct ZipDirectory {
       throw malformed(offset, "a name that is not UTF-8")
     }
     func refused(_ reason: String) -> CheckpointError { malformed(offset, "\"\(name)\" \(reason)") }
-    guard flags & 0x2041 == 0 else { throw refused("is encrypted") }
-    guard method == 0 || method == 8 else { throw refused("is packed by method \(method); stored and deflated entries are read") }
+    guard flags & 0x2041 == 0 else { throw .notRead(path: path, reason: "\"\(name)\" is encrypted") }
+    guard method == 0 || method == 8 else {
+      throw .notRead(path: path, reason: "\"\(name)\" is packed by method \(method); stored and deflated entries are read")
+    }
     var (size, storedSize, header) = (try long(24), try long(20), try long(42))
     try widen(&size, &storedSize, &header, extra: offset + 46 + nameSize..<offset + 46 + nameSize + extraSize)
     guard file.holds(ZipArchive.signature, at: header), let localName = file.little(UInt16.self, at: header + 26),

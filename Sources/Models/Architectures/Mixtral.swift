@@ -24,6 +24,8 @@ public enum Mixtral: Architecture {
       block.feedForward.linears = FeedForwardLinears(.gated(gate: "w1", up: "w3"), down: "w2")
       block.feedForward.mixture = mixture
     }
+    // As llm-compressor saves the experts that it takes apart.
+    model.otherSpellings = ["w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"]
     return model
   }
 }

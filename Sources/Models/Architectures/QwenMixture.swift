@@ -1,4 +1,5 @@
 public import CheckpointIO
+public import StrictJSON
 
 /// Qwen2 and Qwen3 with mixtures of experts; Qwen2's have a shared one (Yang et al. 2024, 2025).
 public enum QwenMixture: Architecture {
@@ -9,6 +10,14 @@ public enum QwenMixture: Architecture {
     var decoder_sparse_step: Int?
     var mlp_only_layers: [Int]?
     var norm_topk_prob, qkv_bias: Bool?
+  }
+
+  /// Which layers are mixtures is a rule over their numbers, with exceptions.
+  public static func respell(_ json: inout JSON, for description: ModelDescription) {
+    let dense = description.blocks.indices.filter { description.blocks[$0].feedForward.mixture == nil }
+    guard !dense.isEmpty else { return }
+    json["decoder_sparse_step"] = .integer(1)
+    json["mlp_only_layers"] = .array(dense.map { .integer($0) })
   }
 
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {

@@ -1,43 +1,62 @@
 public import CheckpointIO
-import StrictJSON
+package import StrictJSON
 
 extension Architecture {
   /// Sets the keys that Llama and its relatives share, then reads the result back: what comes out must be the model described.
-  public static func configuration(of description: ModelDescription, in config: ModelConfig) throws(CheckpointError) -> ModelConfig {
+  public static func configuration(
+    of description: ModelDescription, keeping kept: [Int], in config: ModelConfig
+  ) throws(CheckpointError) -> ModelConfig {
     let original = try describe(config)
-    guard let block = description.blocks.first, let before = original.blocks.first else {
+    guard let block = description.blocks.first, let first = kept.first, original.blocks.indices.contains(first) else {
       throw .inexpressible(type: config.modelType, reason: "the model has no layers")
     }
+    let before = original.blocks[first]
     let (hidden, heads) = (description.hiddenSize, block.attention.heads)
     guard hidden % heads == 0 || original.hiddenSize % before.attention.heads != 0 else {
       throw .inexpressible(
         type: config.modelType, reason: "a hidden size of \(hidden) goes with \(heads) heads: transformers loads multiples only")
     }
-    var spelled = config
-    func set<Value: Equatable>(_ key: String, _ new: Value, _ old: Value, _ json: (Value) -> JSON) {
-      if new != old { spelled.json[key] = json(new) }
+    var (spelled, json) = (config, config.decoder)
+    func set<Value: Equatable>(_ key: String, _ new: Value, _ old: Value, _ spelling: (Value) -> JSON) {
+      if new != old { json[key] = spelling(new) }
     }
     set("hidden_size", description.hiddenSize, original.hiddenSize, JSON.integer)
     set("num_hidden_layers", description.blocks.count, original.blocks.count, JSON.integer)
-    set("intermediate_size", block.feedForward.size, before.feedForward.size, JSON.integer)
+    if let (own, theirs) = zip(description.blocks, kept).first(where: { $0.0.feedForward.mixture == nil }).map({ ($0.0, $0.1) }) {
+      set("intermediate_size", own.feedForward.size, original.blocks[theirs].feedForward.size, JSON.integer)
+    }
     if let experts = description.experts, let before = original.experts, experts != before {
-      let key = config.json["num_local_experts"] == nil && config.modelType != "mixtral" ? "num_experts" : "num_local_experts"
-      spelled.json[key] = .integer(experts)
+      let key = json["num_local_experts"] == nil && config.modelType != "mixtral" ? "num_experts" : "num_local_experts"
+      json[key] = .integer(experts)
     }
     set("mlp_bias", block.feedForward.hasBias, before.feedForward.hasBias, JSON.bool)
     set("num_attention_heads", block.attention.heads, before.attention.heads, JSON.integer)
     set("num_key_value_heads", block.attention.keyValueHeads, before.attention.keyValueHeads, JSON.integer)
     if block.attention.hasOutputBias != before.attention.hasOutputBias {
-      spelled.json["attention_bias"] = .bool(block.attention.hasOutputBias)
+      json["attention_bias"] = .bool(block.attention.hasOutputBias)
     }
     set("rms_norm_eps", description.normEpsilon, original.normEpsilon) { .double(Double("\($0)") ?? Double($0)) }
     // A head size that followed from the other two has to be said once it no longer does.
-    if spelled.json["head_dim"]?.isNull == false || block.attention.heads * block.attention.headSize != description.hiddenSize {
-      spelled.json["head_dim"] = .integer(block.attention.headSize)
+    if json["head_dim"]?.isNull == false || block.attention.heads * block.attention.headSize != description.hiddenSize {
+      json["head_dim"] = .integer(block.attention.headSize)
     }
-    if config.json["layer_types"]?.elements != nil {
-      spelled.json["layer_types"] = .array(
-        description.blocks.map { .string($0.attention.window == nil ? "full_attention" : "sliding_attention") })
+    if kept != Array(original.blocks.indices) {
+      json.keepLayers(kept, of: original.blocks.count)
+      respell(&json, for: description)
+    }
+    func windows(_ model: ModelDescription) -> [Int?] { model.blocks.map(\.attention.window) }
+    spelled.decoder = json
+    // Rules over the numbers of layers say something else once there are fewer.
+    let isMisread = (try? describe(spelled)).map { $0.blocks.count == description.blocks.count && windows($0) != windows(description) }
+    if json["layer_types"]?.elements != nil || isMisread != false {
+      let types = json["layer_types"]?.elements ?? []
+      json["layer_types"] = .array(
+        windows(description).enumerated().map { layer, window in
+          // A type of another kind says more than we read of it.
+          if types.indices.contains(layer), !["full_attention", "sliding_attention"].contains(types[layer].string) { return types[layer] }
+          return .string(window == nil ? "full_attention" : "sliding_attention")
+        })
+      spelled.decoder = json
     }
     let read: ModelDescription
     do { read = try describe(spelled) } catch { throw .inexpressible(type: config.modelType, reason: "\(error)") }
@@ -45,6 +64,30 @@ extension Architecture {
       throw .inexpressible(type: config.modelType, reason: read.firstDifference(from: description) ?? "its layers are what they became")
     }
     return spelled
+  }
+}
+
+extension ModelConfig {
+  /// The object that describes the language model: all of the configuration, or `text_config` where the model is a part of a larger one.
+  package var decoder: JSON {
+    get { nested ?? json }
+    set { if nested == nil { json = newValue } else { json["text_config"] = newValue } }
+  }
+
+  private var nested: JSON? { json["text_config"].flatMap { $0.members != nil && json["hidden_size"] == nil ? $0 : nil } }
+}
+
+extension JSON {
+  /// Shortens every list that has an entry for each layer, and numbers anew what names layers by their numbers.
+  fileprivate mutating func keepLayers(_ kept: [Int], of count: Int) {
+    for member in members ?? [] {
+      guard let elements = member.value.elements, member.key.lowercased().contains("layer") else { continue }
+      if member.key == "mlp_only_layers" {
+        self[member.key] = .array(elements.compactMap { $0.integer.flatMap(kept.firstIndex).map { .integer($0) } })
+      } else if elements.count == count {
+        self[member.key] = .array(kept.map { elements[$0] })
+      }
+    }
   }
 }
 

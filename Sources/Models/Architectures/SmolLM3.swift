@@ -1,4 +1,5 @@
 public import CheckpointIO
+public import StrictJSON
 
 /// SmolLM3: Llama without rotation on every fourth layer (Bakouch et al. 2025).
 public enum SmolLM3: Architecture {
@@ -7,6 +8,11 @@ public enum SmolLM3: Architecture {
   private struct Keys: Decodable {
     var no_rope_layers: [Int]?
     var no_rope_layer_interval: Int?
+  }
+
+  /// Which layers rotate is a rule over their numbers, or a list.
+  public static func respell(_ json: inout JSON, for description: ModelDescription) {
+    json["no_rope_layers"] = .array(description.blocks.map { .integer($0.attention.rotary == nil ? 0 : 1) })
   }
 
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {

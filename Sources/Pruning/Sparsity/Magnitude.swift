@@ -31,19 +31,20 @@ public struct Magnitude: Sparsifier {
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    let share = share(of: block, in: context)
+    let share = try share(of: block, in: context)
     for group in block.groups(layers) {
       let refits = refit && block.kind != .embedding
-      let solver =
-        try refits
-        ? SparseGPTSolver.prepare(
-          context.statistic(Hessian.self, of: group, in: block), pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
-        : nil
+      let hessian = try refits ? context.statistic(Hessian.self, of: group, in: block) : nil
+      let isUnreached = hessian?.tokens == 0
+      let solver = (isUnreached ? nil : hessian).map {
+        SparseGPTSolver.prepare($0, pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
+      }
       for name in group.linears {
         let weight = block[name].weight.dense()
         try checkFit(block.fullName(of: name), columns: weight.columns)
         let mask = SparsityMask(scores: weight.magnitudes(times: nil), pattern: pattern, sparsity: share, comparing: comparison)
         try keep(mask, of: name, in: &block, context, solver)
+        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): the weights kept are not refitted") }
         if refit, !refits {
           try context.recordFallback(name, in: block, "an embedding is looked up, so there is nothing to refit it to")
         }

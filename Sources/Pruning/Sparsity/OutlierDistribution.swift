@@ -21,9 +21,11 @@ package struct OutlierDistribution: Analysis {
       package var weights: Int
       /// The share of scores above `threshold` times their mean over the block.
       package var outliers: Double
+      /// The linears that have no scores, because no token reached them.
+      package var unreached: [LinearName]
 
-      package init(block: String, weights: Int, outliers: Double) {
-        (self.block, self.weights, self.outliers) = (block, weights, outliers)
+      package init(block: String, weights: Int, outliers: Double, unreached: [LinearName] = []) {
+        (self.block, self.weights, self.outliers, self.unreached) = (block, weights, outliers, unreached)
       }
     }
 
@@ -56,15 +58,20 @@ package struct OutlierDistribution: Analysis {
     for index in 0..<count {
       try Task.checkCancellation()
       let block = try model.block(.decoder(index: index))
-      var scores: [Matrix] = []
+      var (scores, unreached, weights) = ([Matrix](), [LinearName](), 0)
       for group in block.groups(layers) {
-        let norms = try stream.statistic(InputNorm.self, of: group, in: block).values
-        for name in group.linears { scores.append(block[name].weight.dense().magnitudes(times: norms)) }
+        let norms = try stream.statistic(InputNorm.self, of: group, in: block)
+        weights += group.linears.reduce(0) { $0 + block[$1].weight.rows * block[$1].weight.columns }
+        guard norms.tokens > 0 else {
+          unreached += group.linears
+          continue
+        }
+        for name in group.linears { scores.append(block[name].weight.dense().magnitudes(times: norms.values)) }
       }
       if !scores.isEmpty {
         answer.entries.append(
           .init(
-            block: block.name, weights: scores.reduce(0) { $0 + $1.elements.count }, outliers: Self.outliers(of: scores, above: threshold)))
+            block: block.name, weights: weights, outliers: Self.outliers(of: scores, above: threshold), unreached: unreached))
       }
       _ = try stream.finish(block)
       block.releasePages()

@@ -79,7 +79,7 @@ public struct SparseGPT: Sparsifier {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    let share = share(of: block, in: context)
+    let share = try share(of: block, in: context)
     for group in block.groups(layers) {
       guard block.kind != .embedding else {
         for name in group.linears {
@@ -89,17 +89,17 @@ public struct SparseGPT: Sparsifier {
         continue
       }
       // Taken after the groups before it were pruned: true-sequential.
-      let drift = comparesInputs ? try context.drift(of: group, in: block) : nil
-      let hessian = try drift?.hessian ?? context.statistic(Hessian.self, of: group, in: block)
+      let (hessian, drift) = try context.secondMoment(of: group, in: block, comparing: comparesInputs)
       let solver = SparseGPTSolver.prepare(
         hessian, pattern: pattern, isOrdered: order == .activation, damping: damping, refits: refit && quantizer == nil)
       let global = quantizer?.globalScale(of: group, in: block)
       for name in group.linears {
         try checkFit(block.fullName(of: name), columns: block[name].weight.columns)
+        if comparesInputs, drift == nil, hessian.tokens > 0 { try context.recordFallback(name, in: block, Unreached.noDrift) }
         switch solver {
         case .success(let solver) where hessian.tokens > 0:
           try prune(name, of: &block, context, share: share, solver, drift, hessian, globalScale: global)
-        default: try pruneWithoutHessian(name, of: &block, context, share: share, hessian)
+        default: try pruneWithoutHessian(name, of: &block, context, share: share, hessian, globalScale: global)
         }
       }
     }
@@ -141,13 +141,30 @@ public struct SparseGPT: Sparsifier {
     }
   }
 
+  /// The numbers that the others get too: runtimes want linears they fuse in one format.
+  private func roundPruned(_ name: LinearName, of block: inout Block, _ context: PassContext, globalScale: Float?) throws {
+    guard let gptq = quantizer else { return }
+    let numbers = try gptq.storedScheme(of: name, in: block)
+    let quantized = RoundToNearest.quantize(
+      block[name].weight.dense(), scheme: numbers, scales: gptq.scales, globalScale: globalScale)
+    block[name].weight = quantized
+    context.record(
+      name, in: block,
+      [
+        "bits_per_weight": Double(quantized.storedBits) / Double(quantized.rows * quantized.columns),
+        "sparsity": quantized.dense().zeroShare,
+      ], scheme: "\(numbers) \(sparsityText)")
+  }
+
   /// Wanda's choice, which needs no factorization, or that of the magnitudes, which needs no data.
   private func pruneWithoutHessian(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, _ hessian: Hessian
+    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, _ hessian: Hessian, globalScale: Float?
   ) throws {
+    let rounded = quantizer == nil ? "" : ", and rounded to nearest"
     guard hessian.tokens > 0 else {
-      return try pruneByMagnitude(
-        name, of: &block, context, share: share, because: "no calibration token reached it with a finite input: pruned by magnitude")
+      try pruneByMagnitude(
+        name, of: &block, context, share: share, because: "\(Unreached.reason): pruned by magnitude\(rounded)")
+      return try roundPruned(name, of: &block, context, globalScale: globalScale)
     }
     let weight = block[name].weight.dense()
     let norms = hessian.matrix.diagonal.map { Float(max($0, 0).squareRoot()) }
@@ -155,7 +172,8 @@ public struct SparseGPT: Sparsifier {
     try keep(mask, of: name, in: &block, context, nil)
     try context.recordFallback(
       name, in: block,
-      "the Hessian is not positive definite even when damped (\(hessian.tokens) calibration tokens for \(weight.columns) inputs): pruned by magnitude times input norm\(quantizer == nil ? "" : ", not quantized")"
+      "the Hessian is not positive definite even when damped (\(hessian.tokens) calibration tokens for \(weight.columns) inputs): pruned by magnitude times input norm\(rounded)"
     )
+    try roundPruned(name, of: &block, context, globalScale: globalScale)
   }
 }

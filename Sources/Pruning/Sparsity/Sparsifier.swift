@@ -37,9 +37,13 @@ extension Sparsifier {
   public var analyses: [any Analysis] { allocation == .owl ? [outliers] : [] }
 
   /// The share of weights that a block is to lose.
-  func share(of block: Block, in context: PassContext) -> Double {
+  func share(of block: Block, in context: PassContext) throws -> Double {
     guard allocation == .owl, block.description != nil else { return meanShare }
-    return context.answer(to: outliers).share(of: block.name, target: meanShare, limit: owlLimit)
+    let answer = context.answer(to: outliers)
+    for name in answer.entries.first(where: { $0.block == block.name })?.unreached ?? [] {
+      try context.recordFallback(name, in: block, "\(Unreached.reason): its outliers do not count in the block's share")
+    }
+    return answer.share(of: block.name, target: meanShare, limit: owlLimit)
   }
 
   func validateSparsity() throws(InvalidOption) {
@@ -80,7 +84,7 @@ extension Sparsifier {
     var planned = linear
     planned.scheme = "\(linear.storageType.rawValue) \(sparsityText)"
     planned.storedBits = linear.rows * linear.columns * linear.storageType.bitCount
-    planned.weights = nil
+    (planned.weights, planned.input, planned.blocks) = (nil, nil, nil)
     planned.isRewritten = true
     return planned
   }

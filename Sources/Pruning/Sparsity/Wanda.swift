@@ -28,7 +28,7 @@ public struct Wanda: Sparsifier {
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    let share = share(of: block, in: context)
+    let share = try share(of: block, in: context)
     for group in block.groups(layers) {
       guard block.kind != .embedding else {
         for name in group.linears {
@@ -39,13 +39,27 @@ public struct Wanda: Sparsifier {
       }
       if refit {
         let hessian = try context.statistic(Hessian.self, of: group, in: block)
+        guard hessian.tokens > 0 else {
+          try pruneUnreached(group, of: &block, context, share: share)
+          continue
+        }
         let norms = hessian.matrix.diagonal.map { Float($0.squareRoot()) }
         let solver = SparseGPTSolver.prepare(hessian, pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
         for name in group.linears { try prune(name, of: &block, context, share: share, norms: norms, solver) }
       } else {
-        let norms = try context.statistic(InputNorm.self, of: group, in: block).values
-        for name in group.linears { try prune(name, of: &block, context, share: share, norms: norms, nil) }
+        let norms = try context.statistic(InputNorm.self, of: group, in: block)
+        guard norms.tokens > 0 else {
+          try pruneUnreached(group, of: &block, context, share: share)
+          continue
+        }
+        for name in group.linears { try prune(name, of: &block, context, share: share, norms: norms.values, nil) }
       }
+    }
+  }
+
+  private func pruneUnreached(_ group: InputGroup, of block: inout Block, _ context: PassContext, share: Double) throws {
+    for name in group.linears {
+      try pruneByMagnitude(name, of: &block, context, share: share, because: "\(Unreached.reason): pruned by magnitude")
     }
   }
 

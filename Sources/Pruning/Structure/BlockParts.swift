@@ -54,6 +54,7 @@ extension Block {
     }
     description?.attention.heads = queries.count
     description?.attention.keyValueHeads = keyValues.count
+    cache = cache?.keeping(heads: keyValues)
   }
 }
 

@@ -6,7 +6,7 @@ internal import Tensors
 ///
 /// REAP (Lasby et al. 2025, equation 9): an expert's score is the mean over the tokens sent to it of its router weight times the length of its
 /// output. Experts go whole, so they may be compressed already. Every block keeps as many experts as every other, because configurations have
-/// one number for all.
+/// one number for all. Experts that no calibration token is sent to have no score: they go first, the lightest before the others.
 public struct PruneExperts: Pass, Hashable {
   public static let name = "prune_experts"
   public static let summary = "fewer experts in every mixture (REAP)"
@@ -63,10 +63,31 @@ public struct PruneExperts: Pass, Hashable {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let description = block.description, let mixture = description.feedForward.mixture else { return }
-    let scores = try scores(of: block, description, mixture, context)
+    let found = try scores(of: block, description, mixture, context)
+    let scores = found.map { $0 ?? 0 }
+    let unreached = found.indices.filter { found[$0] == nil }
+    let weights = unreached.isEmpty ? [] : magnitudes(of: block, description, mixture)
     let count = try kept(of: mixture)
-    let order = (0..<mixture.experts).sorted { (scores[$0], $1) > (scores[$1], $0) }
+    let order = (0..<mixture.experts).sorted { a, b in
+      switch (found[a], found[b]) {
+      case (let first?, let second?): (first, b) > (second, a)
+      case (_?, nil): true
+      case (nil, _?): false
+      case (nil, nil): (weights[a], b) > (weights[b], a)
+      }
+    }
     let kept = order.prefix(count).sorted()
+    if !unreached.isEmpty {
+      // Where all of them go, which one goes first decides nothing.
+      let told =
+        "no calibration token was sent to \(unreached.count) of \(mixture.experts) experts, which were ranked last, by their weights: "
+        + unreached.map(String.init).joined(separator: " ")
+      if unreached.contains(where: kept.contains) {
+        try context.recordFallback(mixture.router, in: block, told)
+      } else {
+        context.remark("\(block.name): \(told)")
+      }
+    }
     func linears(of expert: Int) -> [LinearName] {
       let network = description.feedForward.expert(expert)
       return network.readers + [network.down]
@@ -86,18 +107,22 @@ public struct PruneExperts: Pass, Hashable {
       scheme: "\(count) of \(mixture.experts) experts: \(kept.map(String.init).joined(separator: " "))")
   }
 
+  private func magnitudes(of block: Block, _ description: BlockDescription, _ mixture: MixtureDescription) -> [Double] {
+    (0..<mixture.experts).map { expert in
+      let network = description.feedForward.expert(expert)
+      return (network.readers + [network.down]).reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
+    }
+  }
+
+  /// - Returns: `nil` for the experts that no token was sent to.
   private func scores(
     of block: Block, _ description: BlockDescription, _ mixture: MixtureDescription, _ context: PassContext
-  ) throws -> [Double] {
+  ) throws -> [Double?] {
     switch criterion {
     case .random:
       var random = context.randomness(for: mixture.router, in: block)
       return (0..<mixture.experts).map { _ in Double.random(in: 0..<1, using: &random) }
-    case .magnitude:
-      return (0..<mixture.experts).map { expert in
-        let network = description.feedForward.expert(expert)
-        return (network.readers + [network.down]).reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
-      }
+    case .magnitude: return magnitudes(of: block, description, mixture)
     case .reap, .frequency:
       let inputs = try context.inputs(of: block, limit: sequences)
       let prepared = PreparedBlock(block, positions: inputs.map(\.rows).max() ?? 0)
@@ -122,7 +147,8 @@ public struct PruneExperts: Pass, Hashable {
       }
       return (0..<mixture.experts).map { expert in
         let (sum, tokens) = parts.reduce((0.0, 0)) { ($0.0 + $1[expert].sum, $0.1 + $1[expert].tokens) }
-        return criterion == .frequency ? Double(tokens) : sum / Double(max(1, tokens))
+        guard tokens > 0 else { return nil }
+        return criterion == .frequency ? Double(tokens) : sum / Double(tokens)
       }
     }
   }

@@ -64,7 +64,7 @@ extension LLMCompressor {
       lists = [Selection.list("include", [Entry(text: "*", place: place), Entry(text: Target.head, place: place)])]
     }
     let patterns = ignored.flatMap(\.patterns)
-    if !patterns.isEmpty { lists.append(Selection.list("exclude", patterns)) }
+    lists += Selection.exclusions(patterns)
     return .init(key: "layers", mark: place, node: RecipeNode(value: .mapping(lists), position: place))
   }
 }

@@ -148,9 +148,16 @@ extension LLMCompressor {
 
     /// `layers` of a pass.
     var layers: RecipeNode.Member {
-      let lists = [("include", include), ("exclude", exclude)].filter { $0.0 == "include" || !$0.1.isEmpty }
-      let members = lists.map { name, entries in Self.list(name, entries) }
+      let members = [Self.list("include", include)] + Self.exclusions(exclude)
       return .init(key: "layers", mark: include[0].place, node: RecipeNode(value: .mapping(members), position: include[0].place))
+    }
+
+    /// What is left out: the ends of the model, which every model knows, and what llm-compressor leaves out without a word where it is absent.
+    static func exclusions(_ entries: [Entry]) -> [RecipeNode.Member] {
+      func isEnd(_ entry: Entry) -> Bool {
+        [Target.head, Target.embedding].contains { LayerSelector(include: [entry.text]).contains($0, isEnd: true) }
+      }
+      return [("exclude", entries.filter(isEnd)), ("ignore", entries.filter { !isEnd($0) })].filter { !$0.1.isEmpty }.map(list)
     }
 
     static func list(_ name: String, _ entries: [Entry]) -> RecipeNode.Member {

@@ -43,7 +43,7 @@ extension LLMCompressor {
       ignored += try Target(entry, in: "\(arguments.path).ignore").patterns
     }
     if let ignore = arguments.given("ignore"), !ignored.isEmpty {
-      let layers = RecipeNode(value: .mapping([Selection.list("exclude", ignored)]), position: ignore.mark)
+      let layers = RecipeNode(value: .mapping(Selection.exclusions(ignored)), position: ignore.mark)
       members.append(.init(key: "layers", mark: ignore.mark, node: layers))
     }
     return options(members, of: arguments)

@@ -1,0 +1,152 @@
+internal import Foundation
+internal import StrictJSON
+internal import Tensors
+
+/// What a GGUF file says of its rotary frequencies, and how `rope_scaling` of `config.json` says the same.
+struct GGUFRotary {
+  static let factorsName = "rope_freqs.weight"
+
+  let architecture: String
+  let metadata: GGUFMetadata
+  let headSize: Int
+  let base: Double
+  /// Positions the model was made for.
+  let positions: Int
+
+  private func key(_ name: String) -> String { "\(architecture).rope.\(name)" }
+
+  /// `rope_scaling`; `nil` for frequencies as they are.
+  ///
+  /// - Parameter factors: what each frequency is divided by, [half of a head].
+  /// - Throws: `CheckpointError` for scalings that are not read, and for factors that are none.
+  func scaling(factors: Tensor?) throws(CheckpointError) -> JSON? {
+    let factor = try linearFactor()
+    guard let factors else { return factor == 1 ? nil : Self.linear(factor) }
+    guard factors.shape == [headSize / 2] else {
+      throw .wrongShape(tensor: Self.factorsName, expected: [headSize / 2], found: factors.shape)
+    }
+    guard factors.dtype.isReadableAsFloat else {
+      throw .unusableType(tensor: Self.factorsName, dtype: factors.dtype.rawValue, use: "factors of frequencies")
+    }
+    let values = factors.floats()
+    guard values.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+      throw .unsupportedOption(option: Self.factorsName, value: "\(values)", reason: "they should be positive numbers")
+    }
+    // Both divide.
+    let divisors = factor == 1 ? values : values.map { Float(Double($0) * factor) }
+    if Set(divisors).count == 1 { return divisors[0] == 1 ? nil : Self.linear(Double(divisors[0])) }
+    let precision: Float = factors.dtype == .float16 ? 1e-3 : factors.dtype == .bfloat16 ? 8e-3 : 5e-6
+    if let scaling = LlamaRopeScaling(factors: divisors, base: base, precision: precision) { return scaling.json }
+    return explicit(divisors)
+  }
+
+  /// By what all frequencies are divided. A factor without a type is linear, as in llama.cpp, and so is the key of older files.
+  private func linearFactor() throws(CheckpointError) -> Double {
+    if let gain = metadata[key("scaling.attn_factor")]?.double, gain != 1 {
+      throw .unsupportedOption(option: key("scaling.attn_factor"), value: "\(gain)", reason: "only 1 is read")
+    }
+    let type = metadata[key("scaling.type")]?.string ?? "linear"
+    guard ["none", "linear"].contains(type) else {
+      throw .unsupportedOption(option: key("scaling.type"), value: type, reason: "none and linear are read")
+    }
+    let factor = metadata[key("scaling.factor")]?.double ?? metadata[key("scale_linear")]?.double ?? 1
+    guard type == "linear", factor != 0 else { return 1 }
+    guard factor.isFinite, factor > 0 else {
+      throw .unsupportedOption(option: key("scaling.factor"), value: "\(factor)", reason: "a positive number is needed")
+    }
+    return factor
+  }
+
+  private static func linear(_ factor: Double) -> JSON {
+    .object([.init("rope_type", .string("linear")), .init("factor", .double(factor))])
+  }
+
+  /// Divisors that follow from no known rule, one by one: LongRoPE says that, with the same ones for short and long sequences.
+  private func explicit(_ divisors: [Float]) -> JSON {
+    let list = JSON.array(divisors.map { .number("\($0)") })
+    return .object([
+      .init("rope_type", .string("longrope")), .init("short_factor", list), .init("long_factor", list),
+      .init("attention_factor", .double(1)), .init("original_max_position_embeddings", .integer(positions)),
+    ])
+  }
+}
+
+/// How Llama 3.1 and later stretch their rotary frequencies: what GGUF files store as one factor per pair of dimensions.
+public struct LlamaRopeScaling: Sendable, Equatable {
+  public var factor, low, high, originalPositions: Double
+
+  public init(factor: Double, low: Double, high: Double, originalPositions: Double) {
+    self.factor = factor
+    self.low = low
+    self.high = high
+    self.originalPositions = originalPositions
+  }
+
+  /// Finds parameters with the published `low` and `high`, 1 and 4, that give these factors; `nil` where none do.
+  ///
+  /// - Parameter precision: relative, of the type that the factors were stored in.
+  init?(factors: [Float], base: Double, precision: Float) {
+    guard let index = factors.indices.max(by: { factors[$0] < factors[$1] }) else { return nil }
+    let (low, high, largest) = (1.0, 4.0, Double(factors[index]))
+    func wavelength(_ pair: Int) -> Double { Self.wavelength(pair, headSize: 2 * factors.count, base: base) }
+    for originalPositions in [8192, 4096, 16384, 32768] + Self.lengths(factors, wavelength) {
+      // Short heads have no pair that is stretched all the way: the whole factor follows from how far the longest is.
+      let blend = max(0, (originalPositions / wavelength(index) - low) / (high - low))
+      let factor = ((1 - blend) / (1 / largest - blend) * 1000).rounded() / 1000
+      guard factor.isFinite, factor >= 1 else { continue }
+      let candidate = LlamaRopeScaling(factor: factor, low: low, high: high, originalPositions: originalPositions)
+      let found = candidate.factors(headSize: 2 * factors.count, base: base)
+      guard zip(found, factors).allSatisfy({ abs($0 - $1) <= precision * abs($1) }) else { continue }
+      self = candidate
+      return
+    }
+    return nil
+  }
+
+  /// Original lengths that some of the factors speak for.
+  ///
+  /// With u = 1 / factor, a blended pair of wavelength λ has 1/f = u + (1 − u)·(L/λ − 1)/3: linear in 1/λ. Where a pair is stretched all the
+  /// way its factor is the whole one and any blended pair gives L; else two blended pairs give both.
+  private static func lengths(_ factors: [Float], _ wavelength: (Int) -> Double) -> [Double] {
+    let largest = factors.max() ?? 1
+    let blended = factors.indices.filter { factors[$0] > 1 && factors[$0] < largest }
+    var lengths: [Double] = []
+    if let whole = factors.firstIndex(of: largest), largest > 1 {
+      let u = 1 / Double(largest)
+      lengths += blended.map { wavelength($0) * (3 * (1 / Double(factors[$0]) - u) / (1 - u) + 1) }
+      if blended.isEmpty, whole > 0, case let bounds = (4 * wavelength(whole - 1), wavelength(whole)), bounds.0 < bounds.1 {
+        lengths.append((bounds.0 * bounds.1).squareRoot())
+      }
+    }
+    let partial = factors.indices.filter { factors[$0] > 1 }
+    if let first = partial.first, let last = partial.last, first != last {
+      let (a, b) = (1 / wavelength(first), 1 / wavelength(last))
+      let slope = (1 / Double(factors[first]) - 1 / Double(factors[last])) / (a - b)
+      let u = (3 * (1 / Double(factors[first]) - slope * a) + 1) / 4
+      lengths.append(3 * slope / (1 - u))
+    }
+    return lengths.filter { $0.isFinite && $0 >= 1 && $0 < 1e9 }.flatMap { [$0.rounded(), $0] }
+  }
+
+  private static func wavelength(_ pair: Int, headSize: Int, base: Double) -> Double {
+    2 * Double.pi / pow(base, -2 * Double(pair) / Double(headSize))
+  }
+
+  /// What each pair's frequency is divided by.
+  public func factors(headSize: Int, base: Double) -> [Float] {
+    (0..<headSize / 2).map { i in
+      let wavelength = Self.wavelength(i, headSize: headSize, base: base)
+      if wavelength < originalPositions / high { return 1 }
+      if wavelength > originalPositions / low { return Float(factor) }
+      let blend = (originalPositions / wavelength - low) / (high - low)
+      return Float(1 / ((1 - blend) / factor + blend))
+    }
+  }
+
+  var json: JSON {
+    .object([
+      .init("rope_type", .string("llama3")), .init("factor", .double(factor)), .init("low_freq_factor", .double(low)),
+      .init("high_freq_factor", .double(high)), .init("original_max_position_embeddings", .double(originalPositions)),
+    ])
+  }
+}

@@ -1,0 +1,81 @@
+import Formats
+import Models
+import Passes
+
+/// Linears that runtimes compute as one, and that are in unlike formats.
+struct MixedGroup: Sendable, Equatable {
+  let block: String
+  /// The formats, and how many of the linears are in each.
+  let formats: [(name: String, linears: [String])]
+
+  static func == (a: Self, b: Self) -> Bool { a.description == b.description }
+}
+
+extension MixedGroup: CustomStringConvertible {
+  var description: String {
+    let parts = formats.map { format in
+      let names = format.linears.prefix(3).joined(separator: ", ") + (format.linears.count > 3 ? ", … (\(format.linears.count))" : "")
+      return "\(names) \(format.name)"
+    }
+    return "\(block): \(parts.joined(separator: "; "))"
+  }
+}
+
+extension Fusion {
+  static let rule = "what runtimes compute as one must be in one format: q, k and v; gate and up; of a mixture's experts every projection"
+
+  /// The groups that are not in one format.
+  ///
+  /// - Parameter format: of a linear by its full name, in words; `nil` for one that is not known.
+  func mixedGroups(of description: ModelDescription, _ format: (String) -> String?) -> [MixedGroup] {
+    guard self != .none else { return [] }
+    return description.blocks.flatMap { block in
+      let experts = block.feedForward.mixture.map { $0.prefix }
+      return block.fusedGroups.compactMap { group -> MixedGroup? in
+        if self == .experts { guard let experts, group[0].rawValue.hasPrefix(experts) else { return nil } }
+        var formats: [(name: String, linears: [String])] = []
+        for name in group {
+          guard let own = format(block.prefix + name.rawValue) else { continue }
+          if let place = formats.firstIndex(where: { $0.name == own }) {
+            formats[place].linears.append(name.rawValue)
+          } else {
+            formats.append((own, [name.rawValue]))
+          }
+        }
+        return formats.count > 1 ? MixedGroup(block: String(block.prefix.dropLast()), formats: formats) : nil
+      }
+    }
+  }
+
+  /// Groups of written modules. Factored linears are left out: no runtime knows them, so none fuses them.
+  func mixedGroups(of description: ModelDescription, in modules: [StoredModule]) -> [MixedGroup] {
+    let named = Dictionary(modules.filter { $0.factors == nil }.map { ($0.name, Self.text($0.scheme, $0.input)) }) { first, _ in first }
+    return mixedGroups(of: description) { named[$0] }
+  }
+
+  func mixedGroups(of description: ModelDescription, in linears: [PlannedLinear]) -> [MixedGroup] {
+    let named = Dictionary(
+      linears.filter { $0.rank == nil }.map { linear in
+        let candidates = linear.candidates.map { "\($0)" }.joined(separator: " or ")
+        return (linear.name, linear.candidates.isEmpty ? Self.text(linear.weights, linear.input) : candidates)
+      }
+    ) { first, _ in first }
+    return mixedGroups(of: description) { named[$0] }
+  }
+
+  private static func text(_ scheme: QuantizationScheme?, _ input: InputQuantization?) -> String {
+    guard let scheme else { return "dense" }
+    return "\(scheme)" + (input.map { " with \($0) inputs" } ?? "")
+  }
+}
+
+/// Linears that runtimes compute as one would be, or were, stored in unlike formats.
+public struct MixedFormats: Error, Equatable, Sendable, CustomStringConvertible {
+  let groups: [MixedGroup]
+  let format: String
+
+  public var description: String {
+    "\(groups.count) groups of linears would be in unlike formats, and in \(format) \(Fusion.rule); the first is \(groups[0]). "
+      + "Give them the same options and leave out all of them or none, or set output.mixed_groups: allow"
+  }
+}

@@ -1,0 +1,74 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import CompressKit
+
+/// Linears that runtimes compute as one get one format.
+struct FusedFormatTests {
+  private func compressor(_ passes: String, _ output: String = "", strict: Bool = false) throws -> Compressor {
+    Compressor(
+      recipe: try Recipe(
+        yaml: "calibration: { tokens: t.npy }\npasses: [ \(passes) ]\noutput: { \(output) }", file: "r.yaml", passes: .standard),
+      strict: strict)
+  }
+
+  @Test(arguments: Families.mixtures) func groupsFollowFromTheDescription(_ family: String) throws {
+    let block = try #require(try Families.model(family).description.blocks.last)
+    let experts = try #require(block.feedForward.mixture).experts
+    #expect(block.fusedGroups[0] == block.attention.projections.linears)
+    #expect(block.fusedGroups[1].count == 2 * experts && block.fusedGroups[2].count == experts)
+    #expect(block.fusedGroups.count == (block.feedForward.mixture?.shared == nil ? 3 : 4))
+    #expect(Set(block.fusedGroups.flatMap { $0 }).count == block.fusedGroups.reduce(0) { $0 + $1.count })
+  }
+
+  @Test(arguments: [
+    ("{ rtn: { group_size: 16, overrides: [{ layers: q_proj, bits: 8 }] } }", "self_attn.q_proj int8 g16"),
+    ("{ rtn: { group_size: 16, layers: { exclude: [k_proj] } } }", "self_attn.k_proj dense"),
+    (
+      "{ rtn: { group_size: 16, overrides: [{ layers: 're:.*experts\\.1\\.w2', bits: 8 }] } }", "block_sparse_moe.experts.1.w2 int8 g16"
+    ),
+    ("{ rtn: { group_size: 16, layers: { exclude: ['experts.3.*'] } } }", "block_sparse_moe.experts.3.w1"),
+    ("{ rtn: { group_size: 16, overrides: [{ layers: w3, group_size: 32 }] } }", "int4 g32"),
+    (
+      "{ rtn: { group_size: 16, overrides: [{ layers: v_proj, activations: int8, bits: 8, group_size: channel }] } }",
+      "with int8 token inputs"
+    ),
+  ])
+  func whatSplitsThemIsRefusedUnlessAllowed(_ passes: String, _ words: String) throws {
+    let checkpoint = try TinyModel.checkpoint(try Families.configuration("mixtral"), dtype: .bfloat16)
+    let error = #expect(throws: MixedFormats.self) { try compressor(passes).plan(checkpoint) }
+    #expect(
+      error?.description.contains(words) == true && error?.description.contains("output.mixed_groups: allow") == true,
+      "\(String(describing: error))")
+    let plan = try compressor(passes, "mixed_groups: allow").plan(checkpoint)
+    #expect(plan.remarks.contains { $0.contains("in unlike formats, as output.mixed_groups allows") && $0.contains(words) })
+    // Runtimes of dense weights fuse nothing that could differ.
+    _ = try compressor(passes.replacing("activations: int8, ", with: ""), "format: safetensors").plan(checkpoint)
+  }
+
+  @Test func wholeProjectionsAndBlocksMayDiffer() throws {
+    let checkpoint = try TinyModel.checkpoint(try Families.configuration("mixtral"), dtype: .bfloat16)
+    for passes in [
+      "{ rtn: { group_size: 16, overrides: [{ layers: [w2, o_proj], bits: 8 }] } }",
+      "{ rtn: { group_size: 16, layers: { exclude: ['layers.0.*'] } } }", "{ rtn: { group_size: 16, layers: self_attn.* } }",
+    ] { #expect(try !compressor(passes).plan(checkpoint).linears.isEmpty) }
+  }
+
+  @Test(arguments: Families.mixtures, ["kl", "layer"]) func allocateGivesExpertsOneFormat(_ family: String, _ sensitivity: String)
+    async throws
+  {
+    let recipe = try Recipe(
+      yaml:
+        "passes: [ { allocate: { target: 6bpw, sensitivity: \(sensitivity), probes: 2, candidates: [{ bits: 2, group_size: 16 }, { bits: 4, group_size: 16 }, { bits: 8, group_size: 16 }] } } ]",
+      file: "r.yaml", passes: .standard)
+    let model = try Families.model(family, dtype: .bfloat16)
+    let sink = CheckpointSink(format: .compressedTensors, writer: nil)
+    let report = try await Pipeline(recipe.passes).run(
+      on: model, options: SweepOptions(calibration: TinyModel.sequences(6, length: 16)), into: sink)
+    let modules = await sink.modules
+    #expect(Fusion.all.mixedGroups(of: model.description, in: modules).isEmpty)
+    #expect(Set(modules.compactMap(\.scheme)).count > 1, "all formats alike show nothing")
+    #expect(report.remarks.first?.contains("of 4 experts") == true)
+  }
+}
