@@ -138,11 +138,8 @@ public struct Allocate: Pass, Hashable {
       (pass.layers, pass.overrides, pass.scales, pass.importance) = (layers, overrides, scales, .activations)
       try pass.run(on: &block, in: context)
     }
-    for unit in allocation.units where unit.block == block.name {
-      // Shared evenly, so that the layers' figures add up to the group's.
-      for name in unit.linears {
-        context.record(name, in: block, [allocation.lossName: unit.loss / Double(unit.linears.count)])
-      }
+    for name in block.inputGroups.flatMap(\.linears) {
+      if let loss = allocation.losses[block.fullName(of: name)] { context.record(name, in: block, [allocation.lossName: loss]) }
     }
     for remark in allocation.remarks { context.remark(remark) }
   }

@@ -6,19 +6,12 @@ import Tensors
 
 /// Which format every group of layers gets, and what that is expected to cost.
 struct Allocation: Sendable {
-  /// The layers of a block that get one format.
-  struct Unit: Sendable {
-    var block: String
-    var linears: [LinearName]
-    var choice: Int
-    /// In nats where divergence was measured, otherwise a share of the layers' outputs.
-    var loss: Double
-  }
-
-  var units: [Unit]
   /// Index of the candidate, by a linear's name in the whole model.
   var choices: [String: Int]
-  /// What the report calls the units' losses.
+  /// By the same name: the linear's share of what its unit is expected to cost, in nats where divergence was measured, otherwise a share of the
+  /// layers' outputs.
+  var losses: [String: Double]
+  /// What the report calls these losses.
   var lossName: String
   var remarks: [String]
 }
@@ -53,18 +46,21 @@ struct AllocationAnalysis: Analysis {
         target: options.target, smallest: units.reduce(0) { $0 + $1.options.map(\.bits).min()! }, budget: max(0, budget))
     }
     var allocation = Allocation(
-      units: [], choices: [:], lossName: options.sensitivity == .divergence ? "predicted_divergence" : "predicted_layer_loss", remarks: [])
+      choices: [:], losses: [:], lossName: options.sensitivity == .divergence ? "predicted_divergence" : "predicted_layer_loss", remarks: []
+    )
     for (unit, choice) in zip(units, solution.choices) {
-      allocation.units.append(
-        .init(block: unit.block, linears: unit.linears, choice: choice, loss: unit.options[choice].loss))
-      for name in unit.fullNames { allocation.choices[name] = choice }
+      for name in unit.fullNames {
+        allocation.choices[name] = choice
+        // Shared evenly, so that the layers' figures add up to the unit's.
+        allocation.losses[name] = unit.options[choice].loss / Double(unit.fullNames.count)
+      }
     }
     allocation.remarks = [table(units, solution)]
     var predicted = solution.loss
     if options.sensitivity == .divergence {
       predicted = try divergence(of: allocation, model, context)
       let share = solution.loss > 0 ? predicted / solution.loss : 1
-      for index in allocation.units.indices { allocation.units[index].loss *= share }
+      allocation.losses = allocation.losses.mapValues { $0 * share }
     }
     let spent = Double(solution.cost) / Double(max(1, weights))
     var summary = "allocated \(rounded(spent)) bits per weight for a target of \(options.target)"
@@ -75,7 +71,7 @@ struct AllocationAnalysis: Analysis {
 
   /// The first candidate for all.
   private func rehearsal(of model: Model) throws -> Allocation {
-    var allocation = Allocation(units: [], choices: [:], lossName: "", remarks: [])
+    var allocation = Allocation(choices: [:], losses: [:], lossName: "", remarks: [])
     for index in model.description.blocks.indices {
       let block = try model.outline(.decoder(index: index))
       for name in block.linears.keys { allocation.choices[block.fullName(of: name)] = 0 }
@@ -90,8 +86,13 @@ struct AllocationAnalysis: Analysis {
     var linears: [LinearName]
     var fullNames: [String]
     var options: [(bits: Int, loss: Double)]
-    /// What the losses of its groups have been weighed by so far.
+    /// What its groups in earlier blocks lose.
+    var settled: [Double]
+    /// What the losses of its groups in the current block have been weighed by so far.
     var weight = 0.0
+
+    /// What comes belongs to the next block that has groups of the unit; the losses of blocks are added.
+    mutating func enter() { (settled, weight) = (options.map(\.loss), 0) }
 
     /// Adds another group of the same unit. An expert's loss counts by the tokens it saw.
     mutating func add(_ group: InputGroup, of block: Block, weight added: Double, _ found: [(bits: Int, loss: Double)]) {
@@ -99,7 +100,8 @@ struct AllocationAnalysis: Analysis {
       fullNames += group.linears.map { block.fullName(of: $0) }
       for index in options.indices {
         options[index].bits += found[index].bits
-        if weight + added > 0 { options[index].loss = (options[index].loss * weight + found[index].loss * added) / (weight + added) }
+        let mean = options[index].loss - settled[index]
+        if weight + added > 0 { options[index].loss = settled[index] + (mean * weight + found[index].loss * added) / (weight + added) }
       }
       weight += added
     }
@@ -115,6 +117,8 @@ struct AllocationAnalysis: Analysis {
     var walk = measuresDivergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
 
     var units: [MeasuredUnit] = []
+    /// Index of the unit that holds the routed experts of all blocks.
+    var experts: Int?
     var (fixedBits, weights) = (model.carriedBytes * 8, 0)
     for kind in [Block.Kind.embedding, .head] {
       let end = try model.outline(kind)
@@ -130,19 +134,30 @@ struct AllocationAnalysis: Analysis {
       fixedBits += block.linears.filter { !chosen.contains($0.key) }.reduce(0) { $0 + $1.value.weight.storedBits }
       var variants: [Block] = []
       let first = units.count
+      // The units that the block has groups of.
+      var present: [Int] = []
       for group in groups {
         let hessian = try stream.statistic(Hessian.self, of: group, in: block)
         weights += group.linears.reduce(0) { $0 + block[$1].weight.rows * block[$1].weight.columns }
+        let isExpert = description(of: block).routedExperts.contains(group.linears[0])
         let fused = Set(description(of: block).fused(with: group.linears[0]))
-        let place = units[first...].firstIndex { !fused.isDisjoint(with: $0.linears) } ?? units.count
+        let known = isExpert ? experts : units.indices[first...].first { !fused.isDisjoint(with: units[$0].linears) }
+        let place = known ?? units.count
         if place == units.count {
           let none = options.candidates.map { _ in (bits: 0, loss: 0.0) }
-          units.append(MeasuredUnit(block: block.name, linears: [], fullNames: [], options: none))
+          units.append(
+            MeasuredUnit(
+              block: isExpert ? "all blocks" : block.name, linears: [], fullNames: [], options: none, settled: none.map(\.loss)))
+          if isExpert { experts = place }
+        }
+        if !present.contains(place) {
+          present.append(place)
+          units[place].enter()
           if measuresDivergence { variants += options.candidates.map { _ in block } }
         }
         var found: [(bits: Int, loss: Double)] = []
         for (index, candidate) in options.candidates.enumerated() {
-          let at = (place - first) * options.candidates.count + index
+          let at = present.firstIndex(of: place)! * options.candidates.count + index
           let (variant, bits, loss) = try quantize(group, of: measuresDivergence ? variants[at] : block, as: candidate, hessian)
           found.append((bits, loss))
           if measuresDivergence { variants[at] = variant }
@@ -153,13 +168,16 @@ struct AllocationAnalysis: Analysis {
       if let walk {
         let losses = try walk.divergences(of: variants, at: index)
         for (at, loss) in losses.enumerated() {
-          units[first + at / options.candidates.count].options[at % options.candidates.count].loss = loss
+          let (unit, candidate) = (present[at / options.candidates.count], at % options.candidates.count)
+          units[unit].options[candidate].loss = units[unit].settled[candidate] + loss
         }
       }
       try walk?.advance(past: block)
       block.releasePages()
       context.progress(index + 1, count)
     }
+    // In the table the experts of all blocks come last.
+    if let experts { units.append(units.remove(at: experts)) }
     return (units, fixedBits, weights)
   }
 
@@ -259,7 +277,8 @@ struct AllocationAnalysis: Analysis {
         let name = (linear.rawValue.split(separator: ".").last.map(String.init) ?? linear.rawValue).replacing("_proj", with: "")
         if !names.contains(name) { names.append(name) }
       }
-      let group = names.joined(separator: ",") + (unit.linears.count > names.count ? " of \(unit.linears.count / names.count) experts" : "")
+      let count = Set(unit.linears).count
+      let group = names.joined(separator: ",") + (count > names.count ? " of \(count / names.count) experts" : "")
       row += "  \(group) \(labels[choice]) (\(rounded(unit.options[choice].loss, places: 5)))"
     }
     lines.append(row)

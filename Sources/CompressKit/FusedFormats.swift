@@ -22,29 +22,42 @@ extension MixedGroup: CustomStringConvertible {
 }
 
 extension Fusion {
-  static let rule = "what runtimes compute as one must be in one format: q, k and v; gate and up; of a mixture's experts every projection"
+  static let rule =
+    "what runtimes compute as one must be in one format: q, k and v; gate and up; all experts of the model, which transformers reads as one format"
 
   /// The groups that are not in one format.
   ///
   /// - Parameter format: of a linear by its full name, in words; `nil` for one that is not known.
   func mixedGroups(of description: ModelDescription, _ format: (String) -> String?) -> [MixedGroup] {
-    guard self != .none else { return [] }
-    return description.blocks.flatMap { block in
-      let experts = block.feedForward.mixture.map { $0.prefix }
-      return block.fusedGroups.compactMap { group -> MixedGroup? in
-        if self == .experts { guard let experts, group[0].rawValue.hasPrefix(experts) else { return nil } }
-        var formats: [(name: String, linears: [String])] = []
-        for name in group {
-          guard let own = format(block.prefix + name.rawValue) else { continue }
-          if let place = formats.firstIndex(where: { $0.name == own }) {
-            formats[place].linears.append(name.rawValue)
-          } else {
-            formats.append((own, [name.rawValue]))
-          }
+    func mixed(_ place: String, _ group: [(shown: String, full: String)]) -> MixedGroup? {
+      var formats: [(name: String, linears: [String])] = []
+      for name in group {
+        guard let own = format(name.full) else { continue }
+        if let place = formats.firstIndex(where: { $0.name == own }) {
+          formats[place].linears.append(name.shown)
+        } else {
+          formats.append((own, [name.shown]))
         }
-        return formats.count > 1 ? MixedGroup(block: String(block.prefix.dropLast()), formats: formats) : nil
+      }
+      return formats.count > 1 ? MixedGroup(block: place, formats: formats) : nil
+    }
+    let inBlocks = description.blocks.flatMap { block in
+      let groups: [[LinearName]] =
+        switch self {
+        case .none: []
+        case .experts: block.expertProjections
+        case .all: block.fusedGroups
+        }
+      return groups.compactMap { group in
+        mixed(String(block.prefix.dropLast()), group.map { ($0.rawValue, block.prefix + $0.rawValue) })
       }
     }
+    guard self == .all else { return inBlocks }
+    // One of each mixture stands for it; mixtures that are mixed in themselves were found above.
+    let ofMixtures = description.blocks.compactMap { block in
+      block.routedExperts.first.map { (shown: block.prefix + $0.rawValue, full: block.prefix + $0.rawValue) }
+    }
+    return inBlocks + (mixed("the mixtures", ofMixtures).map { [$0] } ?? [])
   }
 
   /// Groups of written modules. Factored linears are left out: no runtime knows them, so none fuses them.

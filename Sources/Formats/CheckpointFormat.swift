@@ -94,7 +94,8 @@ public enum Fusion: Sendable {
   case none
   /// Every projection over all experts of a mixture.
   case experts
-  /// Besides, queries with keys and values, and gates with what they gate.
+  /// Queries with keys and values, gates with what they gate, and all experts of all mixtures: vLLM runs a mixture in one format, and
+  /// transformers reads those of all mixtures as one.
   case all
 }
 

@@ -95,6 +95,13 @@ struct CompressedTensorsConfiguration: Sendable {
       if !named.isEmpty { groups.append((named, candidate)) }
     }
     if let commonest, ofLinears.contains(where: { preset($0) == commonest }) { groups.append((["Linear"], commonest)) }
+    // transformers reads all experts by the group whose pattern names them, or else by the first that there is.
+    let experts = modules.filter { $0.name.contains(".experts.") }
+    if groups.count > 1, let first = experts.first, let own = preset(first), experts.allSatisfy({ preset($0) == own }),
+      let place = groups.lastIndex(where: { $0.preset == own })
+    {
+      groups[place].targets.append("re:.*\\.experts\\..*")
+    }
     let dense = modules.filter { $0.scheme == nil && !$0.isEmbedding }.map(\.name) + extra
     let ignored = parts.map { "re:.*\($0).*" } + dense.flatMap(names.spellings)
     let formats = groups.map { layout(of: $0.preset) }

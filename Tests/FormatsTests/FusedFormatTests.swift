@@ -17,8 +17,9 @@ struct FusedFormatTests {
     let block = try #require(try Families.model(family).description.blocks.last)
     let experts = try #require(block.feedForward.mixture).experts
     #expect(block.fusedGroups[0] == block.attention.projections.linears)
-    #expect(block.fusedGroups[1].count == 2 * experts && block.fusedGroups[2].count == experts)
-    #expect(block.fusedGroups.count == (block.feedForward.mixture?.shared == nil ? 3 : 4))
+    #expect(block.fusedGroups[1].count == 3 * experts && block.fusedGroups[1] == block.routedExperts)
+    #expect(block.expertProjections.map(\.count) == [2 * experts, experts])
+    #expect(block.fusedGroups.count == (block.feedForward.mixture?.shared == nil ? 2 : 3))
     #expect(Set(block.fusedGroups.flatMap { $0 }).count == block.fusedGroups.reduce(0) { $0 + $1.count })
   }
 
@@ -47,11 +48,21 @@ struct FusedFormatTests {
     _ = try compressor(passes.replacing("activations: int8, ", with: ""), "format: safetensors").plan(checkpoint)
   }
 
+  /// vLLM runs a mixture in one format; transformers reads the experts of all mixtures as one.
+  @Test(arguments: ["overrides: [{ layers: w2, bits: 8 }]", "layers: { exclude: ['layers.0.*experts*'] }"])
+  func mixturesAreInOneFormat(_ options: String) throws {
+    let checkpoint = try TinyModel.checkpoint(try Families.configuration("mixtral"), dtype: .bfloat16)
+    let passes = "{ rtn: { group_size: 16, \(options) } }"
+    #expect(throws: MixedFormats.self) { try compressor(passes).plan(checkpoint) }
+    _ = try compressor(passes, "mixed_groups: allow").plan(checkpoint)
+    _ = try compressor(passes, "format: mlx").plan(checkpoint)
+  }
+
   @Test func wholeProjectionsAndBlocksMayDiffer() throws {
     let checkpoint = try TinyModel.checkpoint(try Families.configuration("mixtral"), dtype: .bfloat16)
     for passes in [
-      "{ rtn: { group_size: 16, overrides: [{ layers: [w2, o_proj], bits: 8 }] } }",
-      "{ rtn: { group_size: 16, layers: { exclude: ['layers.0.*'] } } }", "{ rtn: { group_size: 16, layers: self_attn.* } }",
+      "{ rtn: { group_size: 16, overrides: [{ layers: ['*experts*', o_proj], bits: 8 }] } }",
+      "{ rtn: { group_size: 16, layers: { exclude: ['layers.0.self_attn.*'] } } }", "{ rtn: { group_size: 16, layers: self_attn.* } }",
     ] { #expect(try !compressor(passes).plan(checkpoint).linears.isEmpty) }
   }
 
