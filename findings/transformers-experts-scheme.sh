@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # transformers 5.24.0 with compressed-tensors 0.20.1, a mixture of experts in a checkpoint of two config groups.
 #
 # Expected: an expert's weights are read by the config group that matches them, as compressed-tensors matches every other module: exact names
@@ -7,13 +7,12 @@
 # its targets: the first with a target that begins with "re:" and contains "experts", else the first with any target that does not begin with
 # "re:". With the attention's projections listed by name at 8 bits and the class "Linear" at 4 bits, experts packed at 4 bits are read as 8.
 # A target "re:.*\.experts\..*" in the experts' own group makes it the chosen one.
-set -eu
+set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet --index-url https://download.pytorch.org/whl/cpu torch 2>/dev/null ||
-  "$place/venv/bin/pip" install --quiet torch
-"$place/venv/bin/pip" install --quiet transformers==5.24.0 compressed-tensors==0.20.1
+"$place/venv/bin/pip" -q install --no-deps torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu
+"$place/venv/bin/pip" -q install transformers==5.24.0 compressed-tensors==0.20.1 accelerate filelock typing-extensions sympy networkx jinja2 fsspec
 "$place/venv/bin/python" - <<'PYTHON'
 from compressed_tensors.quantization import QuantizationConfig
 from transformers.integrations.compressed_tensors import get_experts_scheme
