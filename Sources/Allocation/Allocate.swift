@@ -6,9 +6,10 @@ public import Quantization
 /// Mixed precision under a budget: measures what every candidate format costs every group of layers, chooses the best combination that fits, and
 /// quantizes with it.
 ///
-/// What runtimes fuse gets one format: layers that share an input, and every projection of a mixture's experts over all of them. What a choice costs is measured on the original model, one group at a
-/// time (algorithm notes 10.2): by the divergence of the predictions, or faster by the layer's own loss. The combination is the exact optimum of
-/// the multiple-choice knapsack under the assumption that these costs add up; the report compares their sum with what is measured in the end.
+/// What runtimes fuse gets one format: layers that share an input, and all routed experts of the model. What a choice costs is measured on the
+/// original model, one group at a time (algorithm notes 10.2): by the divergence of the predictions, or faster by the layer's own loss; what the
+/// experts cost is added over the blocks. The combination is the exact optimum of the multiple-choice knapsack under the assumption that these
+/// costs add up; the report compares their sum with what is measured in the end.
 public struct Allocate: Pass, Hashable {
   public static let name = "allocate"
   public static let summary = "mixed precision under a budget of bits per weight or bytes"
