@@ -81,5 +81,12 @@ struct FusedFormatTests {
     #expect(Fusion.all.mixedGroups(of: model.description, in: modules).isEmpty)
     #expect(Set(modules.compactMap(\.scheme)).count > 1, "all formats alike show nothing")
     #expect(report.remarks.first?.contains("of 4 experts") == true)
+    // transformers 5.24 reads all experts by the first group with a pattern that says so (findings/transformers-experts-scheme.sh).
+    let config = try ModelConfig(text: Families.configuration(family).utf8)
+    let written = try CompressedTensorsFormat().configuration(of: modules, in: config)
+    let groups = (written["quantization_config"]?["config_groups"]?.members ?? []).map(\.value)
+    let own = groups.filter { $0["targets"]?.elements?.contains { $0.string == #"re:.*\.experts\..*"# } == true }
+    let scheme = try #require(modules.first { $0.name.contains(".experts.") }?.scheme)
+    #expect(groups.count > 1 && own.count == 1 && own.first?["weights"]?["num_bits"]?.integer == scheme.bits)
   }
 }
