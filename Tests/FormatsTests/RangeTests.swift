@@ -75,8 +75,9 @@ struct RangeTests {
       _ = try await compressor("{ ggml: { type: q8_0 } }", format: "gguf").run(pocket, to: blocks)
       let source = try Checkpoint(blocks)
       let before = try Model(source)
-      for format in ["compressed-tensors", "gptq", "safetensors"] {
-        let report = try await compressor("{ rtn: { bits: 4, group_size: 32 } }", format: format).run(source, to: packed)
+      for format in ["compressed-tensors", "gptq", "mlx", "safetensors"] {
+        let zero = format == "mlx" ? ", symmetric: false, zero_point: real" : ""
+        let report = try await compressor("{ rtn: { bits: 4, group_size: 32\(zero) } }", format: format).run(source, to: packed)
         let remark = try #require(report.remarks.first { $0.contains("come in ggml's blocks") })
         #expect(remark.hasPrefix("1 weights") || remark.hasPrefix("2 weights"), "\(remark)")
         let after = try Model(try Checkpoint(packed))
