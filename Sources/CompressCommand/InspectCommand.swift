@@ -59,17 +59,17 @@ struct InspectCommand: ParsableCommand {
       members += [.init("remarks", .array(opened.remarks.map { .string($0) }))] + (list?.members ?? [])
       return JSON.object(members).text(indent: 2)
     }
-    let (attention, feedForward) = (description.blocks[0].attention, description.blocks[description.blocks.count - 1].feedForward)
-    let experts = feedForward.mixture.map { ", \($0.experts) experts of which \($0.expertsPerToken) see a token" } ?? ""
+    let feedForward = description.blocks.last { $0.feedForward != nil }?.feedForward
+    let experts = feedForward?.mixture.map { ", \($0.experts) experts of which \($0.expertsPerToken) see a token" } ?? ""
     var lines = [
       "architecture     \(checkpoint.config.modelType), \(description.blocks.count) blocks",
-      "hidden size      \(description.hiddenSize), feed-forward \(feedForward.size)\(experts)",
-      "attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)",
+      "hidden size      \(description.hiddenSize), feed-forward \(feedForward?.size ?? 0)\(experts)",
       "vocabulary       \(description.vocabularySize), \(description.headText)",
       "parameters       \(parameters)",
       "size             \(ByteCount.text(checkpoint.byteCount)), \((Double(checkpoint.byteCount) * 8 / Double(max(1, parameters))).rounded(toPlaces: 3)) bits per parameter",
       "",
     ]
+    lines.insert(contentsOf: mixerLines(description), at: 2)
     var table = TextTable("role", "tensors", "parameters", "size", "bits/weight")
     for role in roles where role.tensors > 0 {
       table.rows.append([
@@ -83,20 +83,35 @@ struct InspectCommand: ParsableCommand {
     return lines.joined(separator: "\n")
   }
 
+  /// Attention by its heads; where there are other mixers, how many of each kind.
+  private func mixerLines(_ description: ModelDescription) -> [String] {
+    var lines: [String] = []
+    if let attention = description.blocks.lazy.compactMap(\.attention).first {
+      lines.append("attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)")
+    }
+    let kinds = description.blocks.flatMap { block in block.mixers.map { type(of: $0).kind } }
+    let counts = Dictionary(grouping: kinds) { $0 }.mapValues(\.count)
+    guard counts.keys.contains(where: { $0 != AttentionDescription.kind }) else { return lines }
+    let text = counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\($0.key) in \($0.value)" }
+    return lines + ["token mixers     \(text.joined(separator: ", ")) of \(description.blocks.count) blocks"]
+  }
+
   /// Every tensor belongs to the linear whose name it begins with, to a norm, or to nobody.
   private func roles(_ tensors: any TensorSource, _ model: Model, _ plan: [PlannedLinear]) -> [Role] {
     var roles: [String: Role] = [:]
-    let order = ["embedding", "attention", "feed-forward", "routers", "head", "norms and biases", "carried"]
-    let attention = Set(
-      model.description.blocks.flatMap { block in
-        (block.attention.projections.linears + [block.attention.output]).map { block.prefix + $0.rawValue }
-      })
+    let kinds: [String: String] = model.description.blocks.reduce(into: [:]) { kinds, block in
+      for mixer in block.mixers {
+        for name in mixer.linearShapes(hiddenSize: block.hiddenSize).keys { kinds[block.prefix + name.rawValue] = type(of: mixer).kind }
+      }
+    }
+    let others = Set(kinds.values).subtracting([AttentionDescription.kind]).sorted()
+    let order = ["embedding", "attention"] + others + ["feed-forward", "routers", "head", "norms and biases", "carried"]
     func role(of linear: PlannedLinear) -> String {
       switch linear.role {
       case .embedding: "embedding"
       case .head: "head"
       case .router: "routers"
-      case .layer: attention.contains(linear.name) ? "attention" : "feed-forward"
+      case .layer: kinds[linear.name] ?? "feed-forward"
       }
     }
     let owners = Dictionary(uniqueKeysWithValues: plan.map { ($0.name, $0) })

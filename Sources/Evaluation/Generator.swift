@@ -8,7 +8,7 @@ internal import Tensors
 public struct Generator: Sendable {
   private let embedding: PreparedEmbedding
   private let blocks: [CachedBlock]
-  private var caches: [[KeyValueCache]]
+  private var caches: [[BlockCache]]
   private let head: LogitHead
   /// The most tokens that can be read.
   public let positions: Int
@@ -35,14 +35,15 @@ public struct Generator: Sendable {
     let description = model.description
     let ends = description.vocabularySize * description.hiddenSize * 4
     return description.blocks.reduce(ends) { bytes, block in
-      let attention = block.attention
-      // Keys and values, and cosines and sines in two tables.
-      let kept = 4 * (2 * attention.keyValueHeads * attention.headSize + 2 * attention.headSize)
-      return bytes + 4 * block.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } + positions * kept
+      let weights = block.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns }
+      let kept = block.mixers.reduce(0) { $0 + $1.stateSize(tokens: positions) }
+      // Cosines and sines in two tables.
+      let tables = 2 * positions * (block.attention?.headSize ?? 0)
+      return bytes + 4 * (weights + kept + tables)
     }
   }
 
-  /// Bytes the caches hold, see `KeyValueCache.byteCount`.
+  /// Bytes the caches hold, see `BlockCache.byteCount`.
   public var cacheBytes: Int { caches.reduce(0) { $0 + $1[0].byteCount } }
 
   /// Reads the next tokens of the sequence in one piece.

@@ -168,6 +168,9 @@ extension CheckpointFormat {
       guard let bias = block.normBiases[name] else { continue }
       tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: block.storageType)))
     }
+    for (name, tensor) in block.parameters.sorted(by: { $0.key < $1.key }) {
+      tensors.append(NamedTensor(name: block.prefix + name, tensor: tensor))
+    }
     if let positions = block.positions, let module = block.embedding.positions?.module {
       tensors.append(NamedTensor(name: module + ".weight", tensor: positions.tensor))
     }

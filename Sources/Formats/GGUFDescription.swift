@@ -31,7 +31,7 @@ struct GGUFDescription {
     }
     do { model = try ArchitectureCatalog.standard.describe(config) } catch { throw refuse("\(error)") }
     self.architecture = architecture
-    rotaryFactors = model.blocks.first.flatMap { $0.attention.rotary?.uniformDivisors(headSize: $0.attention.headSize) }
+    rotaryFactors = model.blocks.first?.attention.flatMap { $0.rotary?.uniformDivisors(headSize: $0.headSize) }
     var metadata = try Self.metadata(model, architecture, name)
     try GGUFReadback(architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotaryFactors).check()
     let source: TokenizerSource?
@@ -60,8 +60,9 @@ struct GGUFDescription {
     _ model: ModelDescription, _ architecture: String, _ name: String
   ) throws(FormatError) -> GGUFMetadata {
     func refuse(_ reason: String) -> FormatError { .cannotStore(module: "the model", format: GGUFFormat.name, reason: reason) }
-    guard let block = model.blocks.first else { throw refuse("it has no layers") }
-    let attention = block.attention
+    guard let block = model.blocks.first, let attention = block.attention, let feedForward = block.feedForward else {
+      throw refuse("it has no layers of attention and a feed-forward network")
+    }
     guard let rotary = attention.rotary else { throw refuse("llama.cpp's \(architecture) rotates queries and keys") }
     switch rotary.scaling {
     case .none, .linear: break
@@ -76,7 +77,7 @@ struct GGUFDescription {
     metadata[key("block_count")] = .count(model.blocks.count)
     metadata[key("context_length")] = .count(model.maximumPositions ?? 2048)
     metadata[key("embedding_length")] = .count(model.hiddenSize)
-    metadata[key("feed_forward_length")] = .count(block.feedForward.size)
+    metadata[key("feed_forward_length")] = .count(feedForward.size)
     metadata[key("attention.head_count")] = .count(attention.heads)
     metadata[key("attention.head_count_kv")] = .count(attention.keyValueHeads)
     metadata[key("rope.freq_base")] = .float32(Float(rotary.base))
@@ -110,7 +111,7 @@ struct GGUFDescription {
   /// Names, order and metadata of the file for the tensors that were appended under their Hugging Face names.
   func layOut(_ tensors: [(name: String, info: TensorInfo)]) throws(CheckpointError) -> GGUFLayout {
     var placements: [GGUFLayout.Placement] = []
-    let attention = model.blocks[0].attention
+    let attention = model.blocks.first?.attention
     for (name, info) in tensors {
       guard let own = GGUFNames.gguf(of: name) else {
         throw .unsupportedOption(option: "output.format", value: GGUFFormat.name, reason: "GGUF has no name for the tensor \(name)")
@@ -119,7 +120,7 @@ struct GGUFDescription {
         throw .unusableType(tensor: name, dtype: info.typeName, use: "a tensor of a GGUF file")
       }
       var order: [Int]?
-      if GGUFNames.rotatesNeighbours(architecture), let rows = info.shape.first {
+      if GGUFNames.rotatesNeighbours(architecture), let rows = info.shape.first, let attention {
         if name.contains(".self_attn.q_proj.") { order = GGUFNames.rotaryOrder(rows: rows, heads: attention.heads) }
         if name.contains(".self_attn.k_proj.") { order = GGUFNames.rotaryOrder(rows: rows, heads: attention.keyValueHeads) }
       }

@@ -46,7 +46,10 @@ struct GGUFReadback {
   /// What llama.cpp's loader or its graph of the architecture does not take, although keys or tensors could say it.
   private var obstacle: String? {
     for block in model.blocks {
-      let (attention, place) = (block.attention, block.prefix + "self_attn")
+      guard let attention = block.attention, let feedForward = block.feedForward else {
+        return "llama.cpp's \(architecture) has attention and a feed-forward network in every layer"
+      }
+      let place = block.prefix + attention.module
       if architecture == "qwen2", attention.heads * attention.headSize != block.hiddenSize {
         return
           "llama.cpp's qwen2 has heads whose sizes add up to the hidden size, \(block.hiddenSize); \(place) has \(attention.heads) of "
@@ -54,7 +57,7 @@ struct GGUFReadback {
       }
       guard architecture != "llama" else { continue }
       if attention.hasOutputBias { return "llama.cpp's \(architecture) has no bias on attention's output, \(place).o_proj has one" }
-      if block.feedForward.hasBias {
+      if feedForward.hasBias {
         return "llama.cpp's \(architecture) has no biases in its feed-forward layers, \(block.prefix)mlp has them"
       }
       if rotaryFactors != nil { return "llama.cpp's \(architecture) reads no factors of rotary frequencies; rope_scaling needs them" }
@@ -71,12 +74,13 @@ extension ModelDescription {
     if maximumPositions == nil { result.maximumPositions = other.maximumPositions }
     let positions = result.maximumPositions ?? .max
     for (index, block) in blocks.enumerated() {
-      if let window = block.attention.window, window >= positions { result.blocks[index].attention.window = nil }
-      guard other.blocks.indices.contains(index), let found = other.blocks[index].attention.rotary, let rotary = block.attention.rotary,
-        block.attention.headSize == other.blocks[index].attention.headSize,
-        rotary.turnsAlike(found, headSize: block.attention.headSize, positions: positions)
+      guard let own = block.attention else { continue }
+      if let window = own.window, window >= positions { result.blocks[index].attention?.window = nil }
+      guard other.blocks.indices.contains(index), let theirs = other.blocks[index].attention, let found = theirs.rotary,
+        let rotary = own.rotary, own.headSize == theirs.headSize,
+        rotary.turnsAlike(found, headSize: own.headSize, positions: positions)
       else { continue }
-      result.blocks[index].attention.rotary = found
+      result.blocks[index].attention?.rotary = found
     }
     return result
   }

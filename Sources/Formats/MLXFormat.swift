@@ -48,8 +48,8 @@ public struct MLXFormat: CheckpointFormat {
 
   /// mlx-lm knows the windows of Gemma 3, and of the families it computes as Llama where at least one layer sees everything.
   public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
-    guard let window = description.blocks.compactMap(\.attention.window).min() else { return [] }
-    let isMixed = description.blocks.contains { $0.attention.window == nil }
+    guard let window = description.blocks.compactMap(\.attention?.window).min() else { return [] }
+    let isMixed = description.blocks.contains { $0.attention?.window == nil }
     let json = config.json["text_config"] ?? config.json
     let isKnown =
       config.modelType.hasPrefix("gemma3")

@@ -139,7 +139,8 @@ public struct CacheCompression: Pass {
   package func applied(to model: Model) throws(InvalidOption) -> Model {
     if isFixed { throw InvalidOption("scheme", "\(scheme.rawValue) needs calibrated scales; run a recipe, or use fp8_dynamic") }
     for block in model.description.blocks {
-      if let misfit = policy(headSize: block.attention.headSize).misfit(in: block.attention) { throw InvalidOption("scheme", misfit) }
+      guard let attention = block.attention else { continue }
+      if let misfit = policy(headSize: attention.headSize).misfit(in: attention) { throw InvalidOption("scheme", misfit) }
     }
     return model.changing { block in
       guard let attention = block.description?.attention else { return }
@@ -149,7 +150,10 @@ public struct CacheCompression: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard case .decoder = block.kind, let attention = block.description?.attention else { return }
+    guard let description = block.description else { return }
+    guard let attention = description.attention else {
+      return context.recordBlock(block, [:], scheme: "no keys and values: left as it is")
+    }
     let policy = policy(headSize: attention.headSize)
     if let misfit = policy.misfit(in: attention) { throw InvalidOption("scheme", misfit) }
     block.cachePolicy = policy == CachePolicy() ? nil : policy

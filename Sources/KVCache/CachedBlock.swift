@@ -4,30 +4,42 @@ public import Tensors
 /// A decoder block that reads sequences piece by piece through their caches.
 public struct CachedBlock: Sendable {
   private let prepared: PreparedBlock
-  private let empty: KeyValueCache
+  private let empty: BlockCache
 
   /// Expands the block's weights.
   ///
   /// - Parameter positions: the longest sequence that will be run.
   /// - Precondition: `block` is a decoder block, and its cache policy fits its attention.
   public init(_ block: Block, positions: Int) {
-    guard let description = block.description?.attention else { preconditionFailure("only decoder blocks have a cache") }
+    guard let description = block.description else { preconditionFailure("only decoder blocks have a cache") }
     let policy = block.cachePolicy ?? CachePolicy()
-    if let misfit = policy.misfit(in: description) { preconditionFailure("\(block.name): \(misfit)") }
     let horizon = policy.eviction?.method == .expectedAttention ? ExpectedAttention.horizon : 0
     prepared = PreparedBlock(block, longest: positions, horizon: horizon)
-    empty = KeyValueCache(
-      description, policy: policy, fixed: block.cache, rotation: policy.isRotated ? HeadRotation(size: description.headSize) : nil)
+    let memories = zip(description.mixers, prepared.mixers).map { mixer, prepared -> BlockCache.Memory in
+      if let recurrent = prepared as? any RecurrentMixer { return .state(recurrent.makeState()) }
+      guard let attention = mixer as? AttentionDescription else {
+        preconditionFailure("\(block.name): \(type(of: mixer).kind) runs on whole sequences only")
+      }
+      if let misfit = policy.misfit(in: attention) { preconditionFailure("\(block.name): \(misfit)") }
+      return .keysAndValues(
+        KeyValueCache(
+          attention, policy: policy, fixed: block.cache, rotation: policy.isRotated ? HeadRotation(size: attention.headSize) : nil))
+    }
+    empty = BlockCache(mixers: memories)
   }
 
-  /// Bytes that a cache without a policy holds of so many tokens: 16 bits a number, or 8 under fixed scales.
+  /// Bytes that a cache without a policy holds of so many tokens: 16 bits a number of keys and values, or 8 under fixed scales, and 32 of
+  /// other states.
   public static func byteCount(of block: Block, tokens: Int) -> Int {
-    guard let attention = block.description?.attention, attention.cacheObstacle == nil else { return 0 }
-    return 2 * attention.keyValueHeads * attention.headSize * tokens * (block.cache == nil ? HeadStore.plainBytes : 1)
+    let mixers = (block.description?.mixers ?? []).filter { $0.cacheObstacle == nil }
+    return mixers.reduce(0) { bytes, mixer in
+      let width = mixer is AttentionDescription ? block.cache == nil ? HeadStore.plainBytes : 1 : 4
+      return bytes + width * mixer.stateSize(tokens: tokens)
+    }
   }
 
   /// A cache that holds nothing yet.
-  public func makeCache() -> KeyValueCache { empty }
+  public func makeCache() -> BlockCache { empty }
 
   /// Runs the next pieces of several sequences, all of the same length.
   ///
@@ -36,22 +48,39 @@ public struct CachedBlock: Sendable {
   ///   - caches: one for each sequence.
   /// - Returns: [caches · tokens × hidden size].
   /// - Throws: `NonFiniteActivation` naming what overflowed.
-  public func forward(_ hidden: Matrix, caches: inout [KeyValueCache]) throws(NonFiniteActivation) -> Matrix {
+  public func forward(_ hidden: Matrix, caches: inout [BlockCache]) throws(NonFiniteActivation) -> Matrix {
     precondition(!caches.isEmpty && hidden.rows % caches.count == 0, "pieces of one length are needed, one for each cache")
     let tokens = hidden.rows / caches.count
     var state = try prepared.start(hidden)
     while state.input != nil {
-      try prepared.advance(&state) { made throws(NonFiniteActivation) in
-        let (queries, keys, values) = try prepared.finiteStates(made)
-        return Matrix(
-          stacking: caches.indices.map { index in
-            let rows = index * tokens..<(index + 1) * tokens
-            return caches[index].attend(
-              queries: queries.rows(rows), keys: keys.rows(rows), values: values.rows(rows), by: prepared)
-          })
+      try prepared.advance(&state) { place, made throws(NonFiniteActivation) in
+        try mix(made, by: place, tokens: tokens, &caches)
       }
     }
     return state.residual
+  }
+
+  /// Lets one of the mixers read the next pieces of all sequences.
+  ///
+  /// - Parameter made: what the mixer reads, [caches · tokens × features] each.
+  private func mix(
+    _ made: [Matrix], by place: Int, tokens: Int, _ caches: inout [BlockCache]
+  ) throws(NonFiniteActivation) -> Matrix {
+    func piece(_ index: Int) -> Range<Int> { index * tokens..<(index + 1) * tokens }
+    if let attention = prepared.mixers[place] as? PreparedAttention {
+      let states = try attention.finiteStates(made)
+      var context = Matrix(
+        stacking: caches.indices.map { index in
+          caches[index].attend(states, rows: piece(index), at: place, by: attention)
+        })
+      attention.gate(&context, by: made)
+      return context
+    }
+    guard let recurrent = prepared.mixers[place] as? any RecurrentMixer else { preconditionFailure("the mixer keeps no state") }
+    return Matrix(
+      stacking: caches.indices.map { index in
+        caches[index].run(made.map { $0.rows(piece(index)) }, at: place, by: recurrent)
+      })
   }
 
   /// Runs whole sequences of one length, cut into pieces, through fresh caches.

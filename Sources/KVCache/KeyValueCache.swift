@@ -64,7 +64,7 @@ public struct KeyValueCache: Sendable {
   ///
   /// - Parameters: [tokens × heads · size] each, without positions.
   /// - Returns: [tokens × heads · headSize].
-  mutating func attend(queries: Matrix, keys: Matrix, values: Matrix, by block: PreparedBlock) -> Matrix {
+  mutating func attend(queries: Matrix, keys: Matrix, values: Matrix, by block: PreparedAttention) -> Matrix {
     let (count, position, group) = (queries.rows, tokens, description.heads / description.keyValueHeads)
     let unrotated = queries
     var (queries, keys, values) = (queries, keys, values)
@@ -100,7 +100,7 @@ public struct KeyValueCache: Sendable {
     return withoutRotation(out)
   }
 
-  private mutating func evict(by block: PreparedBlock) {
+  private mutating func evict(by block: PreparedAttention) {
     guard let eviction = policy.eviction, held > eviction.budget else { return }
     let now = self
     let held = heads.indices.map { head in

@@ -45,16 +45,18 @@ public struct GroupedQueries: Pass {
 
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
     if let reason = description.cacheObstacle { throw InvalidOption("passes", "\(reason) that merged heads would make smaller") }
+    if let reason = description.headObstacle { throw InvalidOption("passes", "\(reason); they cannot be merged") }
     var result = description
     for index in result.blocks.indices {
-      result.blocks[index].attention.keyValueHeads = try target(for: description.blocks[index].attention)
+      guard let attention = description.blocks[index].attention else { continue }
+      result.blocks[index].attention?.keyValueHeads = try target(for: attention)
     }
     return result
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard case .decoder = block.kind, let description = block.description else { return }
-    let (attention, group, path) = (description.attention, block.inputGroups[0], description.valuePath)
+    guard let description = block.description, let attention = description.attention, let path = description.valuePath else { return }
+    let group = block.inputGroups[0]
     for name in group.linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
       throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put gqa before what compresses")
     }
@@ -68,7 +70,7 @@ public struct GroupedQueries: Pass {
       context.recordBlock(block, ["key_error_\(index)": errors.keys, "value_error_\(index)": errors.values])
     }
     heads.apply(merges, to: &block)
-    block.description!.attention.keyValueHeads = target
+    block.description?.attention?.keyValueHeads = target
     block.cache = block.cache?.wholeBlock
     for name in group.linears + [path.reader] {
       context.record(name, in: block, ["bits_per_weight": Double(block[name].storageType.bitCount)])

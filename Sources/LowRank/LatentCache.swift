@@ -39,6 +39,7 @@ public struct LatentCache: Pass {
   /// - Throws: `InvalidOption` for a model that keeps no cache.
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
     if let reason = description.cacheObstacle { throw InvalidOption("passes", reason) }
+    if let reason = description.headObstacle { throw InvalidOption("passes", "\(reason); there are no keys and values to make latents of") }
     return description
   }
 
@@ -52,14 +53,14 @@ public struct LatentCache: Pass {
 
   private func share(of name: LinearName, _ block: BlockDescription) -> Double? {
     let group = block.inputGroups[0].linears
-    guard group.count == 3, group[2] == block.valuePath.maker else { return nil }
+    guard group.count == 3, group[2] == block.valuePath?.maker else { return nil }
     return name == group[1] ? keys : name == group[2] ? values : nil
   }
 
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
     guard let block = description.blocks.first(where: { linear.name.hasPrefix($0.prefix) }),
       let share = share(of: LinearName(rawValue: String(linear.name.dropFirst(block.prefix.count))), block),
-      let shape = shape(share: share, block.attention)
+      let attention = block.attention, let shape = shape(share: share, attention)
     else { return linear }
     guard linear.rank == nil, linear.weights == nil else {
       throw InvalidOption("passes", "\(linear.name) is stored as \(linear.scheme); put kv_latents before what compresses")
@@ -73,15 +74,15 @@ public struct LatentCache: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard case .decoder = block.kind, let description = block.description else { return }
-    let (attention, group) = (description.attention, block.inputGroups[0])
+    guard let description = block.description, let attention = description.attention, let path = description.valuePath else { return }
+    let group = block.inputGroups[0]
     let names = group.linears.filter { share(of: $0, description) != nil }
     guard names.count == 2 else {
       throw InvalidOption("passes", "\(block.name) has no key and value projections of their own")
     }
     let moment = DoubleMatrix(try context.statistic(Hessian.self, of: group, in: block).matrix)
     let heads = MergedHeads(
-      block, attention, group.linears, description.valuePath.reader, per: 1, moment: moment)
+      block, attention, group.linears, path.reader, per: 1, moment: moment)
     var cached = 0
     for name in names {
       guard block[name].weight is StoredWeight || block[name].weight is Matrix else {
@@ -110,7 +111,7 @@ public struct LatentCache: Pass {
     _ name: LinearName, _ shape: (groups: Int, rank: Int), of block: inout Block, _ moment: DoubleMatrix, _ kind: Kind,
     _ context: PassContext
   ) throws {
-    let attention = block.description!.attention
+    guard let attention = block.description?.attention else { return }
     let weight = DoubleMatrix(block[name].weight.dense())
     let (height, heads) = (weight.rows / shape.groups, attention.keyValueHeads / shape.groups)
     var (outputs, inputs) = ([DoubleMatrix](), [DoubleMatrix]())

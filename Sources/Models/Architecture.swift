@@ -31,7 +31,7 @@ public struct ArchitectureCatalog: Sendable {
   /// The families this package ships.
   public static let standard = ArchitectureCatalog([
     Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self, SmolLM3.self,
-    StableLM.self, GPT2.self, GPTNeoX.self, OPT.self, Falcon.self, BERT.self,
+    LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, StableLM.self, GPT2.self, GPTNeoX.self, OPT.self, Falcon.self, BERT.self,
   ])
 
   public func adding(_ more: any Architecture.Type...) -> ArchitectureCatalog { ArchitectureCatalog(more + families) }
@@ -70,12 +70,9 @@ public struct ArchitectureCatalog: Sendable {
 extension BlockDescription {
   /// Why no model can have such a block; `nil` where one can.
   fileprivate var absurdity: String? {
-    let (heads, size) = (attention.heads, attention.headSize)
-    guard heads > 0, size > 0, attention.keyValueHeads > 0, heads * size <= 1 << 24 else {
-      return "\(heads) attention heads of \(size) numbers and \(attention.keyValueHeads) for keys and values are not possible"
-    }
+    if let reason = mixers.lazy.compactMap(\.absurdity).first { return reason }
     guard norm.epsilon >= 0, norm.epsilon.isFinite else { return "norms with an epsilon of \(norm.epsilon) are not possible" }
-    guard attention.window.map({ $0 > 0 }) ?? true else { return "attention over a window of no token is not possible" }
+    guard let feedForward else { return nil }
     guard feedForward.networks.indices.allSatisfy({ feedForward.size(of: $0) > 0 }) else {
       return "a feed-forward layer without features is not possible"
     }

@@ -26,6 +26,8 @@ public struct Block: Sendable {
   public var norms: [String: [Float]]
   /// What the norms add, where they add anything.
   public var normBiases: [String: [Float]]
+  /// Tensors that are neither linears nor norms, as they were read, by their names inside the block.
+  public var parameters: [String: Tensor]
   /// How the block's keys and values are stored while a runtime generates; `nil` for as they are.
   public var cache: CacheQuantization?
   /// What else becomes of them; runs through a cache obey it, the plain forward pass does not.
@@ -48,7 +50,8 @@ public struct Block: Sendable {
   /// - Parameter norms: as the checkpoint stores them.
   public init(
     kind: Kind, description: BlockDescription? = nil, prefix: String = "", linears: [LinearName: Linear], norms: [String: [Float]] = [:],
-    normBiases: [String: [Float]] = [:], cache: CacheQuantization? = nil, cachePolicy: CachePolicy? = nil,
+    normBiases: [String: [Float]] = [:], parameters: [String: Tensor] = [:], cache: CacheQuantization? = nil,
+    cachePolicy: CachePolicy? = nil,
     norm: NormDescription = NormDescription(epsilon: 1e-6),
     storageType: DType = .bfloat16
   ) {
@@ -59,6 +62,7 @@ public struct Block: Sendable {
     storedNorms = norms
     self.norms = norm.offset == 0 ? norms : norms.mapValues { $0.map { $0 + norm.offset } }
     self.normBiases = normBiases
+    self.parameters = parameters
     self.cache = cache
     self.cachePolicy = cachePolicy
     self.norm = norm

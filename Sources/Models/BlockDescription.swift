@@ -1,4 +1,4 @@
-/// One block of a decoder or encoder: attention and a feed-forward layer, both added to the residual stream, with norms before or behind
+/// One block of a decoder or encoder: token mixers such as attention, and a feed-forward layer, both added to the residual stream, with norms before or behind
 /// them, or on the sums.
 public struct BlockDescription: Sendable, Equatable {
   /// What precedes the names of the block's tensors, such as `model.layers.0.`.
@@ -7,8 +7,10 @@ public struct BlockDescription: Sendable, Equatable {
   /// How all norms of the block compute.
   public var norm: NormDescription
   public var norms: NormPlacement
-  public var attention: AttentionDescription
-  public var feedForward: FeedForwardDescription
+  /// What carries something from token to token, side by side; none where the block is a feed-forward layer alone.
+  public var mixers: TokenMixers
+  /// `nil` where the block is mixers alone.
+  public var feedForward: FeedForwardDescription?
   /// Whether both layers read the block's input, instead of the second reading what the first left.
   public var isParallel: Bool
   /// What the layers' outputs are multiplied by before they are added (Granite).
@@ -17,25 +19,46 @@ public struct BlockDescription: Sendable, Equatable {
   public var storesTransposed: Bool
 
   public init(
-    prefix: String, hiddenSize: Int, norm: NormDescription, norms: NormPlacement = NormPlacement(), attention: AttentionDescription,
-    feedForward: FeedForwardDescription, isParallel: Bool = false, residualScale: Float = 1, storesTransposed: Bool = false
+    prefix: String, hiddenSize: Int, norm: NormDescription, norms: NormPlacement = NormPlacement(), mixers: TokenMixers,
+    feedForward: FeedForwardDescription?, isParallel: Bool = false, residualScale: Float = 1, storesTransposed: Bool = false
   ) {
     self.prefix = prefix
     self.hiddenSize = hiddenSize
     self.norm = norm
     self.norms = norms
-    self.attention = attention
+    self.mixers = mixers
     self.feedForward = feedForward
     self.isParallel = isParallel
     self.residualScale = residualScale
     self.storesTransposed = storesTransposed
   }
 
+  /// A block whose only mixer is attention.
+  public init(
+    prefix: String, hiddenSize: Int, norm: NormDescription, norms: NormPlacement = NormPlacement(), attention: AttentionDescription,
+    feedForward: FeedForwardDescription, isParallel: Bool = false, residualScale: Float = 1, storesTransposed: Bool = false
+  ) {
+    self.init(
+      prefix: prefix, hiddenSize: hiddenSize, norm: norm, norms: norms, mixers: [attention], feedForward: feedForward,
+      isParallel: isParallel, residualScale: residualScale, storesTransposed: storesTransposed)
+  }
+
   public init(
     prefix: String, hiddenSize: Int, normEpsilon: Float, attention: AttentionDescription, feedForward: FeedForwardDescription
   ) {
     self.init(
-      prefix: prefix, hiddenSize: hiddenSize, norm: NormDescription(epsilon: normEpsilon), attention: attention, feedForward: feedForward)
+      prefix: prefix, hiddenSize: hiddenSize, norm: NormDescription(epsilon: normEpsilon), mixers: [attention], feedForward: feedForward)
+  }
+
+  /// The softmax attention among the mixers; `nil` where there is none.
+  public var attention: AttentionDescription? {
+    get { mixers.lazy.compactMap { $0 as? AttentionDescription }.first }
+    set {
+      let place = mixers.firstIndex { $0 is AttentionDescription }
+      if let place, let newValue { mixers[place] = newValue }
+      if place == nil, let newValue { mixers = TokenMixers(Array(mixers) + [newValue]) }
+      if let place, newValue == nil { mixers = TokenMixers(Array(mixers[..<place]) + Array(mixers[(place + 1)...])) }
+    }
   }
 
   public var normEpsilon: Float {
@@ -66,45 +89,39 @@ extension BlockDescription {
 
   /// The linear that makes the values, and the one that reads what attention makes of them: its inputs are one stretch per query head, in
   /// the coordinates of the key-value head that serves it. `AttentionDescription.valueRows` says which rows of the maker belong to a head.
-  public var valuePath: (maker: LinearName, reader: LinearName) { (attention.valueRows(0).linear, attention.output) }
+  /// `nil` in a block without attention.
+  public var valuePath: (maker: LinearName, reader: LinearName)? { attention.map { ($0.valueRows(0).linear, $0.output) } }
 
-  /// Linears that are passed over unless a pattern names them: routers are small, and what they decide is not a matter of degree.
-  public var namedOnly: Set<LinearName> { Set(feedForward.mixture?.routers ?? []) }
+  /// Linears that are passed over unless a pattern names them: routers are small, and what they decide is not a matter of degree; and what
+  /// mixers say errors grow in.
+  public var namedOnly: Set<LinearName> {
+    mixers.reduce(into: Set(feedForward?.mixture?.routers ?? [])) { $0.formUnion($1.namedOnly) }
+  }
 
-  /// [outputs, inputs] of every linear, and whether it has a bias.
-  package var linearShapes: [LinearName: (rows: Int, columns: Int, bias: Bool)] {
-    var shapes: [LinearName: (rows: Int, columns: Int, bias: Bool)] = [:]
-    for (name, rows) in zip(attention.projections.linears, attention.projectionSizes) {
-      shapes[name] = (rows, hiddenSize, attention.hasProjectionBias)
-    }
-    shapes[attention.output] = (hiddenSize, attention.heads * attention.headSize, attention.hasOutputBias)
+  /// Features of the widest matrix that mixers' linears read besides the layer's input.
+  package var contextSize: Int { mixers.map(\.contextSize).max() ?? 0 }
+
+  /// Every linear's.
+  package var linearShapes: [LinearName: LinearShape] {
+    var shapes = mixers.reduce(into: [:]) { $0.merge($1.linearShapes(hiddenSize: hiddenSize)) { first, _ in first } }
+    guard let feedForward else { return shapes }
     for (index, network) in feedForward.networks.enumerated() {
       let size = feedForward.size(of: index)
       for name in network.readers {
-        var rows = size
-        if case .fused = network.input { rows *= 2 }
-        shapes[name] = (rows, hiddenSize, feedForward.hasBias)
+        shapes[name] = LinearShape(rows: network.isFused ? 2 * size : size, columns: hiddenSize, bias: feedForward.hasBias)
       }
-      shapes[network.down] = (hiddenSize, size, feedForward.hasBias)
+      shapes[network.down] = LinearShape(rows: hiddenSize, columns: size, bias: feedForward.hasBias)
     }
     if let mixture = feedForward.mixture {
-      shapes[mixture.router] = (mixture.experts, hiddenSize, false)
-      if let gate = mixture.shared?.gate { shapes[gate] = (1, hiddenSize, false) }
+      shapes[mixture.router] = LinearShape(rows: mixture.experts, columns: hiddenSize)
+      if let gate = mixture.shared?.gate { shapes[gate] = LinearShape(rows: 1, columns: hiddenSize) }
     }
     return shapes
   }
 
   /// Length of every norm's weight.
-  package var normSizes: [(name: String, size: Int)] {
-    var sizes = norms.names.map { (name: $0, size: hiddenSize) }
-    switch attention.queryKeyNorm {
-    case nil: break
-    case .head: sizes += [(attention.queryNorm, attention.headSize), (attention.keyNorm, attention.headSize)]
-    case .whole:
-      sizes += [
-        (attention.queryNorm, attention.heads * attention.headSize), (attention.keyNorm, attention.keyValueHeads * attention.headSize),
-      ]
-    }
-    return sizes
-  }
+  package var normSizes: [(name: String, size: Int)] { norms.names.map { ($0, hiddenSize) } + mixers.flatMap(\.norms) }
+
+  /// Tensors that are neither linears nor norms.
+  package var parameters: [MixerParameter] { mixers.flatMap(\.parameters) }
 }

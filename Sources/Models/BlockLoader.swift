@@ -48,17 +48,36 @@ struct BlockLoader: Sendable {
           block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed)
       }
       let norms = try norms(block.normSizes, as: block.norm, prefix: block.prefix)
-      let attention = block.prefix + block.attention.module
-      let cache = try reader?.cache(attention, source)
-      for (name, scales) in [("k_scale", cache?.key.headScales), ("v_scale", cache?.value.headScales)] {
-        guard let scales, scales.count != block.attention.keyValueHeads else { continue }
-        throw .wrongShape(tensor: "\(attention).\(name)", expected: [block.attention.keyValueHeads, 1, 1], found: [scales.count, 1, 1])
-      }
       return Block(
         kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms.weights, normBiases: norms.biases,
-        cache: cache, norm: block.norm,
+        parameters: try parameters(of: block), cache: try cache(of: block), norm: block.norm,
         storageType: storageType(of: block.prefix + (block.norms.names.first ?? "")))
     }
+  }
+
+  /// The scales under which the block's keys and values are stored, if there are any.
+  private func cache(of block: BlockDescription) throws(CheckpointError) -> CacheQuantization? {
+    guard let attention = block.attention else { return nil }
+    let module = block.prefix + attention.module
+    let cache = try reader?.cache(module, source)
+    for (name, scales) in [("k_scale", cache?.key.headScales), ("v_scale", cache?.value.headScales)] {
+      guard let scales, scales.count != attention.keyValueHeads else { continue }
+      throw .wrongShape(tensor: "\(module).\(name)", expected: [attention.keyValueHeads, 1, 1], found: [scales.count, 1, 1])
+    }
+    return cache
+  }
+
+  private func parameters(of block: BlockDescription) throws(CheckpointError) -> [String: Tensor] {
+    var tensors: [String: Tensor] = [:]
+    for parameter in block.parameters {
+      let name = block.prefix + parameter.name
+      let tensor = try source.tensor(name)
+      guard tensor.shape == parameter.shape else { throw .wrongShape(tensor: name, expected: parameter.shape, found: tensor.shape) }
+      guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "floats") }
+      guard !tensor.holdsNonfinite else { throw .nonfiniteWeight(tensor: name) }
+      tensors[parameter.name] = tensor
+    }
+    return tensors
   }
 
   private func norms(
@@ -158,10 +177,12 @@ struct BlockLoader: Sendable {
     let named = description.tensorShapes
     let head = description.hasLogits ? [description.head ?? description.ownHead] : []
     let weights = Set(named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + head)
-    var exact = Set(named.filter { $0.shape.count == 1 }.map(\.name))
+    var exact = Set(named.filter { $0.shape.count != 2 }.map(\.name))
     var buffers = Set<String>()
     for block in description.blocks {
-      let attention = block.prefix + block.attention.module
+      exact.formUnion(block.parameters.map { block.prefix + $0.name })
+      guard let module = block.attention?.module else { continue }
+      let attention = block.prefix + module
       if reader != nil { exact.formUnion(["k_scale", "v_scale"].map { "\(attention).\($0)" }) }
       buffers.formUnion(["bias", "masked_bias", "rotary_emb.inv_freq"].map { "\(attention).\($0)" })
     }

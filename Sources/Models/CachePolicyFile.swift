@@ -41,7 +41,9 @@ extension Model {
     let blocks = Dictionary(uniqueKeysWithValues: description.blocks.map { ($0.name, $0) })
     for (name, policy) in file.layers.sorted(by: { $0.key < $1.key }) {
       guard let block = blocks[name] else { throw .malformedConfiguration(path: path, reason: "the model has no block \(name)") }
-      if let misfit = policy.misfit(in: block.attention) { throw .malformedConfiguration(path: path, reason: "\(name): \(misfit)") }
+      if let attention = block.attention, let misfit = policy.misfit(in: attention) {
+        throw .malformedConfiguration(path: path, reason: "\(name): \(misfit)")
+      }
     }
     return changing { block in if let policy = file.layers[block.name] { block.cachePolicy = policy } }
   }

@@ -8,6 +8,8 @@ public struct FeedForwardDescription: Sendable, Equatable {
   public var linears: FeedForwardLinears
   /// `nil` for one network that sees every token.
   public var mixture: MixtureDescription?
+  /// What the layer's output is multiplied by before it is added (Falcon-H1).
+  public var outputScale: Float = 1
 
   public init(
     size: Int, activation: Activation, hasBias: Bool = false, linears: FeedForwardLinears = FeedForwardLinears(),
@@ -28,6 +30,8 @@ public enum Activation: Sendable, Equatable {
   /// GELU with the error function.
   case gelu
   case relu
+  /// SiLU of the input times a number (Falcon-H1).
+  case scaledSilu(Float)
 }
 
 /// The linears of one feed-forward network.

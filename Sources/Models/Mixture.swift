@@ -80,6 +80,9 @@ extension Matrix {
   mutating func activate(_ activation: Activation, gating up: Matrix?) {
     switch activation {
     case .silu: siluGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
+    case .scaledSilu(let factor):
+      scaleColumns(by: Array(repeating: factor, count: columns))
+      siluGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
     case .geluTanh: geluTanhGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
     case .gelu:
       gelu()

@@ -103,7 +103,18 @@ extension ModelDescription {
   public var isTied: Bool { hasLogits && head == nil }
 
   /// Why some block keeps no key-value cache; `nil` where all do.
-  package var cacheObstacle: String? { blocks.lazy.compactMap(\.attention.cacheObstacle).first }
+  package var cacheObstacle: String? { blocks.lazy.flatMap(\.mixers).compactMap(\.cacheObstacle).first }
+
+  /// Why passes that change attention heads cannot; `nil` where every block's only mixer is attention.
+  package var headObstacle: String? {
+    for block in blocks {
+      if let other = block.mixers.first(where: { !($0 is AttentionDescription) }) {
+        return "\(block.prefix)\(other.module) is \(type(of: other).kind), which has no heads of queries, keys and values"
+      }
+      if block.attention == nil { return "\(block.prefix.dropLast()) has no attention" }
+    }
+    return nil
+  }
 
   /// A module with a plain weight that every checkpoint of the model holds.
   var landmark: String { finalNorm ?? embeddingNorm ?? embedding }
@@ -142,7 +153,8 @@ extension BlockDescription {
       shapes.append((module + ".weight", storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
       if shape.bias { shapes.append((module + ".bias", [shape.rows])) }
     }
-    return shapes + normSizes.flatMap { norm.tensorShapes(of: prefix + $0.name, size: $0.size) }
+    shapes += normSizes.flatMap { norm.tensorShapes(of: prefix + $0.name, size: $0.size) }
+    return shapes + parameters.map { (prefix + $0.name, $0.shape) }
   }
 }
 

@@ -18,10 +18,8 @@ public struct PreparedBlock: Sendable {
   private let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
   private let inputQuantizations: [LinearName: InputQuantization]
-  private let cache: CacheQuantization?
-  private let rotary: RotaryTables?
-  /// For rows in any order, in runs through caches.
-  private var placed: RotaryTable?
+  /// In the order of the block's.
+  package let mixers: [any PreparedMixer]
 
   /// Expands the weights that the given groups need.
   ///
@@ -31,6 +29,10 @@ public struct PreparedBlock: Sendable {
   ///   - positions: the longest sequence that will be run.
   /// - Precondition: `block` is a decoder block.
   public init(_ block: Block, stages: Range<Int>? = nil, and others: Range<Int> = 0..<0, positions: Int) {
+    self.init(block, stages: stages, and: others, longest: positions, horizon: nil)
+  }
+
+  private init(_ block: Block, stages: Range<Int>?, and others: Range<Int>, longest: Int, horizon: Int?) {
     guard let description = block.description else { preconditionFailure("only decoder blocks run") }
     program = description.program
     let groups = program.inputGroups
@@ -45,8 +47,10 @@ public struct PreparedBlock: Sendable {
     biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
-    cache = block.cache
-    rotary = description.attention.rotary.map { RotaryTables($0, headSize: description.attention.headSize, positions: positions) }
+    let parts = MixerParts(
+      block: block.name, norm: description.norm, norms: block.norms, normBiases: block.normBiases,
+      parameters: block.parameters.mapValues { $0.floats() }, cache: block.cache, longest: longest, horizon: horizon)
+    mixers = description.mixers.map { $0.prepared(parts) }
   }
 
   /// Expands all weights for a run through caches.
@@ -55,10 +59,7 @@ public struct PreparedBlock: Sendable {
   ///   - longest: the longest sequence that will be run.
   ///   - horizon: positions beyond it that will be asked for.
   package init(_ block: Block, longest: Int, horizon: Int) {
-    self.init(block, positions: longest)
-    placed = description.attention.rotary.map {
-      RotaryTable($0, headSize: description.attention.headSize, positions: longest + horizon, length: longest)
-    }
+    self.init(block, stages: nil, and: 0..<0, longest: longest, horizon: horizon)
   }
 
   /// The outputs of linears that read the same input, which is quantized once for all that agree on how.
@@ -107,28 +108,28 @@ public struct PreparedBlock: Sendable {
   /// Computes one group and what follows it, up to the next group's input.
   ///
   /// - Throws: `NonFiniteActivation` naming what overflowed.
-  public func advance(_ state: inout BlockState) throws(NonFiniteActivation) { try advance(&state, attending: attention) }
+  public func advance(_ state: inout BlockState) throws(NonFiniteActivation) { try advance(&state, mixing: mix) }
 
-  /// The same with attention computed elsewhere, as a run through a cache does.
+  /// The same with the mixers run elsewhere, as a run through caches does.
   ///
-  /// - Parameter attention: from the outputs of the projections to what the output projection reads.
+  /// - Parameter mix: from what a mixer, by its place, reads to what it makes.
   package func advance(
-    _ state: inout BlockState, attending attention: ([Matrix]) throws(NonFiniteActivation) -> Matrix
+    _ state: inout BlockState, mixing mix: (Int, [Matrix]) throws(NonFiniteActivation) -> Matrix
   ) throws(NonFiniteActivation) {
     let (stage, input, routing) = (state.stage, state.input, state.routing)
-    try compute(&state, attending: attention)
+    try compute(&state, mixing: mix)
     // Whatever is not finite reaches the next group's input or the residual stream, so only these are looked at.
     guard state.isFinite else { throw origin(of: state, behind: stage, input ?? state.residual, routing) }
   }
 
   private func compute<Failure: Error>(
-    _ state: inout BlockState, attending attention: ([Matrix]) throws(Failure) -> Matrix
+    _ state: inout BlockState, mixing mix: (Int, [Matrix]) throws(Failure) -> Matrix
   ) throws(Failure) {
     guard state.reading != nil else { preconditionFailure("the block is done") }
     let start = stops[state.stage]
     let end = state.stage + 1 < stops.count ? stops[state.stage + 1] : program.steps.count
     for index in start..<end {
-      try perform(program.steps[index], on: &state, attending: attention)
+      try perform(program.steps[index], on: &state, mixing: mix)
       for value in spent[index] { state.values[value] = nil }
     }
     state.stage += 1
@@ -146,7 +147,7 @@ public struct PreparedBlock: Sendable {
   }
 
   private func perform<Failure: Error>(
-    _ step: BlockStep, on state: inout BlockState, attending attention: ([Matrix]) throws(Failure) -> Matrix
+    _ step: BlockStep, on state: inout BlockState, mixing mix: (Int, [Matrix]) throws(Failure) -> Matrix
   ) throws(Failure) {
     func value(_ value: BlockValue) -> Matrix {
       guard let matrix = state.values[value] else { preconditionFailure("\(value) is needed and was not kept") }
@@ -156,17 +157,20 @@ public struct PreparedBlock: Sendable {
     case .norm(let name, let from, let into): state.values[into] = normalize(value(from), by: name)
     case .linears(let names, let from, let into):
       for (made, output) in zip(into, apply(names, to: value(from))) { state.values[made] = output }
-    case .attention(let from, let into): state.values[into] = try attention(from.map { value($0) })
+    case .mix(let place, let from, let into): state.values[into] = try mix(place, from.map { value($0) })
     case .activate(let activation, let from, let gated, let into):
       var result = value(from)
       // Nobody else holds it, so that it is changed in place.
       if from != .stream { state.values[from] = nil }
       result.activate(activation, gating: gated.map { value($0) })
       state.values[into] = result
-    case .halve(let from, let into):
+    case .split(let from, let sizes, let into):
       let whole = value(from)
-      let size = whole.columns / into.count
-      for (place, half) in into.enumerated() { state.values[half] = whole.columns(in: [place * size..<(place + 1) * size]) }
+      var start = 0
+      for (made, size) in zip(into, sizes) {
+        state.values[made] = whole.columns(in: [start..<start + size])
+        start += size
+      }
     case .route(let scores, let gate, _): state.routing = route(value(scores), gate.map { value($0) }, state.values[program.routed!]!)
     case .gather(let from, _, let expert, let into): state.values[into] = value(from).rows(at: state.routing!.routes[expert].tokens)
     case .scatter(let from, _, let expert, let onto):
@@ -184,56 +188,10 @@ public struct PreparedBlock: Sendable {
     return Matrix(rows: output.rows, columns: output.columns, elements: output.elements.map { $0 * scale })
   }
 
-  private func attention(_ made: [Matrix]) -> Matrix {
-    var (queries, keys, values) = positioned(made)
-    if let cache {
-      cache.key.round(&keys)
-      cache.value.round(&values)
-    }
-    return description.attention.attend(queries: queries, keys: keys, values: values)
-  }
+  private func mix(_ place: Int, _ inputs: [Matrix]) -> Matrix { mixers[place].mix(inputs) }
 
-  /// Queries, keys and values as attention and its cache see them, from the outputs of the projections.
-  private func positioned(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
-    let attention = description.attention
-    var (queries, keys, values) = separated(made)
-    if let table = rotary?.table(for: queries.rows) {
-      table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
-      table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
-    }
-    return (queries, keys, values)
-  }
-
-  /// Queries, keys and values without their positions, from the outputs of the projections.
-  private func separated(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
-    let attention = description.attention
-    var (queries, keys, values) = attention.split(made)
-    switch attention.queryKeyNorm {
-    case nil: break
-    case .whole:
-      queries = normalize(queries, by: attention.queryNorm)
-      keys = normalize(keys, by: attention.keyNorm)
-    case .head:
-      queries = normalizeHeads(queries, by: attention.queryNorm)
-      keys = normalizeHeads(keys, by: attention.keyNorm)
-    }
-    return (queries, keys, values)
-  }
-
-  /// The rotary embedding of rows that stand at the given positions; nothing where the block has none.
-  ///
-  /// - Precondition: the block was prepared for a run through caches.
-  package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
-    precondition(rotary == nil || placed != nil, "the block was not prepared for a run through caches")
-    placed?.rotate(&states, heads: heads, headSize: description.attention.headSize) { positions[$0] }
-  }
-
-  /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
-  private func normalizeHeads(_ states: Matrix, by name: String) -> Matrix {
-    let size = description.attention.headSize
-    let heads = Matrix(rows: states.elements.count / size, columns: size, elements: states.elements)
-    return Matrix(rows: states.rows, columns: states.columns, elements: normalize(heads, by: name).elements)
-  }
+  /// The softmax attention among the mixers; `nil` where there is none.
+  package var attention: PreparedAttention? { mixers.lazy.compactMap { $0 as? PreparedAttention }.first }
 
   /// The whole block: hidden states in, hidden states out, [tokens × hidden size] both.
   ///
@@ -258,7 +216,7 @@ extension PreparedBlock {
     for index in program.needed(for: [program.reading(atStop: stops[stage])], from: stops[state.stage], to: stops[stage]) {
       // Who sees what may be known already.
       if case .route = program.steps[index], state.routing != nil { continue }
-      perform(program.steps[index], on: &state, attending: attention)
+      perform(program.steps[index], on: &state, mixing: mix)
     }
     let start = state.stage
     state.stage = stage
@@ -277,7 +235,7 @@ extension PreparedBlock {
     var state = BlockState(stage: stage, values: [.stream: none], reading: reading)
     state.values[reading] = input
     let steps = program.consequences(ofStop: stops[stage])
-    for index in steps.dropLast() { perform(program.steps[index], on: &state, attending: attention) }
+    for index in steps.dropLast() { perform(program.steps[index], on: &state, mixing: mix) }
     guard let last = steps.last else { return none }
     switch program.steps[last] {
     case .add(let from, _, let scale): return scaled(state.values[from]!, by: scale)
@@ -287,7 +245,7 @@ extension PreparedBlock {
   }
 
   private func route(_ scores: Matrix, _ gate: Matrix?, _ input: Matrix) -> MixtureRouting {
-    guard let mixture = description.feedForward.mixture else { preconditionFailure("the block has no router") }
+    guard let mixture = description.feedForward?.mixture else { preconditionFailure("the block has no router") }
     var routes = mixture.routes(scores: scores)
     if mixture.shared != nil {
       let weights = gate?.elements.map { 1 / (1 + exponential(-$0)) } ?? Array(repeating: 1, count: scores.rows)
@@ -305,28 +263,13 @@ extension BlockState {
 }
 
 extension PreparedBlock {
-  /// Queries, keys and values without their positions, for a cache, which measures them before anything else does.
-  ///
-  /// - Parameter made: the outputs of the projections.
-  /// - Throws: `NonFiniteActivation` where one of them is not finite.
-  package func finiteStates(_ made: [Matrix]) throws(NonFiniteActivation) -> (queries: Matrix, keys: Matrix, values: Matrix) {
-    for (linear, output) in zip(description.attention.projections.linears, made) where !output.isFinite {
-      throw NonFiniteActivation(block: name, layer: linear.rawValue)
-    }
-    let states = separated(made)
-    guard states.queries.isFinite, states.keys.isFinite else { throw NonFiniteActivation(block: name, layer: "attention") }
-    return states
-  }
-
   /// Keys and values as a cache would store them, for the input of the projections.
   ///
+  /// - Precondition: the block has attention.
   /// - Throws: `NonFiniteActivation` where one of them is not finite.
   package func cachedStates(_ input: Matrix) throws(NonFiniteActivation) -> (keys: Matrix, values: Matrix) {
-    let made = apply(description.attention.projections.linears, to: input)
-    _ = try finiteStates(made)
-    let states = positioned(made)
-    guard states.keys.isFinite else { throw NonFiniteActivation(block: name, layer: "attention") }
-    return (states.keys, states.values)
+    guard let attention else { preconditionFailure("\(name) keeps no keys and values") }
+    return try attention.cachedStates(apply(attention.description.projections.linears, to: input))
   }
 
   /// What put out the first number that is not finite, found by computing the group at hand once more; for experts, whose sum is looked at
@@ -340,14 +283,15 @@ extension PreparedBlock {
     } else if !state.residual.isFinite {
       layer = "the residual stream"
     } else {
-      layer = state.reading.map { program.maker(of: $0) } ?? "the residual stream"
+      layer = state.reading.map { program.maker(of: $0, description.mixers) } ?? "the residual stream"
     }
     return NonFiniteActivation(block: name, layer: layer)
   }
 
   private func overflowingExpert(_ routing: MixtureRouting) -> String? {
+    guard let feedForward = description.feedForward else { return nil }
     for index in routing.routes.indices {
-      let linears = description.feedForward.expert(index)
+      let linears = feedForward.expert(index)
       // Experts whose weights were not asked for have not been computed either.
       guard (linears.readers + [linears.down]).allSatisfy({ weights[$0] != nil }) else { continue }
       let seen = routing.input.rows(at: routing.routes[index].tokens)

@@ -50,7 +50,7 @@ package final class CalibrationStream: Sendable {
     self.sequences = sequences
     longest = sequences.map(\.count).max() ?? 0
     let tokens = sequences.reduce(0) { $0 + $1.count }
-    let widths = description.blocks.map { ($0.attention.heads * $0.attention.headSize, $0.feedForward.keptSize) }
+    let widths = description.blocks.map { ($0.contextSize, $0.feedForward?.keptSize ?? 0) }
     let states = description.keptStates * description.hiddenSize
     let narrow = tokens * 4 * (states + (widths.map(\.0).max() ?? 0))
     let wide = tokens * 4 * (states + (widths.map(\.1).max() ?? 0))
@@ -62,7 +62,7 @@ package final class CalibrationStream: Sendable {
 
   /// Bytes of activations a run over so many tokens keeps in memory at most, before any limit.
   package static func memoryNeed(tokens: Int, description: ModelDescription) -> Int {
-    let widest = description.blocks.map { max($0.feedForward.keptSize, $0.attention.heads * $0.attention.headSize) }.max() ?? 0
+    let widest = description.blocks.map { max($0.feedForward?.keptSize ?? 0, $0.contextSize) }.max() ?? 0
     return tokens * 4 * (description.keptStates * description.hiddenSize + widest)
   }
 

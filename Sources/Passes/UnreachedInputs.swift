@@ -6,7 +6,7 @@ internal import Synchronization
 extension BlockDescription {
   /// For readers or writers of an expert, the groups whose inputs say together what any expert of the mixture may be given; none for all else.
   func counterparts(of group: InputGroup) -> [InputGroup] {
-    guard let mixture = feedForward.mixture else { return [] }
+    guard let feedForward, let mixture = feedForward.mixture else { return [] }
     let networks = (0..<mixture.experts).map { feedForward.expert($0) }
     let asked = Set(group.linears)
     // Experts read what the router reads, each some tokens of it.

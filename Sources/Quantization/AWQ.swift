@@ -106,7 +106,7 @@ public struct AWQ: Pass {
 
   /// Products of queries and keys: their errors multiply, so no layer's own loss says how far they may be clipped.
   private static func decidesAttention(_ name: LinearName, _ description: BlockDescription) -> Bool {
-    name == description.attention.queryRows(0).linear || name == description.attention.keyRows(0).linear
+    name == description.attention?.queryRows(0).linear || name == description.attention?.keyRows(0).linear
   }
 
   /// Limits the weights of some linears that read the same input, if the output then loses less.

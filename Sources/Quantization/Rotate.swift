@@ -58,6 +58,9 @@ public struct Rotate: Pass {
     if hidden != .none, let reason = description.residualObstacle {
       throw InvalidOption("hidden", "\(reason), so hidden states cannot be rotated exactly; set it to none and rotate values alone")
     }
+    if values != .none, let reason = description.valueObstacle {
+      throw InvalidOption("values", "\(reason); set it to none and rotate hidden states alone")
+    }
     return try plan(linear)
   }
 
@@ -96,8 +99,7 @@ public struct Rotate: Pass {
       }
       for name in description.residualWriters { turns[name, default: Turn()].outputs = [matrix] }
     }
-    if values != .none {
-      let (attention, path) = (description.attention, description.valuePath)
+    if values != .none, let attention = description.attention, let path = description.valuePath {
       var random = context.randomness(for: path.maker, in: block)
       let heads = (0..<attention.keyValueHeads).compactMap { _ in values.matrix(size: attention.headSize, using: &random) }
       turns[path.maker, default: Turn()].outputs = heads

@@ -82,6 +82,14 @@ package enum BLAS {
       blasint(size), b, blasint(size))
   }
 
+  /// b ← l⁻¹ · b for a unit lower triangle l [size × size] and b [size × columns]; the diagonal of l is not looked at.
+  package static func solveUnitLower(_ l: UnsafePointer<Float>, size: Int, _ b: UnsafeMutablePointer<Float>, columns: Int) {
+    _ = singleThreaded
+    cblas_strsm(
+      CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasUnit, blasint(size), blasint(columns), 1, l, blasint(size), b,
+      blasint(columns))
+  }
+
   /// Eigenvalues in ascending order and eigenvectors, as rows, of the symmetric matrix a [size × size], which is overwritten by them.
   ///
   /// - Returns: `nil` where the iteration did not converge.

@@ -15,11 +15,11 @@ struct FusedFormatTests {
 
   @Test(arguments: Families.mixtures) func groupsFollowFromTheDescription(_ family: String) throws {
     let block = try #require(try Families.model(family).description.blocks.last)
-    let experts = try #require(block.feedForward.mixture).experts
-    #expect(block.fusedGroups[0] == block.attention.projections.linears)
+    let experts = try #require(block.feedForward?.mixture).experts
+    #expect(block.fusedGroups[0] == block.attention?.projections.linears)
     #expect(block.fusedGroups[1].count == 3 * experts && block.fusedGroups[1] == block.routedExperts)
     #expect(block.expertProjections.map(\.count) == [2 * experts, experts])
-    #expect(block.fusedGroups.count == (block.feedForward.mixture?.shared == nil ? 2 : 3))
+    #expect(block.fusedGroups.count == (block.feedForward?.mixture?.shared == nil ? 2 : 3))
     #expect(Set(block.fusedGroups.flatMap { $0 }).count == block.fusedGroups.reduce(0) { $0 + $1.count })
   }
 

@@ -148,7 +148,7 @@ struct GGUFDescriptionTests {
       try await reading(llama3(length, head: head)) { _, _ in
       } _: { original, read in
         let (expected, found) = (
-          try #require(try Model(original).description.blocks[0].attention.rotary), try Model(read).description.blocks[0].attention.rotary
+          try #require(try Model(original).description.blocks[0].attention?.rotary), try Model(read).description.blocks[0].attention?.rotary
         )
         let frequencies = expected.inverseFrequencies(headSize: head)
         for (a, b) in zip(frequencies, try #require(found).inverseFrequencies(headSize: head)) {
@@ -186,8 +186,8 @@ struct GGUFDescriptionTests {
       tensors[place] = (.init(name: "rope_freqs.weight", type: .f16, shape: [4]), Tensor(values, shape: [4], dtype: .float16).bytes)
     } _: { original, read in
       #expect(read.config.json["rope_scaling"]?["rope_type"]?.string == "llama3")
-      let frequencies = try #require(try Model(original).description.blocks[0].attention.rotary).inverseFrequencies(headSize: 8)
-      let found = try #require(try Model(read).description.blocks[0].attention.rotary).inverseFrequencies(headSize: 8)
+      let frequencies = try #require(try Model(original).description.blocks[0].attention?.rotary).inverseFrequencies(headSize: 8)
+      let found = try #require(try Model(read).description.blocks[0].attention?.rotary).inverseFrequencies(headSize: 8)
       for (a, b) in zip(frequencies, found) { #expect(abs(a / b - 1) < 1e-3) }
     }
   }

@@ -6,7 +6,7 @@ import TestSupport
 
 /// What attention is given for a sequence, and what a cache makes of it.
 struct Sample {
-  let block: PreparedBlock
+  let block: PreparedAttention
   let description: AttentionDescription
   let queries: Matrix
   let keys: Matrix
@@ -17,8 +17,8 @@ struct Sample {
     let config = TinyModel.config.replacing(
       "\"llama\"", with: window == nil ? "\"llama\"" : "\"mistral\",\"sliding_window\":\(window ?? 0)")
     let stored = try TinyModel.model(config).block(.decoder(index: 0))
-    description = stored.description!.attention
-    block = PreparedBlock(stored, longest: tokens, horizon: 600)
+    description = stored.description!.attention!
+    block = PreparedBlock(stored, longest: tokens, horizon: 600).attention!
     queries = .random(rows: tokens, columns: description.heads * description.headSize, key: "queries", scale: 1.5)
     keys = .random(rows: tokens, columns: description.keyValueHeads * description.headSize, key: "keys", scale: 1.5)
     values = .random(rows: tokens, columns: description.keyValueHeads * description.headSize, key: "values")

@@ -32,7 +32,7 @@ struct GroupedQueriesTests {
 
   private func error(_ options: String, _ model: Model) async throws -> Double {
     let (blocks, _) = try await sweep("{ gqa: { \(options) } }", model)
-    #expect(blocks[1].description?.attention.keyValueHeads == 1 && blocks[1]["self_attn.k_proj"].weight.rows == 8)
+    #expect(blocks[1].description?.attention?.keyValueHeads == 1 && blocks[1]["self_attn.k_proj"].weight.rows == 8)
     let table = try model.block(.embedding)["embed_tokens"].weight.dense()
     let original = try model.block(.decoder(index: 0))
     var (sum, size) = (0.0, 0.0)

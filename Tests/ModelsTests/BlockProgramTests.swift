@@ -33,7 +33,7 @@ import Testing
     #expect(sums.residualReaders.map(\.group) == [sums.inputGroups[0], sums.inputGroups[2]])
     #expect(sums.residualWriters == ["attention.output.dense", "output.dense"] && sums.layers == [0..<2, 2..<4])
 
-    let mixture = try Self.blocks("qwen2-moe").last { $0.feedForward.mixture != nil }?.program
+    let mixture = try Self.blocks("qwen2-moe").last { $0.feedForward?.mixture != nil }?.program
     let groups = try #require(mixture?.inputGroups)
     #expect(groups[2].linears == ["mlp.gate", "mlp.shared_expert_gate"])
     #expect(mixture?.layers == [0..<2, 2..<groups.count])
@@ -66,11 +66,14 @@ import Testing
         let live = program.live(before: stop)
         var expected: Set<BlockValue> = [.stream, program.steps[stop].reads[0]]
         if block.isParallel, stage > 1 { expected.insert("attention output") }
+        // Two mixers side by side: what the second made waits for the first to put out, and what that put out for the second.
+        if block.mixers.count == 2, stage == 1 { expected.insert("scanned of mixer 1") }
+        if block.mixers.count == 2, stage == 2 { expected.insert("attention output") }
         if let expert = program.expert(atStop: stop) {
           expected.insert("route")
           if expert > 0 { expected.insert("feed-forward output") }
           // Experts to come gather from what the router read.
-          let isLast = expert == block.feedForward.networks.count - 1
+          let isLast = expert == block.feedForward!.networks.count - 1
           if !isLast { expected.insert(block.norms.beforeFeedForward == nil ? .stream : "feed-forward input") }
         }
         #expect(live == expected, "\(name), group \(stage)")
@@ -80,7 +83,7 @@ import Testing
 
   /// An expert is reached from the router without the others.
   @Test(arguments: Families.mixtures) func anExpertDependsOnTheRouterAlone(_ name: String) throws {
-    for block in try Self.blocks(name) where block.feedForward.mixture != nil {
+    for block in try Self.blocks(name) where block.feedForward?.mixture != nil {
       let program = block.program
       let router = program.stops[2]
       for (stage, stop) in program.stops.enumerated().dropFirst(3) {
@@ -120,16 +123,24 @@ import Testing
         case .norm(let name, let from, let into):
           values[into] = description.norm.apply(values[from]!, weight: block.norms[name]!, bias: block.normBiases[name])
         case .linears(let names, let from, let into): for (name, value) in zip(names, into) { values[value] = apply(name, values[from]!) }
-        case .attention(let from, let into): values[into] = attend(from.map { values[$0]! }, description)
+        case .mix(let place, let from, let into):
+          let inputs = from.map { values[$0]! }
+          if let attention = description.mixers[place] as? AttentionDescription {
+            values[into] = attend(inputs, attention, description)
+          } else {
+            values[into] = PreparedBlock(block, positions: hidden.rows).mixers[place].mix(inputs)
+          }
         case .activate(let activation, let from, let gated, let into):
           var result = values[from]!
           result.activate(activation, gating: gated.map { values[$0]! })
           values[into] = result
-        case .halve(let from, let into):
-          let size = values[from]!.columns / 2
-          for (place, value) in into.enumerated() { values[value] = values[from]!.columns(in: [place * size..<(place + 1) * size]) }
+        case .split(let from, let sizes, let into):
+          for (place, value) in into.enumerated() {
+            let start = sizes[..<place].reduce(0, +)
+            values[value] = values[from]!.columns(in: [start..<start + sizes[place]])
+          }
         case .route(let scores, let gate, _):
-          let mixture = try #require(description.feedForward.mixture)
+          let mixture = try #require(description.feedForward?.mixture)
           routes = mixture.routes(scores: values[scores]!)
           if mixture.shared != nil {
             let weights = gate.map { values[$0]!.elements.map { 1 / (1 + exponential(-$0)) } }
@@ -149,8 +160,7 @@ import Testing
       return values[.stream]!
     }
 
-    private func attend(_ made: [Matrix], _ description: BlockDescription) -> Matrix {
-      let attention = description.attention
+    private func attend(_ made: [Matrix], _ attention: AttentionDescription, _ description: BlockDescription) -> Matrix {
       var (queries, keys, values) = attention.split(made)
       func normalize(_ states: inout Matrix, _ name: String) {
         let width = attention.queryKeyNorm == .head ? attention.headSize : states.columns
@@ -167,7 +177,9 @@ import Testing
         table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
         table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
       }
-      return attention.attend(queries: queries, keys: keys, values: values)
+      var context = attention.attend(queries: queries, keys: keys, values: values)
+      attention.gate(&context, by: made)
+      return context
     }
   }
 }

@@ -87,7 +87,7 @@ struct FamilyTests {
       guard state.input != nil else { break }
       try prepared.advance(&state)
     }
-    let mixture = try #require(block.description?.feedForward.mixture)
+    let mixture = try #require(block.description?.feedForward?.mixture)
     #expect(seen == 2 * 17 * (mixture.expertsPerToken + (mixture.shared == nil ? 0 : 1)))
   }
 

@@ -174,13 +174,14 @@ struct DescriptionTests {
 
   @Test func familiesHaveTheirDefaults() throws {
     func attention(_ type: String, _ change: (inout JSON) -> Void = { _ in }) throws -> AttentionDescription {
-      try describe {
+      let description = try describe {
         $0["model_type"] = .string(type)
         $0["hidden_size"] = .integer(256)
         $0["num_attention_heads"] = .integer(32)
         $0["num_key_value_heads"] = nil
         change(&$0)
-      }.blocks[0].attention
+      }
+      return try #require(description.blocks[0].attention)
     }
     #expect(try attention("llama").keyValueHeads == 32)
     #expect(try attention("llama") { $0["num_key_value_heads"] = .null }.keyValueHeads == 32)

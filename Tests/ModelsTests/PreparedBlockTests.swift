@@ -22,7 +22,7 @@ struct PreparedBlockTests {
   /// A block as its equations state it, in double, one query at a time.
   private func reference(_ block: Block, _ hidden: Matrix) throws -> [[Double]] {
     let description = try #require(block.description)
-    let attention = description.attention
+    let attention = try #require(description.attention)
     func apply(_ name: LinearName, _ x: [Double]) -> [Double] {
       let (weight, bias) = (block[name].weight.dense(), block[name].bias)
       return (0..<weight.rows).map { row in
@@ -66,11 +66,12 @@ struct PreparedBlockTests {
       let residual = zip(inputs[position], apply("self_attn.o_proj", joined)).map { $0 + $1 }
       let normed = try norm(residual, "post_attention_layernorm")
       let gate = apply("mlp.gate_proj", normed).map { x in
-        switch description.feedForward.activation {
+        switch description.feedForward!.activation {
         case .silu: x / (1 + exp(-x))
         case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
         case .gelu: 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
         case .relu: max(x, 0)
+        case .scaledSilu(let factor): x * Double(factor) / (1 + exp(-x * Double(factor)))
         }
       }
       let product = zip(gate, apply("mlp.up_proj", normed)).map { $0 * $1 }
@@ -82,7 +83,7 @@ struct PreparedBlockTests {
   @Test(arguments: [qwen3, mistral], [nil, 1, 5, 127, 128, 129, 400])
   func agreesWithTheEquations(_ json: String, _ window: Int?) throws {
     let block = try block(json, window: window)
-    #expect(block.description?.attention.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
+    #expect(block.description?.attention?.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
     let hidden = Matrix.random(rows: 271, columns: 32, key: "hidden")
     let found = try PreparedBlock(block, positions: 271).forward(hidden)
     let expected = try reference(block, hidden)

@@ -25,9 +25,9 @@ import Testing
       model.hiddenSize = 24
       model.blocks.removeLast()
       model.blocks[0].hiddenSize = 24
-      model.blocks[0].feedForward.size = 40
-      model.blocks[0].attention.heads = 2
-      model.blocks[0].attention.keyValueHeads = 1
+      model.blocks[0].feedForward?.size = 40
+      model.blocks[0].attention?.heads = 2
+      model.blocks[0].attention?.keyValueHeads = 1
     }.json
     #expect(json["hidden_size"]?.integer == 24 && json["intermediate_size"]?.integer == 40 && json["num_hidden_layers"]?.integer == 1)
     #expect(json["num_attention_heads"]?.integer == 2 && json["num_key_value_heads"]?.integer == 1)
@@ -41,9 +41,9 @@ import Testing
       model.normEpsilon = 1.3e-5
       for index in model.blocks.indices {
         model.blocks[index].normEpsilon = 1.3e-5
-        model.blocks[index].feedForward.hasBias = true
-        model.blocks[index].attention.hasProjectionBias = true
-        model.blocks[index].attention.hasOutputBias = true
+        model.blocks[index].feedForward?.hasBias = true
+        model.blocks[index].attention?.hasProjectionBias = true
+        model.blocks[index].attention?.hasOutputBias = true
       }
     }.json
     #expect(json["mlp_bias"]?.bool == true && json["attention_bias"]?.bool == true && json["rms_norm_eps"]?.double == 1.3e-5)
@@ -67,9 +67,9 @@ import Testing
   @Test func layersThatDifferAreRefused() throws {
     for (change, words) in [
       ({ $0.hiddenSize = 30 }, "a hidden size of 30 goes with 4 heads"),
-      ({ $0.blocks[1].feedForward.size = 40 }, "model.layers.1 has 40 feed-forward channels"),
-      ({ $0.blocks[1].attention.heads = 2 }, "model.layers.1 has 2 attention heads"),
-      ({ $0.blocks[0].attention.hasOutputBias = true }, "model.layers.0 differs"),
+      ({ $0.blocks[1].feedForward?.size = 40 }, "model.layers.1 has 40 feed-forward channels"),
+      ({ $0.blocks[1].attention?.heads = 2 }, "model.layers.1 has 2 attention heads"),
+      ({ $0.blocks[0].attention?.hasOutputBias = true }, "model.layers.0 differs"),
     ] as [((inout ModelDescription) -> Void, String)] {
       let error = #expect(throws: CheckpointError.self) { try spelled(TinyModel.config, change) }
       #expect(error?.description.contains(words) == true, "\(String(describing: error))")
@@ -86,7 +86,7 @@ import Testing
       for name in ["mlp.gate_proj", "mlp.up_proj"] as [LinearName] { block[name].weight = block[name].weight.dense().rows(0..<40) }
       let down = block["mlp.down_proj"].weight.dense().transposed().rows(0..<40).transposed()
       block["mlp.down_proj"].weight = down
-      block.description?.feedForward.size = 40
+      block.description?.feedForward?.size = 40
     }
   }
 

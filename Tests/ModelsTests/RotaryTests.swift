@@ -20,7 +20,7 @@ struct RotaryTests {
     ),
   ])
   func inverseFrequenciesAreThoseOfTransformers(_ keys: String, _ bits: [UInt32]) throws {
-    let rotary = try #require(try description(keys).blocks.first?.attention.rotary)
+    let rotary = try #require(try description(keys).blocks.first?.attention?.rotary)
     let expected = bits.map { Float(bitPattern: $0) }
     let found = rotary.inverseFrequencies(headSize: 16)
     for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 3e-7 * b) }
@@ -55,7 +55,7 @@ struct RotaryTests {
     ] as [(String, Double, Int, Double, [UInt32])])
   func stretchedFrequenciesAreThoseOfTransformers(_ keys: String, base: Double, length: Int, factor: Double, _ bits: [UInt32]) throws {
     let more = "\"rope_theta\":\(base),\"max_position_embeddings\":2048,"
-    let rotary = try #require(try description(more + keys).blocks.first?.attention.rotary)
+    let rotary = try #require(try description(more + keys).blocks.first?.attention?.rotary)
     let found = rotary.inverseFrequencies(headSize: 16, length: length)
     for (a, b) in zip(found, bits.map { Float(bitPattern: $0) }) { #expect(abs(a - b) <= 1e-6 * b) }
     #expect(abs(Double(rotary.attentionFactor) - factor) < 1e-6)

@@ -36,6 +36,14 @@ FALCON = dict(model_type="falcon", vocab_size=64, hidden_size=32, num_hidden_lay
 STABLELM = dict(model_type="stablelm", **BASE, num_key_value_heads=2, max_position_embeddings=64, partial_rotary_factor=0.5,
                 tie_word_embeddings=False, **IDENTS)
 PHI3 = dict(model_type="phi3", **BASE, num_key_value_heads=2, rms_norm_eps=1e-5, tie_word_embeddings=False, pad_token_id=0, **IDENTS)
+LFM2 = dict(model_type="lfm2", **BASE, num_key_value_heads=2, norm_eps=1e-5, max_position_embeddings=64, conv_L_cache=3,
+            tie_word_embeddings=True, rope_theta=1000000.0, pad_token_id=0, **IDENTS)
+DELTA = dict(**BASE, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, max_position_embeddings=64, rope_theta=10000000.0,
+             partial_rotary_factor=0.25, linear_conv_kernel_dim=4, linear_key_head_dim=8, linear_value_head_dim=12,
+             linear_num_key_heads=2, linear_num_value_heads=4, layer_types=["linear_attention", "full_attention"],
+             tie_word_embeddings=False, **IDENTS)
+MAMBA = dict(**BASE, num_key_value_heads=2, rms_norm_eps=1e-5, max_position_embeddings=64, rope_theta=10000.0, mamba_n_heads=8,
+             mamba_d_state=16, mamba_n_groups=2, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, **IDENTS)
 
 CASES = {
     "llama-dynamic": dict(LLAMA, max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
@@ -82,6 +90,25 @@ CASES = {
     "falcon-7b": dict(FALCON, multi_query=True, parallel_attn=True, bias=False),
     "falcon-40b": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=False),
     "falcon-serial": dict(FALCON, multi_query=False, parallel_attn=False, bias=True),
+    "lfm2": dict(
+        LFM2, conv_bias=False, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
+    "lfm2-bias": dict(
+        LFM2, conv_bias=True, full_attn_idxs=[0], block_auto_adjust_ff_dim=True, block_multiple_of=8, block_ffn_dim_multiplier=1.0),
+    "qwen3-next": dict(
+        DELTA, model_type="qwen3_next", moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=4,
+        num_experts_per_tok=2, norm_topk_prob=True, mlp_only_layers=[], decoder_sparse_step=1),
+    "qwen3.5": dict(DELTA, model_type="qwen3_5_text"),
+    "granite-hybrid": dict(
+        MAMBA, model_type="granitemoehybrid", embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22,
+        attention_multiplier=0.2, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=48,
+        layer_types=["linear_attention", "full_attention"], mamba_conv_bias=True, mamba_proj_bias=False, tie_word_embeddings=True),
+    "falcon-h1": dict(
+        MAMBA, model_type="falcon_h1", mamba_d_ssm=32, mamba_rms_norm=False, lm_head_multiplier=0.5, embedding_multiplier=2.0,
+        key_multiplier=0.7, attention_in_multiplier=1.3, attention_out_multiplier=0.9, ssm_in_multiplier=1.2, ssm_out_multiplier=0.8,
+        mlp_multipliers=[0.9, 1.1], ssm_multipliers=[0.9, 1.1, 0.8, 1.2, 0.7], tie_word_embeddings=False, pad_token_id=0),
+    "falcon-h1-norm": dict(
+        MAMBA, model_type="falcon_h1", mamba_d_ssm=32, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_proj_bias=True,
+        projectors_bias=True, tie_word_embeddings=False, pad_token_id=0),
     "bert": dict(
         model_type="bert", **BASE, max_position_embeddings=64, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
         position_embedding_type="absolute", pad_token_id=0),

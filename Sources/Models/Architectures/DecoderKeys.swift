@@ -33,12 +33,7 @@ struct DecoderKeys: Decodable {
       throw .unsupportedOption(
         option: "num_key_value_heads", value: "\(keyValueHeads)", reason: "it does not divide the \(num_attention_heads) attention heads")
     }
-    guard
-      let headSize = head_dim ?? defaults.headSize ?? (hidden_size % num_attention_heads == 0 ? hidden_size / num_attention_heads : nil)
-    else {
-      throw .unsupportedOption(
-        option: "hidden_size", value: "\(hidden_size)", reason: "it does not divide by \(num_attention_heads) heads and head_dim is absent")
-    }
+    let headSize = try headSize(defaults)
     guard headSize > 0, headSize % 2 == 0 else {
       throw .unsupportedOption(option: "head_dim", value: "\(headSize)", reason: "rotary embedding needs an even size")
     }
@@ -56,6 +51,16 @@ struct DecoderKeys: Decodable {
         BlockDescription(
           prefix: "model.layers.\(index).", hiddenSize: hidden_size, norm: norm, attention: attention, feedForward: feedForward)
       })
+  }
+
+  /// Numbers of a query head; hidden size / heads, where neither the configuration nor the family says.
+  func headSize(_ defaults: DecoderDefaults = DecoderDefaults()) throws(CheckpointError) -> Int {
+    if let size = head_dim ?? defaults.headSize { return size }
+    guard num_attention_heads > 0, hidden_size % num_attention_heads == 0 else {
+      throw .unsupportedOption(
+        option: "hidden_size", value: "\(hidden_size)", reason: "it does not divide by \(num_attention_heads) heads and head_dim is absent")
+    }
+    return hidden_size / num_attention_heads
   }
 
   /// Whether each layer's attention is windowed, by `layer_types` or else by the family's rule.

@@ -24,10 +24,9 @@ public enum Gemma: Architecture {
     guard own.use_bidirectional_attention != true else {
       throw .unsupportedOption(option: "use_bidirectional_attention", value: "true", reason: "attention is causal here")
     }
-    var model = try keys.description(
-      config,
-      DecoderDefaults(
-        headSize: 256, keyValueHeads: isFirst ? 16 : 4, isTied: true, rotaryBase: isThird ? 1e6 : 1e4, activation: "gelu_pytorch_tanh"))
+    let defaults = DecoderDefaults(
+      headSize: 256, keyValueHeads: isFirst ? 16 : 4, isTied: true, rotaryBase: isThird ? 1e6 : 1e4, activation: "gelu_pytorch_tanh")
+    var model = try keys.description(config, defaults)
     model.norm.offset = 1
     model.embeddingScale = Float(Double(model.hiddenSize).squareRoot())
     func cap(_ key: String, _ value: Double?, default defaultCap: Double?) -> Float? {
@@ -42,7 +41,7 @@ public enum Gemma: Architecture {
         var plain = config
         plain.json["rope_scaling"] = nil
         local = try RotaryDescription(
-          plain, base: own.rope_local_base_freq ?? 1e4, headSize: model.blocks[0].attention.headSize, layerType: "sliding_attention")
+          plain, base: own.rope_local_base_freq ?? 1e4, headSize: keys.headSize(defaults), layerType: "sliding_attention")
       } else {
         local = RotaryDescription(base: own.rope_local_base_freq ?? 1e4)
       }
@@ -53,15 +52,15 @@ public enum Gemma: Architecture {
       block.norms = NormPlacement(
         afterAttention: "post_attention_layernorm", beforeFeedForward: "pre_feedforward_layernorm",
         afterFeedForward: "post_feedforward_layernorm")
-      block.attention.scale = Float(1 / (own.query_pre_attn_scalar ?? 256).squareRoot())
+      block.attention?.scale = Float(1 / (own.query_pre_attn_scalar ?? 256).squareRoot())
       if slides[layer] {
-        block.attention.window = keys.sliding_window ?? 4096
-        if let local { block.attention.rotary = local }
+        block.attention?.window = keys.sliding_window ?? 4096
+        if let local { block.attention?.rotary = local }
       }
       if isThird {
-        block.attention.queryKeyNorm = .head
+        block.attention?.queryKeyNorm = .head
       } else {
-        block.attention.scoreCap = cap("attn_logit_softcapping", own.attn_logit_softcapping, default: 50)
+        block.attention?.scoreCap = cap("attn_logit_softcapping", own.attn_logit_softcapping, default: 50)
       }
     }
     return model

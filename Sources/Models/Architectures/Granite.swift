@@ -15,7 +15,7 @@ public enum Granite: Architecture {
     model.logitScale = Float(1 / (own.logits_scaling ?? 1))
     model.eachBlock { _, block in
       block.residualScale = Float(own.residual_multiplier ?? 1)
-      block.attention.scale = Float(own.attention_multiplier ?? 1)
+      block.attention?.scale = Float(own.attention_multiplier ?? 1)
     }
     return model
   }

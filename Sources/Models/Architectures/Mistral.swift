@@ -11,9 +11,9 @@ public enum Mistral: Architecture {
     // A configuration that does not mention the window has one.
     let window = config.json["sliding_window"] == nil ? 4096 : keys.sliding_window
     model.eachBlock { _, block in
-      block.attention.window = window
-      block.attention.hasProjectionBias = false
-      block.attention.hasOutputBias = false
+      block.attention?.window = window
+      block.attention?.hasProjectionBias = false
+      block.attention?.hasOutputBias = false
     }
     return model
   }

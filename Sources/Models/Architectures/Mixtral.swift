@@ -17,12 +17,12 @@ public enum Mixtral: Architecture {
       router: "block_sparse_moe.gate", prefix: "block_sparse_moe.experts."
     ).checked()
     model.eachBlock { _, block in
-      block.attention.window = keys.sliding_window
-      block.attention.hasProjectionBias = false
-      block.attention.hasOutputBias = false
-      block.feedForward.hasBias = false
-      block.feedForward.linears = FeedForwardLinears(.gated(gate: "w1", up: "w3"), down: "w2")
-      block.feedForward.mixture = mixture
+      block.attention?.window = keys.sliding_window
+      block.attention?.hasProjectionBias = false
+      block.attention?.hasOutputBias = false
+      block.feedForward?.hasBias = false
+      block.feedForward?.linears = FeedForwardLinears(.gated(gate: "w1", up: "w3"), down: "w2")
+      block.feedForward?.mixture = mixture
     }
     // As llm-compressor saves the experts that it takes apart.
     model.otherSpellings = ["w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"]

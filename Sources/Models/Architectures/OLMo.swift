@@ -15,7 +15,7 @@ public enum OLMo: Architecture {
     var model = try config.decode(DecoderKeys.self).description(config, DecoderDefaults(epsilon: 1e-5))
     guard config.modelType == "olmoe" else {
       model.eachBlock { _, block in
-        block.attention.queryKeyNorm = .whole
+        block.attention?.queryKeyNorm = .whole
         block.norms = NormPlacement(
           beforeAttention: nil, afterAttention: "post_attention_layernorm", beforeFeedForward: nil,
           afterFeedForward: "post_feedforward_layernorm")
@@ -31,10 +31,10 @@ public enum OLMo: Architecture {
       normalizesWeights: own.norm_topk_prob ?? false, router: "mlp.gate", prefix: "mlp.experts."
     ).checked()
     model.eachBlock { _, block in
-      block.attention.queryKeyNorm = .whole
-      block.feedForward.hasBias = false
-      block.feedForward.linears = FeedForwardLinears(.gated(gate: "gate_proj", up: "up_proj"), down: "down_proj")
-      block.feedForward.mixture = mixture
+      block.attention?.queryKeyNorm = .whole
+      block.feedForward?.hasBias = false
+      block.feedForward?.linears = FeedForwardLinears(.gated(gate: "gate_proj", up: "up_proj"), down: "down_proj")
+      block.feedForward?.mixture = mixture
     }
     return model
   }

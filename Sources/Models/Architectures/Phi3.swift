@@ -12,12 +12,12 @@ public enum Phi3: Architecture {
     if config.json["original_max_position_embeddings"] == nil { config.json["original_max_position_embeddings"] = .integer(4096) }
     var model = try keys.description(config, DecoderDefaults(epsilon: 1e-5))
     model.eachBlock { _, block in
-      block.attention.window = keys.sliding_window
-      block.attention.projections = .fused("self_attn.qkv_proj", .blocks)
-      block.attention.hasProjectionBias = false
-      block.attention.hasOutputBias = false
-      block.feedForward.hasBias = false
-      block.feedForward.linears = FeedForwardLinears(.fused("mlp.gate_up_proj"), down: "mlp.down_proj")
+      block.attention?.window = keys.sliding_window
+      block.attention?.projections = .fused("self_attn.qkv_proj", .blocks)
+      block.attention?.hasProjectionBias = false
+      block.attention?.hasOutputBias = false
+      block.feedForward?.hasBias = false
+      block.feedForward?.linears = FeedForwardLinears(.fused("mlp.gate_up_proj"), down: "mlp.down_proj")
     }
     return model
   }

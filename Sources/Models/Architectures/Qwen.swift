@@ -11,12 +11,12 @@ public enum Qwen: Architecture {
     let window = keys.use_sliding_window == true ? keys.sliding_window ?? 4096 : nil
     let slides = try keys.slides { $0 >= keys.max_window_layers ?? 28 }
     model.eachBlock { layer, block in
-      block.attention.window = slides[layer] ? window : nil
+      block.attention?.window = slides[layer] ? window : nil
       if isQwen3 {
-        block.attention.queryKeyNorm = .head
+        block.attention?.queryKeyNorm = .head
       } else {
-        block.attention.hasProjectionBias = true
-        block.attention.hasOutputBias = false
+        block.attention?.hasProjectionBias = true
+        block.attention?.hasOutputBias = false
       }
     }
     return model

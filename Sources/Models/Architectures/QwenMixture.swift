@@ -14,7 +14,7 @@ public enum QwenMixture: Architecture {
 
   /// Which layers are mixtures is a rule over their numbers, with exceptions.
   public static func respell(_ json: inout JSON, for description: ModelDescription) {
-    let dense = description.blocks.indices.filter { description.blocks[$0].feedForward.mixture == nil }
+    let dense = description.blocks.indices.filter { description.blocks[$0].feedForward?.mixture == nil }
     guard !dense.isEmpty else { return }
     json["decoder_sparse_step"] = .integer(1)
     json["mlp_only_layers"] = .array(dense.map { .integer($0) })
@@ -38,18 +38,18 @@ public enum QwenMixture: Architecture {
     let step = own.decoder_sparse_step ?? 1
     guard step > 0 else { throw .unsupportedOption(option: "decoder_sparse_step", value: "\(step)", reason: "a positive number is needed") }
     model.eachBlock { layer, block in
-      block.attention.window = slides[layer] ? window : nil
+      block.attention?.window = slides[layer] ? window : nil
       if isQwen3 {
-        block.attention.queryKeyNorm = .head
+        block.attention?.queryKeyNorm = .head
       } else {
-        block.attention.hasProjectionBias = own.qkv_bias ?? true
-        block.attention.hasOutputBias = false
+        block.attention?.hasProjectionBias = own.qkv_bias ?? true
+        block.attention?.hasOutputBias = false
       }
-      block.feedForward.hasBias = false
+      block.feedForward?.hasBias = false
       guard own.mlp_only_layers?.contains(layer) != true, (layer + 1) % step == 0 else { return }
-      block.feedForward.size = own.moe_intermediate_size ?? (isQwen3 ? 768 : 1408)
-      block.feedForward.linears = FeedForwardLinears(.gated(gate: "gate_proj", up: "up_proj"), down: "down_proj")
-      block.feedForward.mixture = mixture
+      block.feedForward?.size = own.moe_intermediate_size ?? (isQwen3 ? 768 : 1408)
+      block.feedForward?.linears = FeedForwardLinears(.gated(gate: "gate_proj", up: "up_proj"), down: "down_proj")
+      block.feedForward?.mixture = mixture
     }
     return model
   }

@@ -11,10 +11,12 @@ extension Architecture {
       throw .inexpressible(type: config.modelType, reason: "the model has no layers")
     }
     let before = original.blocks[first]
-    let (hidden, heads) = (description.hiddenSize, block.attention.heads)
-    guard hidden % heads == 0 || original.hiddenSize % before.attention.heads != 0 else {
+    if let heads = block.attention?.heads, let wasHeads = before.attention?.heads, description.hiddenSize % heads != 0,
+      original.hiddenSize % wasHeads == 0
+    {
       throw .inexpressible(
-        type: config.modelType, reason: "a hidden size of \(hidden) goes with \(heads) heads: transformers loads multiples only")
+        type: config.modelType,
+        reason: "a hidden size of \(description.hiddenSize) goes with \(heads) heads: transformers loads multiples only")
     }
     var (spelled, json) = (config, config.decoder)
     func set<Value: Equatable>(_ key: String, _ new: Value, _ old: Value, _ spelling: (Value) -> JSON) {
@@ -22,33 +24,34 @@ extension Architecture {
     }
     set("hidden_size", description.hiddenSize, original.hiddenSize, JSON.integer)
     set("num_hidden_layers", description.blocks.count, original.blocks.count, JSON.integer)
-    if let (own, theirs) = zip(description.blocks, kept).first(where: { $0.0.feedForward.mixture == nil }).map({ ($0.0, $0.1) }) {
-      set("intermediate_size", own.feedForward.size, original.blocks[theirs].feedForward.size, JSON.integer)
+    let layers = zip(description.blocks, kept).map { (own: $0.feedForward, before: original.blocks[$1].feedForward) }
+    if let dense = layers.first(where: { $0.own != nil && $0.own?.mixture == nil }), let own = dense.own, let before = dense.before {
+      set("intermediate_size", own.size, before.size, JSON.integer)
     }
     if let experts = description.experts, let before = original.experts, experts != before {
       let key = json["num_local_experts"] == nil && config.modelType != "mixtral" ? "num_experts" : "num_local_experts"
       json[key] = .integer(experts)
     }
-    set("mlp_bias", block.feedForward.hasBias, before.feedForward.hasBias, JSON.bool)
-    set("num_attention_heads", block.attention.heads, before.attention.heads, JSON.integer)
-    set("num_key_value_heads", block.attention.keyValueHeads, before.attention.keyValueHeads, JSON.integer)
-    if block.attention.hasOutputBias != before.attention.hasOutputBias {
-      json["attention_bias"] = .bool(block.attention.hasOutputBias)
+    if let own = block.feedForward, let before = before.feedForward { set("mlp_bias", own.hasBias, before.hasBias, JSON.bool) }
+    if let own = block.attention, let before = before.attention {
+      set("num_attention_heads", own.heads, before.heads, JSON.integer)
+      set("num_key_value_heads", own.keyValueHeads, before.keyValueHeads, JSON.integer)
+      if own.hasOutputBias != before.hasOutputBias { json["attention_bias"] = .bool(own.hasOutputBias) }
     }
     set("rms_norm_eps", description.normEpsilon, original.normEpsilon) { .double(Double("\($0)") ?? Double($0)) }
     // A head size that followed from the other two has to be said once it no longer does.
-    if json["head_dim"]?.isNull == false || block.attention.heads * block.attention.headSize != description.hiddenSize {
-      json["head_dim"] = .integer(block.attention.headSize)
+    if let own = block.attention, json["head_dim"]?.isNull == false || own.heads * own.headSize != description.hiddenSize {
+      json["head_dim"] = .integer(own.headSize)
     }
     if kept != Array(original.blocks.indices) {
       json.keepLayers(kept, of: original.blocks.count)
       respell(&json, for: description)
     }
-    func windows(_ model: ModelDescription) -> [Int?] { model.blocks.map(\.attention.window) }
+    func windows(_ model: ModelDescription) -> [Int?] { model.blocks.map(\.attention?.window) }
     spelled.decoder = json
     // Rules over the numbers of layers say something else once there are fewer.
     let isMisread = (try? describe(spelled)).map { $0.blocks.count == description.blocks.count && windows($0) != windows(description) }
-    if json["layer_types"]?.elements != nil || isMisread != false {
+    if description.blocks.allSatisfy({ $0.attention != nil }), json["layer_types"]?.elements != nil || isMisread != false {
       let types = json["layer_types"]?.elements ?? []
       json["layer_types"] = .array(
         windows(description).enumerated().map { layer, window in
@@ -93,7 +96,7 @@ extension JSON {
 
 extension ModelDescription {
   /// Of the first mixture.
-  fileprivate var experts: Int? { blocks.lazy.compactMap { $0.feedForward.mixture?.experts }.first }
+  fileprivate var experts: Int? { blocks.lazy.compactMap { $0.feedForward?.mixture?.experts }.first }
 
   /// What this, as a configuration states it, gets wrong about `other`.
   fileprivate func firstDifference(from other: ModelDescription) -> String? {
@@ -101,12 +104,13 @@ extension ModelDescription {
     if blocks.count != other.blocks.count { return "there are \(other.blocks.count) layers" }
     for (own, theirs) in zip(blocks, other.blocks) where own != theirs {
       let place = theirs.prefix.hasSuffix(".") ? String(theirs.prefix.dropLast()) : theirs.prefix
-      func differs(_ name: String, _ own: Int, _ theirs: Int) -> String? {
-        own == theirs ? nil : "\(place) has \(theirs) \(name) where all layers must have as many as the first, \(own)"
+      func differs(_ name: String, _ own: Int?, _ theirs: Int?) -> String? {
+        guard let own, let theirs, own != theirs else { return nil }
+        return "\(place) has \(theirs) \(name) where all layers must have as many as the first, \(own)"
       }
-      return differs("feed-forward channels", own.feedForward.size, theirs.feedForward.size)
-        ?? differs("attention heads", own.attention.heads, theirs.attention.heads)
-        ?? differs("key-value heads", own.attention.keyValueHeads, theirs.attention.keyValueHeads)
+      return differs("feed-forward channels", own.feedForward?.size, theirs.feedForward?.size)
+        ?? differs("attention heads", own.attention?.heads, theirs.attention?.heads)
+        ?? differs("key-value heads", own.attention?.keyValueHeads, theirs.attention?.keyValueHeads)
         ?? "\(place) differs from what its keys make of it: \(theirs) instead of \(own)"
     }
     if normEpsilon != other.normEpsilon { return "the norms' epsilon is \(other.normEpsilon)" }

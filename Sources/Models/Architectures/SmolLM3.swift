@@ -12,7 +12,7 @@ public enum SmolLM3: Architecture {
 
   /// Which layers rotate is a rule over their numbers, or a list.
   public static func respell(_ json: inout JSON, for description: ModelDescription) {
-    json["no_rope_layers"] = .array(description.blocks.map { .integer($0.attention.rotary == nil ? 0 : 1) })
+    json["no_rope_layers"] = .array(description.blocks.map { .integer($0.attention?.rotary == nil ? 0 : 1) })
   }
 
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
@@ -31,8 +31,8 @@ public enum SmolLM3: Architecture {
     }
     let slides = try keys.slides { keys.use_sliding_window == true && !rotates[$0] }
     model.eachBlock { layer, block in
-      if slides[layer] { block.attention.window = keys.sliding_window }
-      if !rotates[layer] { block.attention.rotary = nil }
+      if slides[layer] { block.attention?.window = keys.sliding_window }
+      if !rotates[layer] { block.attention?.rotary = nil }
     }
     return model
   }

@@ -91,8 +91,8 @@ private struct SpelledOutKeys {
     case "gpt_neox":
       add("layer_norm_eps", number(description.normEpsilon))
       add("use_parallel_residual", .bool(block.isParallel))
-      add("rotary_emb_base", (block.attention.rotary?.base).map { .double($0) })
-      add("rotary_pct", (block.attention.rotary?.fraction).map { .double($0) })
+      add("rotary_emb_base", (block.attention?.rotary?.base).map { .double($0) })
+      add("rotary_pct", (block.attention?.rotary?.fraction).map { .double($0) })
       add("max_position_embeddings", .integer(2048))
     case "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "olmo2", "olmoe", "gemma", "gemma2", "gemma3_text",
       "gemma3",
@@ -107,14 +107,14 @@ private struct SpelledOutKeys {
     let positions = (description.positions?.count).map { JSON.integer($0) }
     add("n_embd", .integer(description.hiddenSize))
     add("n_layer", .integer(description.blocks.count))
-    add("n_head", .integer(block.attention.heads))
+    add("n_head", (block.attention?.heads).map { .integer($0) })
     add("n_positions", positions)
     add("n_ctx", positions)
     add("layer_norm_epsilon", number(description.normEpsilon))
   }
 
   private mutating func spellDecoder(_ block: BlockDescription) {
-    let attention = block.attention
+    guard let attention = block.attention, let feedForward = block.feedForward else { return }
     add("num_key_value_heads", .integer(attention.keyValueHeads))
     if attention.heads * attention.headSize != description.hiddenSize || type == "qwen3" || type == "qwen3_moe" || type.hasPrefix("gemma") {
       add("head_dim", .integer(attention.headSize))
@@ -122,10 +122,10 @@ private struct SpelledOutKeys {
     add(block.norm.kind == .layer ? "layer_norm_eps" : "rms_norm_eps", number(description.normEpsilon))
     if json["hidden_act"] == nil, json["hidden_activation"] == nil {
       let isLater = type.hasPrefix("gemma2") || type.hasPrefix("gemma3")
-      add(isLater ? "hidden_activation" : "hidden_act", .string(block.feedForward.activation.spelling))
+      add(isLater ? "hidden_activation" : "hidden_act", .string(feedForward.activation.spelling))
     }
     if ["llama", "granite", "smollm3", "olmo2", "olmoe"].contains(type) { add("attention_bias", .bool(attention.hasOutputBias)) }
-    if ["llama", "granite", "smollm3"].contains(type) { add("mlp_bias", .bool(block.feedForward.hasBias)) }
+    if ["llama", "granite", "smollm3"].contains(type) { add("mlp_bias", .bool(feedForward.hasBias)) }
     spellRotation()
     spellWindows()
     switch type {
@@ -140,7 +140,8 @@ private struct SpelledOutKeys {
       add("query_pre_attn_scalar", .integer(256))
     default: break
     }
-    guard let layer = description.blocks.first(where: { $0.feedForward.mixture != nil }), let mixture = layer.feedForward.mixture else {
+    guard let layer = description.blocks.lazy.compactMap(\.feedForward).first(where: { $0.mixture != nil }), let mixture = layer.mixture
+    else {
       return
     }
     // transformers 5 saves what others call num_experts under Mixtral's name.
@@ -149,7 +150,7 @@ private struct SpelledOutKeys {
     guard type != "mixtral" else { return }
     add("norm_topk_prob", .bool(mixture.normalizesWeights))
     guard type.hasPrefix("qwen") else { return }
-    add("moe_intermediate_size", .integer(layer.feedForward.size))
+    add("moe_intermediate_size", .integer(layer.size))
     add("decoder_sparse_step", .integer(1))
     add("mlp_only_layers", .array([]))
     add("shared_expert_intermediate_size", (mixture.shared?.size).map { .integer($0) })
@@ -157,11 +158,11 @@ private struct SpelledOutKeys {
 
   /// The rotation's base and scaling beside the other keys.
   private mutating func spellRotation() {
-    let rotating = description.blocks.filter { $0.attention.rotary != nil }
+    let rotating = description.blocks.compactMap(\.attention).filter { $0.rotary != nil }
     let isGemma3 = type.hasPrefix("gemma3")
-    guard let rotary = (isGemma3 ? rotating.first { $0.attention.window == nil } : rotating.first)?.attention.rotary else { return }
+    guard let rotary = (isGemma3 ? rotating.first { $0.window == nil } : rotating.first)?.rotary else { return }
     add("rope_theta", .double(rotary.base))
-    if isGemma3, let local = rotating.first(where: { $0.attention.window != nil })?.attention.rotary {
+    if isGemma3, let local = rotating.first(where: { $0.window != nil })?.rotary {
       add("rope_local_base_freq", .double(local.base))
     }
     if rotary.fraction != 1 { add("partial_rotary_factor", .double(rotary.fraction)) }
@@ -189,7 +190,7 @@ private struct SpelledOutKeys {
 
   /// Which layers see how much, for readers that do not know the family's rule.
   private mutating func spellWindows() {
-    let windows = description.blocks.map(\.attention.window)
+    let windows = description.blocks.map(\.attention?.window)
     guard let window = windows.lazy.compactMap({ $0 }).first else { return }
     add("sliding_window", .integer(window))
     guard windows.contains(nil) else { return }
@@ -209,7 +210,7 @@ extension Activation {
   /// What transformers calls it.
   fileprivate var spelling: String {
     switch self {
-    case .silu: "silu"
+    case .silu, .scaledSilu: "silu"
     case .geluTanh: "gelu_pytorch_tanh"
     case .gelu: "gelu"
     case .relu: "relu"

@@ -2,20 +2,29 @@ extension BlockDescription {
   /// The block as a list of steps.
   public var program: BlockProgram {
     var steps: [BlockStep] = []
-    steps += entering(by: norms.beforeAttention, into: "attention input") { input in attentionSteps(input) }
-    if let norm = norms.afterAttention { steps.append(.norm(norm, "attention output", into: "attention output")) }
-    let attends: [BlockStep] =
-      [.add("attention output", onto: .stream, scale: residualScale)]
-      + (norms.afterAttentionSum.map { [.norm($0, .stream, into: .stream)] } ?? [])
-    // Side by side, both layers read what entered the block, and are added when both are done.
-    if !isParallel { steps += attends }
-    steps += entering(by: norms.beforeFeedForward, into: "feed-forward input") { input in
-      feedForward.mixture.map { mixtureSteps($0, input) } ?? networkSteps(feedForward.linears, input, into: "feed-forward output")
+    if !mixers.isEmpty {
+      steps += entering(by: norms.beforeAttention, into: "attention input") { input in mixerSteps(input) }
+      if let norm = norms.afterAttention { steps.append(.norm(norm, "attention output", into: "attention output")) }
     }
-    if let norm = norms.afterFeedForward { steps.append(.norm(norm, "feed-forward output", into: "feed-forward output")) }
-    if isParallel { steps += attends }
-    steps.append(.add("feed-forward output", onto: .stream, scale: residualScale))
-    if let norm = norms.afterFeedForwardSum { steps.append(.norm(norm, .stream, into: .stream)) }
+    let mixes: [BlockStep] =
+      mixers.isEmpty
+      ? []
+      : [.add("attention output", onto: .stream, scale: residualScale * mixers[0].outputScale)]
+        + (norms.afterAttentionSum.map { [.norm($0, .stream, into: .stream)] } ?? [])
+    // Side by side, both layers read what entered the block, and are added when both are done.
+    if !isParallel { steps += mixes }
+    if let feedForward {
+      steps += entering(by: norms.beforeFeedForward, into: "feed-forward input") { input in
+        feedForward.mixture.map { mixtureSteps(feedForward, $0, input) }
+          ?? networkSteps(feedForward, feedForward.linears, feedForward.size, input, into: "feed-forward output")
+      }
+      if let norm = norms.afterFeedForward { steps.append(.norm(norm, "feed-forward output", into: "feed-forward output")) }
+    }
+    if isParallel { steps += mixes }
+    if let feedForward {
+      steps.append(.add("feed-forward output", onto: .stream, scale: residualScale * feedForward.outputScale))
+      if let norm = norms.afterFeedForwardSum { steps.append(.norm(norm, .stream, into: .stream)) }
+    }
     return BlockProgram(steps)
   }
 
@@ -25,20 +34,30 @@ extension BlockDescription {
     return [.norm(norm, .stream, into: value)] + layer(value)
   }
 
-  private func attentionSteps(_ input: BlockValue) -> [BlockStep] {
-    let made: [BlockValue] =
-      switch attention.projections {
-      case .separate: ["queries", "keys", "values"]
-      case .fused: ["queries, keys, values"]
+  /// The mixers side by side: what they read alike is read together, and their outputs are added. All have mixed before the first puts out
+  /// anything, so that what is kept at a stop is what they made and not what they were made of.
+  private func mixerSteps(_ input: BlockValue) -> [BlockStep] {
+    var (names, made, mixing, writing) = ([LinearName](), [BlockValue](), [BlockStep](), [BlockStep]())
+    for (index, mixer) in mixers.enumerated() {
+      let place = MixerPlace(index: index)
+      let output = index == 0 ? BlockValue("attention output") : place.value("output")
+      let steps = mixer.steps(from: input, into: output, at: place)
+      guard case .linears(let own, input, let values) = steps.first, let last = steps.last else {
+        preconditionFailure("a mixer begins with linears of its input")
       }
-    return [
-      .linears(attention.projections.linears, input, into: made), .attention(made, into: "context"),
-      .linears([attention.output], "context", into: ["attention output"]),
-    ]
+      names += own
+      made += values
+      mixing += steps.dropFirst().dropLast()
+      writing.append(last)
+      if index > 0 { writing.append(.add(output, onto: "attention output", scale: mixer.outputScale / mixers[0].outputScale)) }
+    }
+    return [.linears(names, input, into: made)] + mixing + writing
   }
 
-  private func networkSteps(_ network: FeedForwardLinears, _ input: BlockValue, into output: BlockValue, _ name: String = "") -> [BlockStep]
-  {
+  private func networkSteps(
+    _ feedForward: FeedForwardDescription, _ network: FeedForwardLinears, _ size: Int, _ input: BlockValue, into output: BlockValue,
+    _ name: String = ""
+  ) -> [BlockStep] {
     func value(_ text: String) -> BlockValue { BlockValue(rawValue: name + text) }
     let (gate, up, inner) = (value("gate"), value("up"), value("inner"))
     let reading: [BlockStep] =
@@ -47,7 +66,7 @@ extension BlockDescription {
         [.linears([gateName, upName], input, into: [gate, up]), .activate(feedForward.activation, gate, gating: up, into: inner)]
       case .fused(let fused):
         [
-          .linears([fused], input, into: [value("gate, up")]), .halve(value("gate, up"), into: [gate, up]),
+          .linears([fused], input, into: [value("gate, up")]), .split(value("gate, up"), sizes: [size, size], into: [gate, up]),
           .activate(feedForward.activation, gate, gating: up, into: inner),
         ]
       case .plain(let upName): [.linears([upName], input, into: [up]), .activate(feedForward.activation, up, gating: nil, into: inner)]
@@ -55,7 +74,9 @@ extension BlockDescription {
     return reading + [.linears([network.down], inner, into: [output])]
   }
 
-  private func mixtureSteps(_ mixture: MixtureDescription, _ input: BlockValue) -> [BlockStep] {
+  private func mixtureSteps(
+    _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription, _ input: BlockValue
+  ) -> [BlockStep] {
     let made: [BlockValue] = mixture.routers.count > 1 ? ["scores", "shared gate"] : ["scores"]
     var steps: [BlockStep] = [
       .linears(mixture.routers, input, into: made), .route(scores: "scores", sharedGate: made.count > 1 ? made[1] : nil, into: "route"),
@@ -64,7 +85,7 @@ extension BlockDescription {
       let name = "expert \(index) "
       let (seen, output) = (BlockValue(rawValue: name + "input"), BlockValue(rawValue: name + "output"))
       steps.append(.gather(input, route: "route", expert: index, into: seen))
-      steps += networkSteps(network, seen, into: output, name)
+      steps += networkSteps(feedForward, network, feedForward.size(of: index), seen, into: output, name)
       steps.append(.scatter(output, route: "route", expert: index, onto: "feed-forward output"))
     }
     return steps

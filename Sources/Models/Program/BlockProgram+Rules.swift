@@ -75,6 +75,7 @@ extension BlockProgram {
       case .norm(_, let from, let into) where from != .stream: makers[into] = makers[from]
       case .scatter(let from, _, _, let onto): makers[onto, default: []] += makers[from] ?? []
       case .add(let from, let onto, _) where onto == .stream: writers += makers[from] ?? []
+      case .add(let from, let onto, _): makers[onto, default: []] += makers[from] ?? []
       default: break
       }
     }
@@ -200,13 +201,13 @@ extension BlockProgram {
   }
 
   /// What makes a value, for messages: a norm by its name, or what kind of step it is.
-  func maker(of value: BlockValue) -> String {
+  func maker(of value: BlockValue, _ mixers: TokenMixers) -> String {
     let step = steps.last { $0.makes.contains(value) }
     return switch step {
     case .norm(let name, _, _): name
-    case .attention: "attention"
-    case .activate, .halve: "the activation"
-    case .gather(let from, _, _, _): maker(of: from)
+    case .mix(let place, _, _): type(of: mixers[place]).kind
+    case .activate: "the activation"
+    case .gather(let from, _, _, _), .split(let from, _, _): maker(of: from, mixers)
     case .linears(let names, _, let into): zip(names, into).first { $0.1 == value }?.0.rawValue ?? "a linear"
     default: "the residual stream"
     }

@@ -27,12 +27,12 @@ public enum BlockStep: Sendable, Equatable {
   case norm(String, BlockValue, into: BlockValue)
   /// The outputs of linears that read one input: an input group, and the only place where a run can stop.
   case linears([LinearName], BlockValue, into: [BlockValue])
-  /// What mixes tokens: from queries, keys and values, or from what makes all three, to what the output projection reads.
-  case attention([BlockValue], into: BlockValue)
+  /// One of the block's mixers, by its place among them: from what its linears make of every token to what its output linear reads.
+  case mix(Int, [BlockValue], into: BlockValue)
   /// into ← act(from), or act(from) ⊙ gated.
   case activate(Activation, BlockValue, gating: BlockValue?, into: BlockValue)
-  /// The columns of one value in two halves.
-  case halve(BlockValue, into: [BlockValue])
+  /// The columns of one value in stretches of the given sizes.
+  case split(BlockValue, sizes: [Int], into: [BlockValue])
   /// Who sees which tokens, from the scores of all experts and, where a shared expert has one, its gate.
   case route(scores: BlockValue, sharedGate: BlockValue?, into: BlockValue)
   /// The tokens that a route sends to an expert.
@@ -45,8 +45,8 @@ public enum BlockStep: Sendable, Equatable {
   /// What the step needs.
   public var reads: [BlockValue] {
     switch self {
-    case .norm(_, let from, _), .linears(_, let from, _), .halve(let from, _): [from]
-    case .attention(let from, _): from
+    case .norm(_, let from, _), .linears(_, let from, _), .split(let from, _, _): [from]
+    case .mix(_, let from, _): from
     case .activate(_, let from, let gated, _): [from] + (gated.map { [$0] } ?? [])
     case .route(let scores, let gate, _): [scores] + (gate.map { [$0] } ?? [])
     case .gather(let from, let route, _, _): [from, route]
@@ -58,9 +58,9 @@ public enum BlockStep: Sendable, Equatable {
   /// What the step makes, or makes anew.
   public var makes: [BlockValue] {
     switch self {
-    case .norm(_, _, let into), .attention(_, let into), .activate(_, _, _, let into), .route(_, _, let into), .gather(_, _, _, let into):
+    case .norm(_, _, let into), .mix(_, _, let into), .activate(_, _, _, let into), .route(_, _, let into), .gather(_, _, _, let into):
       [into]
-    case .linears(_, _, let into), .halve(_, let into): into
+    case .linears(_, _, let into), .split(_, _, let into): into
     case .scatter(_, _, _, let onto), .add(_, let onto, _): [onto]
     }
   }

@@ -42,9 +42,9 @@ public struct PruneExperts: Pass, Hashable {
     var smaller = description
     var found = false
     for index in smaller.blocks.indices {
-      guard let mixture = smaller.blocks[index].feedForward.mixture else { continue }
+      guard let mixture = smaller.blocks[index].feedForward?.mixture else { continue }
       found = true
-      smaller.blocks[index].feedForward.mixture?.experts = try kept(of: mixture)
+      smaller.blocks[index].feedForward?.mixture?.experts = try kept(of: mixture)
     }
     guard found else { throw InvalidOption("experts", "the model has no mixture of experts") }
     return smaller
@@ -62,11 +62,11 @@ public struct PruneExperts: Pass, Hashable {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description, let mixture = description.feedForward.mixture else { return }
-    let found = try scores(of: block, description, mixture, context)
+    guard let feedForward = block.description?.feedForward, let mixture = feedForward.mixture else { return }
+    let found = try scores(of: block, feedForward, mixture, context)
     let scores = found.map { $0 ?? 0 }
     let unreached = found.indices.filter { found[$0] == nil }
-    let weights = unreached.isEmpty ? [] : magnitudes(of: block, description, mixture)
+    let weights = unreached.isEmpty ? [] : magnitudes(of: block, feedForward, mixture)
     let count = try kept(of: mixture)
     let order = (0..<mixture.experts).sorted { a, b in
       switch (found[a], found[b]) {
@@ -89,7 +89,7 @@ public struct PruneExperts: Pass, Hashable {
       }
     }
     func linears(of expert: Int) -> [LinearName] {
-      let network = description.feedForward.expert(expert)
+      let network = feedForward.expert(expert)
       return network.readers + [network.down]
     }
     // Experts are numbered without gaps.
@@ -99,7 +99,7 @@ public struct PruneExperts: Pass, Hashable {
       for (to, from) in zip(linears(of: place), linears(of: expert)) { block.linears[to] = originals[from] }
     }
     block.keep(rows: kept, of: mixture.router)
-    block.description?.feedForward.mixture?.experts = count
+    block.description?.feedForward?.mixture?.experts = count
     context.record(
       mixture.router, in: block,
       Dictionary(uniqueKeysWithValues: scores.enumerated().map { ("score_\($0.offset)", $0.element) })
@@ -107,34 +107,34 @@ public struct PruneExperts: Pass, Hashable {
       scheme: "\(count) of \(mixture.experts) experts: \(kept.map(String.init).joined(separator: " "))")
   }
 
-  private func magnitudes(of block: Block, _ description: BlockDescription, _ mixture: MixtureDescription) -> [Double] {
+  private func magnitudes(of block: Block, _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription) -> [Double] {
     (0..<mixture.experts).map { expert in
-      let network = description.feedForward.expert(expert)
+      let network = feedForward.expert(expert)
       return (network.readers + [network.down]).reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
     }
   }
 
   /// - Returns: `nil` for the experts that no token was sent to.
   private func scores(
-    of block: Block, _ description: BlockDescription, _ mixture: MixtureDescription, _ context: PassContext
+    of block: Block, _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription, _ context: PassContext
   ) throws -> [Double?] {
     switch criterion {
     case .random:
       var random = context.randomness(for: mixture.router, in: block)
       return (0..<mixture.experts).map { _ in Double.random(in: 0..<1, using: &random) }
-    case .magnitude: return magnitudes(of: block, description, mixture)
+    case .magnitude: return magnitudes(of: block, feedForward, mixture)
     case .reap, .frequency:
       let inputs = try context.inputs(of: block, limit: sequences)
       let prepared = PreparedBlock(block, positions: inputs.map(\.rows).max() ?? 0)
       let weight = Dictionary(
-        uniqueKeysWithValues: (0..<mixture.experts).map { ($0, block[description.feedForward.expert($0).down].weight.dense()) })
-      let groups = description.inputGroups
+        uniqueKeysWithValues: (0..<mixture.experts).map { ($0, block[feedForward.expert($0).down].weight.dense()) })
+      let groups = block.inputGroups
       let parts: [[(sum: Double, tokens: Int)]] = try Parallel.map(inputs.count) { sequence in
         var state = try prepared.start(inputs[sequence])
         var found = [(sum: Double, tokens: Int)](repeating: (0, 0), count: mixture.experts)
         while state.input != nil {
           if let expert = state.expert, expert < mixture.experts,
-            groups[state.stage].linears == [description.feedForward.expert(expert).down],
+            groups[state.stage].linears == [feedForward.expert(expert).down],
             let route = state.routing?.routes[expert], let input = state.input, let down = weight[expert]
           {
             let lengths = input.times(transposed: down).rowSquares.map { $0.squareRoot() }

@@ -60,7 +60,9 @@ public struct PruneWidth: Pass, Hashable {
       throw InvalidOption("axis", "\(reason), so hidden dimensions cannot be left out")
     }
     for block in description.blocks {
-      guard case .separate = block.attention.projections, block.feedForward.mixture == nil, !block.feedForward.linears.isFused else {
+      guard block.mixers.count == 1, case .separate = block.attention?.projections, let feedForward = block.feedForward,
+        feedForward.mixture == nil, !feedForward.linears.isFused
+      else {
         throw InvalidOption(
           "axis", "\(block.prefix.dropLast()) is not a block of q, k, v, o and one feed-forward network; it cannot be made narrower")
       }
@@ -68,8 +70,7 @@ public struct PruneWidth: Pass, Hashable {
     var smaller = description
     for index in smaller.blocks.indices {
       let sizes = try WidthSizes(self, description.blocks[index])
-      let attention = description.blocks[index].attention
-      if sizes.heads < attention.heads, let reason = attention.headObstacle {
+      if let attention = description.blocks[index].attention, sizes.heads < attention.heads, let reason = attention.headObstacle {
         throw InvalidOption("axis", reason + "; heads cannot be left out")
       }
       smaller.hiddenSize = sizes.hidden
@@ -83,11 +84,13 @@ public struct PruneWidth: Pass, Hashable {
 
   private func resize(_ block: inout BlockDescription, to sizes: WidthSizes) {
     if compensation == .bias {
-      if sizes.feedForward < block.feedForward.size { block.feedForward.hasBias = true }
-      if sizes.heads < block.attention.heads { (block.attention.hasOutputBias, block.attention.hasProjectionBias) = (true, true) }
+      let whole = WidthSizes(block)
+      if sizes.feedForward < whole.feedForward { block.feedForward?.hasBias = true }
+      if sizes.heads < whole.heads { block.attention?.giveBiases() }
     }
-    block.feedForward.size = sizes.feedForward
-    (block.attention.heads, block.attention.keyValueHeads) = (sizes.heads, sizes.keyValueHeads)
+    block.feedForward?.size = sizes.feedForward
+    block.attention?.heads = sizes.heads
+    block.attention?.keyValueHeads = sizes.keyValueHeads
     if sizes.hidden < block.hiddenSize {
       block.normEpsilon = HiddenReduction.epsilon(block.normEpsilon, from: block.hiddenSize, to: sizes.hidden)
       block.hiddenSize = sizes.hidden
@@ -102,16 +105,18 @@ public struct PruneWidth: Pass, Hashable {
     var pass = self
     if reducesHidden { pass.hidden = whole.hiddenSize }
     let sizes = try WidthSizes(pass, whole)
-    if sizes.heads < whole.attention.heads { try pruneHeads(of: &block, whole.attention, to: sizes, parts, context) }
-    if sizes.feedForward < whole.feedForward.size { try pruneFeedForward(of: &block, whole, to: sizes, parts, context) }
+    if let attention = whole.attention, sizes.heads < attention.heads { try pruneHeads(of: &block, attention, to: sizes, parts, context) }
+    if let network = whole.feedForward, sizes.feedForward < network.size {
+      try pruneFeedForward(of: &block, network, to: sizes, parts, context)
+    }
   }
 
   // MARK: One layer
 
   private func pruneFeedForward(
-    of block: inout Block, _ whole: BlockDescription, to sizes: WidthSizes, _ parts: BlockParts, _ context: PassContext
+    of block: inout Block, _ whole: FeedForwardDescription, to sizes: WidthSizes, _ parts: BlockParts, _ context: PassContext
   ) throws {
-    let channels = whole.feedForward.size
+    let channels = whole.size
     let elimination = Elimination(
       units: (0..<channels).map { [$0] }, classes: Array(repeating: 0, count: channels), quota: channels - sizes.feedForward)
     let makers = parts.feedForwardReaders.map { block[$0].weight.dense().rowSquares }
@@ -119,9 +124,9 @@ public struct PruneWidth: Pass, Hashable {
     let removed = try shrink(parts.feedForwardWriter, of: &block, elimination, makers: unitMakers, context)
     let kept = (0..<channels).filter { !removed.contains($0) }
     for name in parts.feedForwardReaders { block.keep(rows: kept, of: name) }
-    block.description?.feedForward.size = kept.count
+    block.description?.feedForward?.size = kept.count
     if compensation == .bias {
-      block.description?.feedForward.hasBias = true
+      block.description?.feedForward?.hasBias = true
       block.giveBiases(to: parts.feedForwardReaders + [parts.feedForwardWriter])
     }
   }
@@ -158,8 +163,7 @@ public struct PruneWidth: Pass, Hashable {
       block.keepReaders(queries: heads.filter { !removed.contains($0) }, keyValues: Array(keyValues.indices), parts)
     }
     if compensation == .bias {
-      block.description?.attention.hasOutputBias = true
-      block.description?.attention.hasProjectionBias = true
+      block.description?.attention?.giveBiases()
       block.giveBiases(to: parts.attentionReaders + [parts.attentionWriter])
     }
   }
@@ -239,5 +243,12 @@ extension Pass where Self == PruneWidth {
     var pass = PruneWidth()
     (pass.ratio, pass.axis, pass.importance, pass.compensation) = (ratio, axis, importance, compensation)
     return pass
+  }
+}
+
+extension AttentionDescription {
+  /// Lets every linear add what makes up for heads that are gone.
+  fileprivate mutating func giveBiases() {
+    (hasOutputBias, hasProjectionBias) = (true, true)
   }
 }

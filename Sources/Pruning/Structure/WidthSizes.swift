@@ -19,10 +19,11 @@ struct WidthSizes: Equatable {
   var keyValueHeads: Int
   var hidden: Int
 
+  /// - Parameter block: of attention and one feed-forward network; what it lacks counts as none.
   init(_ block: BlockDescription) {
-    feedForward = block.feedForward.size
-    heads = block.attention.heads
-    keyValueHeads = block.attention.keyValueHeads
+    feedForward = block.feedForward?.size ?? 0
+    heads = block.attention?.heads ?? 0
+    keyValueHeads = block.attention?.keyValueHeads ?? 0
     hidden = block.hiddenSize
   }
 
@@ -73,18 +74,18 @@ struct WidthSizes: Equatable {
     }
     switch axis {
     case .feedForward:
-      feedForward = try count(cost { $0.feedForward.size -= 1 }, of: feedForward, multiple: multiple, axis)
+      feedForward = try count(cost { $0.feedForward?.size -= 1 }, of: feedForward, multiple: multiple, axis)
     case .hidden:
       hidden = try count(cost { $0.hiddenSize -= 1 }, of: hidden, multiple: multiple, axis)
     case .heads:
       let (group, keyValues) = (heads / keyValueHeads, keyValueHeads)
-      heads = keyValues * (try count(cost { $0.attention.heads -= keyValues }, of: group, multiple: 1, axis))
+      heads = keyValues * (try count(cost { $0.attention?.heads -= keyValues }, of: group, multiple: 1, axis))
     case .keyValueHeads:
       let group = heads / keyValueHeads
       keyValueHeads = try count(
         cost {
-          $0.attention.keyValueHeads -= 1
-          $0.attention.heads -= group
+          $0.attention?.keyValueHeads -= 1
+          $0.attention?.heads -= group
         }, of: keyValueHeads, multiple: 1, axis)
       heads = group * keyValueHeads
     }

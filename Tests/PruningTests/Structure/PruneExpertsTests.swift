@@ -20,13 +20,13 @@ struct PruneExpertsTests {
     let (model, swept) = try await pruned(name)
     let table = try model.block(.embedding)
     var hidden = try Self.sequences.map { try PreparedEmbedding(table)($0) }
-    let index = try #require(model.description.blocks.firstIndex { $0.feedForward.mixture != nil })
+    let index = try #require(model.description.blocks.firstIndex { $0.feedForward?.mixture != nil })
     for layer in 0..<index {
       let prepared = PreparedBlock(try model.block(.decoder(index: layer)), positions: 32)
       hidden = try hidden.map { try prepared.forward($0) }
     }
     let block = try model.block(.decoder(index: index))
-    let mixture = try #require(block.description?.feedForward.mixture)
+    let mixture = try #require(block.description?.feedForward?.mixture)
     let prepared = PreparedBlock(block, positions: 32)
     var sums = [Double](repeating: 0, count: mixture.experts)
     var tokens = sums
@@ -41,7 +41,7 @@ struct PruneExpertsTests {
         let chosen = powers.indices.sorted { powers[$0] > powers[$1] }.prefix(mixture.expertsPerToken)
         let total = mixture.normalizesWeights ? chosen.reduce(0) { $0 + powers[$1] } : powers.reduce(0, +)
         for expert in chosen {
-          let network = try #require(block.description).feedForward.expert(expert)
+          let network = try #require(block.description?.feedForward).expert(expert)
           let row = input.rows(token..<token + 1)
           let gate = row.times(transposed: block[network.readers[0]].weight.dense()).elements.map { Double($0) / (1 + exp(-Double($0))) }
           let up = row.times(transposed: block[network.readers[1]].weight.dense()).elements
@@ -60,10 +60,10 @@ struct PruneExpertsTests {
     // The lowest score went, and the router's rows with it.
     let gone = try #require(sums.indices.min { sums[$0] / max(1, tokens[$0]) < sums[$1] / max(1, tokens[$1]) })
     let after = try swept.model.block(.decoder(index: index))
-    #expect(after.description?.feedForward.mixture?.experts == mixture.experts - 1)
+    #expect(after.description?.feedForward?.mixture?.experts == mixture.experts - 1)
     let kept = (0..<mixture.experts).filter { $0 != gone }
     for (place, expert) in kept.enumerated() {
-      let (new, old) = (after.description!.feedForward.expert(place), block.description!.feedForward.expert(expert))
+      let (new, old) = (after.description!.feedForward!.expert(place), block.description!.feedForward!.expert(expert))
       #expect(after[new.down].weight.dense() == block[old.down].weight.dense())
       let (scoring, scored) = (after[mixture.router].weight.dense(), block[mixture.router].weight.dense())
       #expect(scoring.rows(place..<place + 1) == scored.rows(expert..<expert + 1))
@@ -84,7 +84,7 @@ struct PruneExpertsTests {
     }
     let model = try checkpoint.model()
     let swept = try await Swept([.pruneExperts(criterion: criterion)], on: model, sequences: Self.sequences)
-    #expect(swept.model.description.blocks.allSatisfy { $0.feedForward.mixture?.experts == 3 })
+    #expect(swept.model.description.blocks.allSatisfy { $0.feedForward?.mixture?.experts == 3 })
     #expect(try drift(model, swept.model) < 1e-5)
   }
 
@@ -105,7 +105,7 @@ struct PruneExpertsTests {
       let recipe = try Recipe(yaml: yaml, file: "experts.yaml", passes: .standard)
       _ = try await Compressor(recipe: recipe, bases: [directory], memoryLimit: 1 << 30).run(try Checkpoint(source), to: output)
       let written = try Model(try Checkpoint(output))
-      #expect(written.description.blocks.allSatisfy { $0.feedForward.mixture?.experts ?? 2 == 2 })
+      #expect(written.description.blocks.allSatisfy { $0.feedForward?.mixture?.experts ?? 2 == 2 })
       #expect(try written.logits(of: Self.sequences[0]).elements.allSatisfy(\.isFinite))
     }
   }

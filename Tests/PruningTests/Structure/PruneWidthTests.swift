@@ -23,7 +23,7 @@ import Testing
     }
     let model = try checkpoint.model()
     let swept = try await Swept([pass { ($0.feedForward, $0.importance, $0.compensation) = (48, importance, compensation) }], on: model)
-    #expect(swept.model.description.blocks.allSatisfy { $0.feedForward.size == 48 })
+    #expect(swept.model.description.blocks.allSatisfy { $0.feedForward?.size == 48 })
     #expect(try drift(model, swept.model) < 2e-5)
   }
 
@@ -54,7 +54,7 @@ import Testing
     }
     let model = try checkpoint.model()
     let swept = try await Swept([pass { ($0.heads, $0.importance) = (2, importance) }], on: model)
-    let attention = swept.model.description.blocks[1].attention
+    let attention = try #require(swept.model.description.blocks[1].attention)
     #expect(attention.heads == 2 && attention.keyValueHeads == 2)
     #expect(try drift(model, swept.model) < 2e-5)
   }
@@ -67,7 +67,7 @@ import Testing
     }
     let model = try checkpoint.model()
     let swept = try await Swept([pass { ($0.keyValueHeads, $0.importance) = (1, importance) }], on: model)
-    let attention = swept.model.description.blocks[0].attention
+    let attention = try #require(swept.model.description.blocks[0].attention)
     #expect(attention.heads == 2 && attention.keyValueHeads == 1)
     #expect(try drift(model, swept.model) < 2e-5)
   }

@@ -3,12 +3,22 @@ package import Tensors
 extension AttentionDescription {
   /// Queries, keys and values, heads one after the other, from the outputs of the projections.
   func split(_ outputs: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
-    guard case .fused = projections else { return (outputs[0], outputs[1], outputs[2]) }
+    guard case .fused = projections else {
+      let queries = hasOutputGate ? outputs[0].columns(in: (0..<heads).map { queryRows($0).rows }) : outputs[0]
+      return (queries, outputs[1], outputs[2])
+    }
     let output = outputs[0]
     return (
       output.columns(in: (0..<heads).map { queryRows($0).rows }), output.columns(in: (0..<keyValueHeads).map { keyRows($0).rows }),
       output.columns(in: (0..<keyValueHeads).map { valueRows($0).rows })
     )
+  }
+
+  /// Multiplies attention's output by the sigmoid of the gates that the query linear made beside the queries; nothing where it makes none.
+  func gate(_ context: inout Matrix, by outputs: [Matrix]) {
+    guard hasOutputGate else { return }
+    let gates = outputs[0].columns(in: (0..<heads).map { (2 * $0 + 1) * headSize..<(2 * $0 + 2) * headSize })
+    context.multiply(by: Matrix(rows: gates.rows, columns: gates.columns, elements: gates.elements.map { 1 / (1 + exponential(-$0)) }))
   }
 
   /// Attention of one sequence, causal or not: softmax(scale · q · kᵀ) · v, head by head, with grouped key-value heads.

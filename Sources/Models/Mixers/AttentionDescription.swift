@@ -27,6 +27,13 @@ public struct AttentionDescription: Sendable, Equatable {
   public var output: LinearName
   public var hasProjectionBias: Bool
   public var hasOutputBias: Bool
+  /// Whether the query linear makes a gate for every head behind its query; attention's output is multiplied by its sigmoid (Qwen3-Next).
+  public var hasOutputGate = false
+  /// What attention's output is multiplied by before it is added (Falcon-H1).
+  public var outputScale: Float = 1
+  /// Last parts of the names of the norms of queries and keys.
+  public var queryNormName = "q_norm"
+  public var keyNormName = "k_norm"
 
   public init(
     heads: Int, keyValueHeads: Int, headSize: Int, rotary: RotaryDescription?, isCausal: Bool = true, window: Int? = nil,
@@ -52,17 +59,18 @@ public struct AttentionDescription: Sendable, Equatable {
   public var normalizesQueriesAndKeys: Bool { queryKeyNorm != nil }
   /// The module that holds all of it, such as `self_attn`.
   public var module: String { output.rawValue.split(separator: ".").dropLast().joined(separator: ".") }
-  package var queryNorm: String { module + ".q_norm" }
-  package var keyNorm: String { module + ".k_norm" }
+  package var queryNorm: String { "\(module).\(queryNormName)" }
+  package var keyNorm: String { "\(module).\(keyNormName)" }
 
   /// Why there cannot be fewer heads than there are by changing the linears alone; `nil` where there can.
   package var headObstacle: String? {
+    if hasOutputGate { return "the outputs of its heads are gated" }
     if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
     return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
   }
 
   /// Why there is no key-value cache; `nil` where there is one.
-  package var cacheObstacle: String? {
+  public var cacheObstacle: String? {
     isCausal ? nil : "its attention sees what comes later, so it runs on whole sequences and keeps no key-value cache"
   }
 
@@ -102,7 +110,7 @@ extension AttentionDescription {
   /// The rows that make the queries of a head.
   public func queryRows(_ head: Int) -> LinearRows {
     switch projections {
-    case .separate(let query, _, _): LinearRows(linear: query, rows: stretch(head))
+    case .separate(let query, _, _): LinearRows(linear: query, rows: stretch(hasOutputGate ? 2 * head : head))
     case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(head))
     case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head / group * (group + 2) + head % group))
     }
@@ -131,8 +139,58 @@ extension AttentionDescription {
   /// Outputs of every projection, in the order of `projections.linears`.
   var projectionSizes: [Int] {
     switch projections {
-    case .separate: [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize]
+    case .separate: [(hasOutputGate ? 2 : 1) * heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize]
     case .fused: [(heads + 2 * keyValueHeads) * headSize]
     }
   }
+}
+
+extension AttentionDescription: TokenMixer {
+  public static let kind = "attention"
+
+  public func linearShapes(hiddenSize: Int) -> [LinearName: LinearShape] {
+    var shapes: [LinearName: LinearShape] = [:]
+    for (name, rows) in zip(projections.linears, projectionSizes) {
+      shapes[name] = LinearShape(rows: rows, columns: hiddenSize, bias: hasProjectionBias)
+    }
+    shapes[output] = LinearShape(rows: hiddenSize, columns: contextSize, bias: hasOutputBias)
+    return shapes
+  }
+
+  public var norms: [(name: String, size: Int)] {
+    switch queryKeyNorm {
+    case nil: []
+    case .head: [(queryNorm, headSize), (keyNorm, headSize)]
+    case .whole: [(queryNorm, heads * headSize), (keyNorm, keyValueHeads * headSize)]
+    }
+  }
+
+  public func steps(from input: BlockValue, into output: BlockValue, at place: MixerPlace) -> [BlockStep] {
+    let names =
+      switch projections {
+      case .separate: ["queries", "keys", "values"]
+      case .fused: ["queries, keys, values"]
+      }
+    let (made, context) = (names.map(place.value), place.value("context"))
+    return [
+      .linears(projections.linears, input, into: made), .mix(place.index, made, into: context),
+      .linears([self.output], context, into: [output]),
+    ]
+  }
+
+  public var fusedLinears: [[LinearName]] { [projections.linears] }
+
+  public var contextSize: Int { heads * headSize }
+
+  public func stateSize(tokens: Int) -> Int { 2 * keyValueHeads * headSize * tokens }
+
+  public var absurdity: String? {
+    guard heads > 0, headSize > 0, keyValueHeads > 0, heads * headSize <= 1 << 24 else {
+      return "\(heads) attention heads of \(headSize) numbers and \(keyValueHeads) for keys and values are not possible"
+    }
+    guard window.map({ $0 > 0 }) ?? true else { return "attention over a window of no token is not possible" }
+    return nil
+  }
+
+  public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedAttention(self, parts) }
 }

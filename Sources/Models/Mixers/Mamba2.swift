@@ -1,0 +1,217 @@
+internal import Foundation
+import Tensors
+
+/// Mamba-2 (Dao and Gu 2024): one linear makes gates, inputs x, the state's readers C and writers B, and time steps; a short convolution runs
+/// over x, B and C, then linear attention of C to B and x · Δ that fades by −exp(A_log) · Δ, and a gated norm.
+public struct Mamba2: TokenMixer {
+  public static let kind = "Mamba-2"
+
+  /// How the output is normalised, in stretches of inner size / groups, and gated.
+  public enum Norm: Sendable, Equatable {
+    /// norm(y ⊙ silu(z)).
+    case afterGate
+    /// norm(y) ⊙ silu(z).
+    case beforeGate
+    /// y ⊙ silu(z).
+    case none
+  }
+
+  /// What the outputs of the input linear are multiplied by, part by part (Falcon-H1).
+  public struct Multipliers: Sendable, Equatable {
+    public var gates: Float = 1
+    public var values: Float = 1
+    public var writers: Float = 1
+    public var readers: Float = 1
+    public var steps: Float = 1
+
+    public init() {}
+  }
+
+  public var module: String
+  public var heads: Int
+  public var headSize: Int
+  /// Groups of heads that share B and C.
+  public var groups: Int
+  /// Numbers of B and C for each head.
+  public var stateSize: Int
+  /// Tokens that the convolution sees.
+  public var taps: Int
+  public var epsilon: Float
+  public var norm: Norm
+  public var hasConvolutionBias: Bool
+  public var hasInputBias: Bool
+  public var hasOutputBias: Bool
+  /// Bounds of Δ.
+  public var steps: ClosedRange<Float>
+  public var multipliers: Multipliers
+  public var outputScale: Float
+
+  public init(
+    module: String = "mamba", heads: Int, headSize: Int, groups: Int, stateSize: Int, taps: Int, epsilon: Float, norm: Norm = .afterGate,
+    hasConvolutionBias: Bool = true, hasInputBias: Bool = false, hasOutputBias: Bool = false, steps: ClosedRange<Float> = 0 ... .infinity,
+    multipliers: Multipliers = Multipliers(), outputScale: Float = 1
+  ) {
+    self.module = module
+    self.heads = heads
+    self.headSize = headSize
+    self.groups = groups
+    self.stateSize = stateSize
+    self.taps = taps
+    self.epsilon = epsilon
+    self.norm = norm
+    self.hasConvolutionBias = hasConvolutionBias
+    self.hasInputBias = hasInputBias
+    self.hasOutputBias = hasOutputBias
+    self.steps = steps
+    self.multipliers = multipliers
+    self.outputScale = outputScale
+  }
+
+  fileprivate var innerSize: Int { heads * headSize }
+  fileprivate var sharedSize: Int { groups * stateSize }
+  fileprivate var convolvedSize: Int { innerSize + 2 * sharedSize }
+
+  private var input: LinearName { LinearName(rawValue: module + ".in_proj") }
+  private var output: LinearName { LinearName(rawValue: module + ".out_proj") }
+
+  public func linearShapes(hiddenSize: Int) -> [LinearName: LinearShape] {
+    [
+      input: LinearShape(rows: innerSize + convolvedSize + heads, columns: hiddenSize, bias: hasInputBias),
+      output: LinearShape(rows: hiddenSize, columns: innerSize, bias: hasOutputBias),
+    ]
+  }
+
+  public var parameters: [MixerParameter] {
+    var parameters = [MixerParameter(module + ".conv1d.weight", shape: [convolvedSize, 1, taps])]
+    if hasConvolutionBias { parameters.append(MixerParameter(module + ".conv1d.bias", shape: [convolvedSize])) }
+    for name in ["A_log", "D", "dt_bias"] { parameters.append(MixerParameter("\(module).\(name)", shape: [heads])) }
+    if norm != .none { parameters.append(MixerParameter(module + ".norm.weight", shape: [innerSize])) }
+    return parameters
+  }
+
+  public func steps(from input: BlockValue, into output: BlockValue, at place: MixerPlace) -> [BlockStep] {
+    let (made, context) = (place.value("gates, inputs and steps"), place.value("scanned"))
+    return [
+      .linears([self.input], input, into: [made]), .mix(place.index, [made], into: context),
+      .linears([self.output], context, into: [output]),
+    ]
+  }
+
+  public var namedOnly: Set<LinearName> { [output] }
+  public var contextSize: Int { innerSize }
+  public func stateSize(tokens: Int) -> Int { (taps - 1) * convolvedSize + heads * stateSize * headSize }
+
+  public var absurdity: String? {
+    let sizes = [heads, headSize, groups, stateSize, taps - 1]
+    guard sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }), heads % groups == 0 else {
+      return
+        "Mamba-2 with \(heads) heads of \(headSize) numbers in \(groups) groups, states of \(stateSize) and \(taps) taps is not possible"
+    }
+    return nil
+  }
+
+  public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedMamba2(self, parts) }
+}
+
+private struct PreparedMamba2: RecurrentMixer {
+  struct State: MixerState {
+    /// The last inputs of the convolution.
+    var past: Matrix
+    /// [heads × state size × head size].
+    var memory: [Float]
+    var count: Int { past.elements.count + memory.count }
+  }
+
+  private let description: Mamba2
+  private let convolution: CausalConvolution
+  private let attention: LinearAttention
+  /// exp(A_log), by head.
+  private let rates: [Float]
+  private let timeBias: [Float]
+  /// What passes by the recurrence, D, by head.
+  private let skip: [Float]
+  private let norm: [Float]?
+
+  init(_ description: Mamba2, _ parts: MixerParts) {
+    self.description = description
+    let module = description.module
+    convolution = CausalConvolution(
+      kernel: parts.parameter(module + ".conv1d.weight"),
+      bias: description.hasConvolutionBias ? parts.parameter(module + ".conv1d.bias") : nil, channels: description.convolvedSize)
+    attention = LinearAttention(
+      heads: description.heads, keyHeads: description.groups, keySize: description.stateSize, valueSize: description.headSize)
+    rates = parts.parameter(module + ".A_log").map { exp($0) }
+    timeBias = parts.parameter(module + ".dt_bias")
+    skip = parts.parameter(module + ".D")
+    norm = description.norm == .none ? nil : parts.parameter(module + ".norm.weight")
+  }
+
+  func makeState() -> State { State(past: convolution.makePast(), memory: Array(repeating: 0, count: attention.memorySize)) }
+
+  func mix(_ inputs: [Matrix], after state: inout State) -> Matrix {
+    let (inner, shared, heads) = (description.innerSize, description.sharedSize, description.heads)
+    let factors = description.multipliers
+    func part(_ start: Int, _ count: Int) -> Matrix { inputs[0].columns(in: [start..<start + count]) }
+    var mixed = part(inner, description.convolvedSize)
+    if factors != Mamba2.Multipliers() {
+      let repeated = [(factors.values, inner), (factors.writers, shared), (factors.readers, shared)]
+      mixed.scaleColumns(by: repeated.flatMap { Array(repeating: $0.0, count: $0.1) })
+    }
+    var convolved = convolution.apply(mixed, past: &state.past)
+    convolved.activate(.silu, gating: nil)
+    let values = convolved.columns(in: [0..<inner])
+    let steps = part(inner + description.convolvedSize, heads).elements.enumerated().map { index, step in
+      min(max(softplus(step * factors.steps + timeBias[index % heads]), description.steps.lowerBound), description.steps.upperBound)
+    }
+    let rows = values.rows
+    var result = attention.run(
+      queries: convolved.columns(in: [inner + shared..<inner + 2 * shared]), keys: convolved.columns(in: [inner..<inner + shared]),
+      values: values.headsScaled(by: steps, size: description.headSize),
+      decays: Matrix(rows: rows, columns: heads, elements: steps.enumerated().map { -rates[$0.offset % heads] * $0.element }),
+      strengths: nil, memory: &state.memory)
+    result.add(values.headsScaled(by: Array(repeating: skip, count: rows).flatMap { $0 }, size: description.headSize))
+    return gated(result, by: part(0, inner))
+  }
+
+  private func gated(_ states: Matrix, by gates: Matrix) -> Matrix {
+    var gates = gates
+    let factor = description.multipliers.gates
+    if factor != 1 { gates.scaleColumns(by: Array(repeating: factor, count: gates.columns)) }
+    switch description.norm {
+    case .none:
+      gates.activate(.silu, gating: states)
+      return gates
+    case .afterGate:
+      gates.activate(.silu, gating: states)
+      return normalized(gates)
+    case .beforeGate:
+      gates.activate(.silu, gating: normalized(states))
+      return gates
+    }
+  }
+
+  /// Every stretch of a row normalised on its own, then all multiplied by the weight.
+  private func normalized(_ states: Matrix) -> Matrix {
+    guard let norm else { return states }
+    let width = description.innerSize / description.groups
+    let parts = Matrix(rows: states.elements.count / width, columns: width, elements: states.elements)
+      .rmsNormalized(weight: Array(repeating: 1, count: width), epsilon: description.epsilon)
+    var result = Matrix(rows: states.rows, columns: states.columns, elements: parts.elements)
+    result.scaleColumns(by: norm)
+    return result
+  }
+}
+
+extension Matrix {
+  /// Every head of every row times a number of its own, [rows × heads].
+  fileprivate func headsScaled(by factors: [Float], size: Int) -> Matrix {
+    var result = self
+    result.withUnsafeMutableElements { elements in
+      for (head, factor) in factors.enumerated() {
+        let values = elements + head * size
+        for index in 0..<size { values[index] *= factor }
+      }
+    }
+    return result
+  }
+}
