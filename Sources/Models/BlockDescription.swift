@@ -123,5 +123,15 @@ extension BlockDescription {
   package var normSizes: [(name: String, size: Int)] { norms.names.map { ($0, hiddenSize) } + mixers.flatMap(\.norms) }
 
   /// Tensors that are neither linears nor norms.
-  package var parameters: [MixerParameter] { mixers.flatMap(\.parameters) }
+  package var parameters: [MixerParameter] {
+    let corrections = feedForward?.mixture.flatMap { mixture in mixture.correction.map { [MixerParameter($0, shape: [mixture.experts])] } }
+    return mixers.flatMap(\.parameters) + (corrections ?? [])
+  }
+
+  /// How a norm of the block computes.
+  func norm(named name: String) -> NormDescription {
+    var own = norm
+    if let epsilon = mixers.lazy.compactMap({ $0.epsilon(ofNorm: name) }).first { own.epsilon = epsilon }
+    return own
+  }
 }

@@ -96,8 +96,37 @@ public struct MixtureDescription: Sendable, Equatable {
 
   public var experts: Int
   public var expertsPerToken: Int
+  /// How a router's outputs become the weights of experts.
+  public enum Scoring: Sendable, Equatable {
+    /// Softmax over all experts.
+    case softmax
+    /// Each on its own by the sigmoid (DeepSeek-V3).
+    case sigmoid
+  }
+
+  /// Experts in groups, of which the best are looked into (DeepSeek-AI 2024, "DeepSeek-V3", section 2.1.2).
+  public struct Groups: Sendable, Equatable {
+    public var count: Int
+    /// Groups whose experts may be chosen.
+    public var perToken: Int
+    /// How many of a group's best scores are added to say how good it is.
+    public var scored: Int
+
+    public init(count: Int, perToken: Int, scored: Int) {
+      self.count = count
+      self.perToken = perToken
+      self.scored = scored
+    }
+  }
+
   /// Whether the weights of the chosen experts are divided by their sum.
   public var normalizesWeights: Bool
+  public var scoring = Scoring.softmax
+  /// A vector that is added to the scores for the choice alone, by its name inside the block; `nil` where there is none.
+  public var correction: String?
+  public var groups: Groups?
+  /// What the weights of the chosen experts are multiplied by.
+  public var weightScale: Float = 1
   /// The linear of one output per expert.
   public var router: LinearName
   /// What precedes an expert's number, such as `mlp.experts.`.

@@ -2,24 +2,47 @@ internal import Foundation
 package import Tensors
 
 extension MixtureDescription {
-  /// Softmax over all experts, then the best of every token; of equal scores the lower index wins.
+  /// The best experts of every token and what each counts; of equal scores the lower index wins.
   ///
-  /// - Parameter scores: [tokens × experts].
-  func routes(scores: Matrix) -> [MixtureRouting.Route] {
+  /// - Parameters:
+  ///   - scores: the router's outputs, [tokens × experts].
+  ///   - correction: what is added to the scores for the choice alone.
+  func routes(scores: Matrix, correction: [Float]? = nil) -> [MixtureRouting.Route] {
     var routes = [MixtureRouting.Route](repeating: .init(), count: experts)
     for token in 0..<scores.rows {
       let row = (0..<experts).map { scores[token, $0] }
-      let largest = row.max() ?? 0
-      let powers = row.map { exp($0 - largest) }
-      let total = powers.reduce(0, +)
-      let chosen = row.indices.sorted { (row[$0], $1) > (row[$1], $0) }.prefix(expertsPerToken)
-      let share = normalizesWeights ? chosen.reduce(0) { $0 + powers[$1] / total } : 1
+      let (weights, total) = weights(of: row)
+      let ranked = correction.map { zip(weights, $0).map { $0 + $1 } } ?? (scoring == .softmax ? row : weights)
+      let open = groups.map { openExperts(ranked, $0) } ?? Array(row.indices)
+      let chosen = open.sorted { (ranked[$0], $1) > (ranked[$1], $0) }.prefix(expertsPerToken)
+      let share = normalizesWeights ? chosen.reduce(0) { $0 + weights[$1] / total } : 1
       for expert in chosen {
         routes[expert].tokens.append(token)
-        routes[expert].weights.append(powers[expert] / total / share)
+        routes[expert].weights.append(weights[expert] / total / share * weightScale)
       }
     }
     return routes
+  }
+
+  /// What each expert would count, and what all have to be divided by.
+  private func weights(of row: [Float]) -> (weights: [Float], total: Float) {
+    switch scoring {
+    case .softmax:
+      let largest = row.max() ?? 0
+      let powers = row.map { exp($0 - largest) }
+      return (powers, powers.reduce(0, +))
+    case .sigmoid: return (row.map { 1 / (1 + exp(-$0)) }, 1)
+    }
+  }
+
+  /// The experts of the best groups, in ascending order.
+  private func openExperts(_ scores: [Float], _ groups: Groups) -> [Int] {
+    let size = experts / groups.count
+    let values = (0..<groups.count).map { group in
+      scores[group * size..<(group + 1) * size].sorted(by: >).prefix(groups.scored).reduce(0, +)
+    }
+    let best = values.indices.sorted { (values[$0], $1) > (values[$1], $0) }.prefix(groups.perToken)
+    return best.sorted().flatMap { Array($0 * size..<($0 + 1) * size) }
   }
 }
 

@@ -17,6 +17,8 @@ public struct PreparedBlock: Sendable {
   private let normBiases: [String: [Float]]
   private let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
+  /// What is added to scores where experts are chosen by them.
+  private let correction: [Float]?
   private let inputQuantizations: [LinearName: InputQuantization]
   /// In the order of the block's.
   package let mixers: [any PreparedMixer]
@@ -47,6 +49,7 @@ public struct PreparedBlock: Sendable {
     biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
+    correction = description.feedForward?.mixture?.correction.flatMap { block.parameters[$0]?.floats() }
     let parts = MixerParts(
       block: block.name, norm: description.norm, norms: block.norms, normBiases: block.normBiases,
       parameters: block.parameters.mapValues { $0.floats() }, cache: block.cache, longest: longest, horizon: horizon)
@@ -80,7 +83,7 @@ public struct PreparedBlock: Sendable {
   }
 
   private func normalize(_ states: Matrix, by name: String) -> Matrix {
-    description.norm.apply(states, weight: norms[name]!, bias: normBiases[name])
+    description.norm(named: name).apply(states, weight: norms[name]!, bias: normBiases[name])
   }
 
   /// The state before the first group.
@@ -246,7 +249,7 @@ extension PreparedBlock {
 
   private func route(_ scores: Matrix, _ gate: Matrix?, _ input: Matrix) -> MixtureRouting {
     guard let mixture = description.feedForward?.mixture else { preconditionFailure("the block has no router") }
-    var routes = mixture.routes(scores: scores)
+    var routes = mixture.routes(scores: scores, correction: correction)
     if mixture.shared != nil {
       let weights = gate?.elements.map { 1 / (1 + exponential(-$0)) } ?? Array(repeating: 1, count: scores.rows)
       routes.append(.init(tokens: Array(0..<scores.rows), weights: weights))

@@ -68,6 +68,18 @@ struct FamilyRunTests {
     }
   }
 
+  /// Recurrences and convolutions, latents and gates: what stands between linears does not keep passes from them.
+  @Test(arguments: Families.hybrids) func halfOfTheWeights(_ name: String) async throws {
+    let (report, _, _) = try await run(name, "{ wanda: { sparsity: 0.5 } }", format: "safetensors", dtype: .float32)
+    let figures = try #require(report.evaluation)
+    #expect(figures.perplexityAfter.isFinite && figures.klDivergence > 0 && figures.klDivergence < 1)
+    let description = try Families.model(name).description
+    let pruned = description.blocks.flatMap { block in
+      block.linearShapes.keys.filter { !block.namedOnly.contains($0) }.map { block.prefix + $0.rawValue }
+    }
+    for layer in pruned { #expect(report.layers.contains { $0.layer == layer && abs(($0.metrics["sparsity"] ?? 0) - 0.5) < 0.02 }, "\(layer)") }
+  }
+
   /// A model that nothing is done to keeps every bit.
   @Test(arguments: Families.names) func plainCopiesAreExact(_ name: String) async throws {
     try await Places.withTemporaryDirectory { directory in
@@ -83,10 +95,13 @@ struct FamilyRunTests {
   @Test(arguments: Families.names) func transformsAreExactOrRefused(_ name: String) async throws {
     let description = try Families.model(name).description
     let isLinear = description.norm.kind == .rootMeanSquare && description.blocks.allSatisfy { $0.norms.afterAttention == nil }
-    let passes = "{ rotate: { hidden: \(isLinear ? "hadamard" : "none") } }, { smoothquant: { strength: 0.5, producers: all } }"
+    let turnsValues = description.blocks.allSatisfy { $0.attention?.hasOutputGate == false }
+    guard isLinear || turnsValues else { return }
+    let rotation = "{ rotate: { hidden: \(isLinear ? "hadamard" : "none"), values: \(turnsValues ? "hadamard" : "none") } }"
+    let passes = "\(rotation), { smoothquant: { strength: 0.5, producers: all } }"
     let (report, _, _) = try await run(name, passes, format: "safetensors", dtype: .float32, sequences: 4)
     #expect(try #require(report.distance) < 1e-5)
-    if !isLinear {
+    if !isLinear || !turnsValues {
       await #expect(throws: (any Error).self) {
         try await run(name, "{ rotate: {} }", format: "safetensors", dtype: .float32, sequences: 4)
       }

@@ -23,7 +23,7 @@ struct GGUFDescriptionTests {
       (config("qwen3", "\"head_dim\":8,\"use_sliding_window\":true,\"sliding_window\":16,\"max_window_layers\":0"), "blocks[0]"),
     ] {
       let reason = try #require(try refusal(json))
-      #expect(reason.contains("\(place).attention.window is 16") && reason.contains("max_position_embeddings to 16"), "\(reason)")
+      #expect(reason.contains("\(place).mixers.attention.window is 16") && reason.contains("max_position_embeddings to 16"), "\(reason)")
     }
     #expect(try refusal(config("mistral", "\"sliding_window\":null")) == nil)
     // No sequence the model was made for is longer than the window.

@@ -66,6 +66,12 @@ import Testing
         let live = program.live(before: stop)
         var expected: Set<BlockValue> = [.stream, program.steps[stop].reads[0]]
         if block.isParallel, stage > 1 { expected.insert("attention output") }
+        // Latents of keys and values wait for the queries, queries for keys and values, and the rotary keys for both.
+        if let attention = block.mixers.first as? LatentAttention, attention.queryRank != nil, stage == 1 {
+          expected.formUnion(["latent", "rotary keys"])
+        } else if program.steps[stop].reads[0] == "latent" {
+          expected.formUnion(["queries", "rotary keys"])
+        }
         // Two mixers side by side: what the second made waits for the first to put out, and what that put out for the second.
         if block.mixers.count == 2, stage == 1 { expected.insert("scanned of mixer 1") }
         if block.mixers.count == 2, stage == 2 { expected.insert("attention output") }
@@ -82,15 +88,16 @@ import Testing
   }
 
   /// An expert is reached from the router without the others.
-  @Test(arguments: Families.mixtures) func anExpertDependsOnTheRouterAlone(_ name: String) throws {
+  @Test(arguments: Families.mixtures + Families.groupedMixtures) func anExpertDependsOnTheRouterAlone(_ name: String) throws {
     for block in try Self.blocks(name) where block.feedForward?.mixture != nil {
       let program = block.program
-      let router = program.stops[2]
-      for (stage, stop) in program.stops.enumerated().dropFirst(3) {
+      let group = try #require(block.inputGroups.firstIndex { $0.linears.contains(block.feedForward!.mixture!.router) })
+      let router = program.stops[group]
+      for (stage, stop) in program.stops.enumerated().dropFirst(group + 1) {
         let computed = program.needed(for: [program.steps[stop].reads[0]], from: router, to: stop)
         let linears = computed.compactMap { if case .linears(let names, _, _) = program.steps[$0] { names } else { nil } }
         let isOutput = program.isWide(program.steps[stop].reads[0])
-        #expect(linears == [block.inputGroups[2].linears] + (isOutput ? [block.inputGroups[stage - 1].linears] : []))
+        #expect(linears == [block.inputGroups[group].linears] + (isOutput ? [block.inputGroups[stage - 1].linears] : []))
       }
     }
   }
@@ -121,7 +128,7 @@ import Testing
       for step in description.program.steps {
         switch step {
         case .norm(let name, let from, let into):
-          values[into] = description.norm.apply(values[from]!, weight: block.norms[name]!, bias: block.normBiases[name])
+          values[into] = description.norm(named: name).apply(values[from]!, weight: block.norms[name]!, bias: block.normBiases[name])
         case .linears(let names, let from, let into): for (name, value) in zip(names, into) { values[value] = apply(name, values[from]!) }
         case .mix(let place, let from, let into):
           let inputs = from.map { values[$0]! }
@@ -141,7 +148,7 @@ import Testing
           }
         case .route(let scores, let gate, _):
           let mixture = try #require(description.feedForward?.mixture)
-          routes = mixture.routes(scores: values[scores]!)
+          routes = mixture.routes(scores: values[scores]!, correction: mixture.correction.map { block.parameters[$0]!.floats() })
           if mixture.shared != nil {
             let weights = gate.map { values[$0]!.elements.map { 1 / (1 + exponential(-$0)) } }
             routes.append(.init(tokens: Array(0..<hidden.rows), weights: weights ?? Array(repeating: 1, count: hidden.rows)))

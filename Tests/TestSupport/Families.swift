@@ -4,7 +4,7 @@ import Foundation
 /// Tiny models of every family: the configurations of the fixtures that `tools/golden/families.py` wrote.
 public enum Families {
   public static let names = [
-    "bert", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2", "gemma3", "gpt-neox",
+    "bert", "deepseek-v2", "deepseek-v3", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2", "gemma3", "gpt-neox",
     "gpt-neox-serial", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid", "lfm2", "lfm2-bias", "llama-dynamic", "llama-yarn",
     "llama-yarn-scales", "mixtral", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial", "qwen2-moe", "qwen3-moe",
     "qwen3-next", "qwen3.5", "smollm3", "stablelm", "stablelm-parallel",
@@ -12,8 +12,10 @@ public enum Families {
   /// Models without logits.
   public static let encoders = ["bert"]
   public static let mixtures = ["mixtral", "olmoe", "qwen2-moe", "qwen3-moe", "qwen3-next"]
-  /// Models with recurrences or convolutions.
-  public static let hybrids = ["falcon-h1", "falcon-h1-norm", "granite-hybrid", "lfm2", "lfm2-bias", "qwen3-next", "qwen3.5"]
+  /// Mixtures whose experts are chosen by groups.
+  public static let groupedMixtures = ["deepseek-v2", "deepseek-v3"]
+  /// Models with other mixers than softmax attention.
+  public static let hybrids = ["deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "lfm2", "lfm2-bias", "qwen3-next", "qwen3.5"]
 
   public static func fixture(_ name: String) throws -> JSON {
     let file = Places.root.appending(path: "Tests/ModelsTests/Fixtures/\(name).json")

@@ -44,6 +44,8 @@ DELTA = dict(**BASE, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, max_
              tie_word_embeddings=False, **IDENTS)
 MAMBA = dict(**BASE, num_key_value_heads=2, rms_norm_eps=1e-5, max_position_embeddings=64, rope_theta=10000.0, mamba_n_heads=8,
              mamba_d_state=16, mamba_n_groups=2, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, **IDENTS)
+LATENT = dict(**BASE, num_key_value_heads=4, rms_norm_eps=1e-6, max_position_embeddings=64, rope_theta=10000.0, kv_lora_rank=32,
+              qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=16, tie_word_embeddings=False, **IDENTS)
 
 CASES = {
     "llama-dynamic": dict(LLAMA, max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
@@ -93,14 +95,14 @@ CASES = {
     "lfm2": dict(
         LFM2, conv_bias=False, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
     "lfm2-bias": dict(
-        LFM2, conv_bias=True, full_attn_idxs=[0], block_auto_adjust_ff_dim=True, block_multiple_of=8, block_ffn_dim_multiplier=1.0),
+        LFM2, conv_bias=True, full_attn_idxs=[0], block_auto_adjust_ff_dim=True, block_multiple_of=32, block_ffn_dim_multiplier=1.0),
     "qwen3-next": dict(
         DELTA, model_type="qwen3_next", moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=4,
         num_experts_per_tok=2, norm_topk_prob=True, mlp_only_layers=[], decoder_sparse_step=1),
     "qwen3.5": dict(DELTA, model_type="qwen3_5_text"),
     "granite-hybrid": dict(
         MAMBA, model_type="granitemoehybrid", embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22,
-        attention_multiplier=0.2, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=48,
+        attention_multiplier=0.2, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=64,
         layer_types=["linear_attention", "full_attention"], mamba_conv_bias=True, mamba_proj_bias=False, tie_word_embeddings=True),
     "falcon-h1": dict(
         MAMBA, model_type="falcon_h1", mamba_d_ssm=32, mamba_rms_norm=False, lm_head_multiplier=0.5, embedding_multiplier=2.0,
@@ -109,6 +111,15 @@ CASES = {
     "falcon-h1-norm": dict(
         MAMBA, model_type="falcon_h1", mamba_d_ssm=32, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_proj_bias=True,
         projectors_bias=True, tie_word_embeddings=False, pad_token_id=0),
+    "deepseek-v2": dict(
+        LATENT, model_type="deepseek_v2", q_lora_rank=None, first_k_dense_replace=1, n_routed_experts=8, n_shared_experts=2,
+        num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2, topk_method="group_limited_greedy",
+        routed_scaling_factor=1.5),
+    "deepseek-v3": dict(
+        LATENT, model_type="deepseek_v3", q_lora_rank=32, first_k_dense_replace=1, n_routed_experts=8, n_shared_experts=1,
+        num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5,
+        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=0.8,
+                          beta_fast=32, beta_slow=1)),
     "bert": dict(
         model_type="bert", **BASE, max_position_embeddings=64, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
         position_embedding_type="absolute", pad_token_id=0),

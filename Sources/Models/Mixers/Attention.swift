@@ -1,5 +1,77 @@
 package import Tensors
 
+/// softmax(scale · q · kᵀ) · v of one sequence, head by head, with grouped key-value heads (Vaswani et al. 2017, equation 1).
+package struct ScaledDotProduct: Sendable {
+  var heads: Int
+  var keyValueHeads: Int
+  /// Numbers of a head's query and key.
+  var keySize: Int
+  /// Numbers of a head's value.
+  var valueSize: Int
+  var scale: Float
+  /// c of c · tanh(score / c); `nil` for scores as they are.
+  var scoreCap: Float?
+  var isCausal = true
+  /// Keys a query sees, itself included; `nil` for all before it.
+  var window: Int?
+
+  /// Queries are taken in tiles, so the largest score matrix is [tile × keys] of one head, never [tokens × tokens]; keys that no query of a
+  /// tile may see are not computed.
+  ///
+  /// - Parameters:
+  ///   - queries: of the last tokens of the sequence, [queries × heads · keySize].
+  ///   - keys: of all tokens, [tokens × keyValueHeads · keySize].
+  ///   - values: [tokens × keyValueHeads · valueSize].
+  /// - Returns: [queries × heads · valueSize].
+  func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
+    let (tokens, past) = (keys.rows, keys.rows - queries.rows)
+    let tile = 128
+    let (queryStride, keyStride, valueStride) = (queries.columns, keys.columns, values.columns)
+    return Matrix(rows: queries.rows, columns: heads * valueSize) { out in
+      let scores = UnsafeMutablePointer<Float>.allocate(capacity: tile * tokens)
+      defer { scores.deallocate() }
+      queries.withUnsafeElements { queries in
+        keys.withUnsafeElements { keys in
+          values.withUnsafeElements { values in
+            for head in 0..<heads {
+              let shared = head * keyValueHeads / heads
+              for first in stride(from: past, to: tokens, by: tile) {
+                let end = min(first + tile, tokens)
+                let start = isCausal ? window.map { max(0, first - $0 + 1) } ?? 0 : 0
+                let last = isCausal ? end : tokens
+                let width = last - start
+                BLAS.product(
+                  queries + (first - past) * queryStride + head * keySize, stride: queryStride,
+                  keys + start * keyStride + shared * keySize, stride: keyStride, rightTransposed: true,
+                  rows: end - first, columns: width, inner: keySize, into: scores, stride: width)
+                for query in first..<end {
+                  let row = scores + (query - first) * width
+                  let visible = isCausal ? (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1 : 0..<tokens
+                  row.update(repeating: 0, count: visible.lowerBound - start)
+                  softmax(row + (visible.lowerBound - start), count: visible.count)
+                  (row + (visible.upperBound - start)).update(repeating: 0, count: last - visible.upperBound)
+                }
+                BLAS.product(
+                  scores, stride: width, values + start * valueStride + shared * valueSize, stride: valueStride, rows: end - first,
+                  columns: valueSize, inner: width,
+                  into: out.baseAddress! + (first - past) * heads * valueSize + head * valueSize, stride: heads * valueSize)
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// Products of one query with keys become what the query pays to each, in place.
+  func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
+    guard let scoreCap else { return Kernel.softmax(row, count: count, scale: scale) }
+    for index in 0..<count { row[index] *= scale }
+    softCap(row, count: count, cap: scoreCap)
+    Kernel.softmax(row, count: count, scale: 1)
+  }
+}
+
 extension AttentionDescription {
   /// Queries, keys and values, heads one after the other, from the outputs of the projections.
   func split(_ outputs: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
@@ -21,63 +93,25 @@ extension AttentionDescription {
     context.multiply(by: Matrix(rows: gates.rows, columns: gates.columns, elements: gates.elements.map { 1 / (1 + exponential(-$0)) }))
   }
 
-  /// Attention of one sequence, causal or not: softmax(scale · q · kᵀ) · v, head by head, with grouped key-value heads.
-  ///
-  /// Queries are taken in tiles, so the largest score matrix is [tile × keys] of one head, never [tokens × tokens]; keys that no query of
-  /// a tile may see are not computed.
+  private var product: ScaledDotProduct {
+    ScaledDotProduct(
+      heads: heads, keyValueHeads: keyValueHeads, keySize: headSize, valueSize: headSize, scale: scoreScale, scoreCap: scoreCap,
+      isCausal: isCausal, window: window)
+  }
+
+  /// Attention of one sequence, causal or not.
   ///
   /// - Parameters:
   ///   - queries: [tokens × heads · headSize], rotated.
   ///   - keys: [tokens × keyValueHeads · headSize], rotated; `values` alike.
   /// - Returns: [tokens × heads · headSize].
   package func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
-    let tokens = queries.rows
-    let tile = 128
-    let (queryStride, keyStride) = (queries.columns, keys.columns)
-    return Matrix(rows: tokens, columns: queryStride) { out in
-      let scores = UnsafeMutablePointer<Float>.allocate(capacity: tile * tokens)
-      defer { scores.deallocate() }
-      queries.withUnsafeElements { queries in
-        keys.withUnsafeElements { keys in
-          values.withUnsafeElements { values in
-            for head in 0..<heads {
-              let keyOffset = head / group * headSize
-              for first in stride(from: 0, to: tokens, by: tile) {
-                let end = min(first + tile, tokens)
-                let start = isCausal ? window.map { max(0, first - $0 + 1) } ?? 0 : 0
-                let last = isCausal ? end : tokens
-                let width = last - start
-                BLAS.product(
-                  queries + first * queryStride + head * headSize, stride: queryStride,
-                  keys + start * keyStride + keyOffset, stride: keyStride, rightTransposed: true,
-                  rows: end - first, columns: width, inner: headSize, into: scores, stride: width)
-                for query in first..<end {
-                  let row = scores + (query - first) * width
-                  let visible = isCausal ? (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1 : 0..<tokens
-                  (row).update(repeating: 0, count: visible.lowerBound - start)
-                  softmax(row + (visible.lowerBound - start), count: visible.count)
-                  (row + (visible.upperBound - start)).update(repeating: 0, count: last - visible.upperBound)
-                }
-                BLAS.product(
-                  scores, stride: width, values + start * keyStride + keyOffset, stride: keyStride, rows: end - first, columns: headSize,
-                  inner: width, into: out.baseAddress! + first * queryStride + head * headSize, stride: queryStride)
-              }
-            }
-          }
-        }
-      }
-    }
+    product.attend(queries: queries, keys: keys, values: values)
   }
 
   /// What products of queries and keys are multiplied by.
   package var scoreScale: Float { scale ?? 1 / Float(headSize).squareRoot() }
 
   /// Products of one query with keys become what the query pays to each, in place.
-  package func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
-    let scale = scoreScale
-    guard let scoreCap else { return Kernel.softmax(row, count: count, scale: scale) }
-    for index in 0..<count { row[index] *= scale }
-    softCap(row, count: count, cap: scoreCap)
-    Kernel.softmax(row, count: count, scale: 1)
-  }
+  package func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) { product.softmax(row, count: count) }
 }

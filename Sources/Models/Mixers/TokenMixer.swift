@@ -13,6 +13,8 @@ public protocol TokenMixer: Sendable, Equatable {
   func linearShapes(hiddenSize: Int) -> [LinearName: LinearShape]
   /// Norms that compute as the block's norms do, with the lengths of their weights.
   var norms: [(name: String, size: Int)] { get }
+  /// Where a norm has an epsilon of its own; `nil` for the block's.
+  func epsilon(ofNorm name: String) -> Float?
   /// Tensors that are neither linears nor such norms.
   var parameters: [MixerParameter] { get }
   /// From what enters the layer to what it puts out. The first step's linears read `input`, the last one makes `output`, and one between is
@@ -38,6 +40,7 @@ public protocol TokenMixer: Sendable, Equatable {
 
 extension TokenMixer {
   public var norms: [(name: String, size: Int)] { [] }
+  public func epsilon(ofNorm name: String) -> Float? { nil }
   public var parameters: [MixerParameter] { [] }
   public var namedOnly: Set<LinearName> { [] }
   public var fusedLinears: [[LinearName]] { [] }
@@ -160,5 +163,12 @@ public struct TokenMixers: Sendable, Equatable, RandomAccessCollection, MutableC
 
   public static func == (a: TokenMixers, b: TokenMixers) -> Bool {
     a.count == b.count && zip(a, b).allSatisfy { $0.isEqual(to: $1) }
+  }
+}
+
+extension TokenMixers: CustomReflectable {
+  /// By kind, so that a difference between two blocks reads as `mixers.attention.window`.
+  public var customMirror: Mirror {
+    Mirror(self, children: mixers.map { (label: type(of: $0).kind, value: $0 as Any) }, displayStyle: .struct)
   }
 }

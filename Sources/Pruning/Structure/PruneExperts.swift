@@ -44,6 +44,9 @@ public struct PruneExperts: Pass, Hashable {
     for index in smaller.blocks.indices {
       guard let mixture = smaller.blocks[index].feedForward?.mixture else { continue }
       found = true
+      guard mixture.groups == nil else {
+        throw InvalidOption("passes", "\(smaller.blocks[index].prefix)\(mixture.router) chooses experts by groups of equal size; none can be left out")
+      }
       smaller.blocks[index].feedForward?.mixture?.experts = try kept(of: mixture)
     }
     guard found else { throw InvalidOption("experts", "the model has no mixture of experts") }
@@ -99,6 +102,10 @@ public struct PruneExperts: Pass, Hashable {
       for (to, from) in zip(linears(of: place), linears(of: expert)) { block.linears[to] = originals[from] }
     }
     block.keep(rows: kept, of: mixture.router)
+    if let name = mixture.correction, let tensor = block.parameters[name] {
+      let values = tensor.floats()
+      block.parameters[name] = Tensor(kept.map { values[$0] }, shape: [count], dtype: tensor.dtype)
+    }
     block.description?.feedForward?.mixture?.experts = count
     context.record(
       mixture.router, in: block,
