@@ -111,7 +111,7 @@ struct InspectCommand: ParsableCommand {
       case .embedding: "embedding"
       case .head: "head"
       case .router: "routers"
-      case .layer: kinds[linear.name] ?? "feed-forward"
+      case .layer, .sensitive: kinds[linear.name] ?? "feed-forward"
       }
     }
     let owners = Dictionary(uniqueKeysWithValues: plan.map { ($0.name, $0) })

@@ -91,3 +91,27 @@ extension Compressor {
     }
   }
 }
+
+extension Compressor {
+  /// Linears that no pass touches because errors in them grow along the sequence, by their last names; `nil` where there are none, or nothing
+  /// is done to any layer.
+  static func leftAlone(_ linears: [PlannedLinear], passes: [any Pass]) -> String? {
+    let left = linears.filter { $0.role == .sensitive && !$0.isRewritten }
+    guard !left.isEmpty, linears.contains(where: { $0.role == .layer && $0.isRewritten }) else { return nil }
+    let names = Set(left.map { String($0.name.split(separator: ".").last ?? "") }).sorted().joined(separator: ", ")
+    return "\(left.count) linears in which errors grow along the sequence are left as they are, unless a pattern names them: \(names)"
+  }
+}
+
+extension ModelDescription {
+  /// The first of the blocks of every shape, by index: what works on these works on all.
+  var unlikeBlocks: [Int] {
+    var seen: [BlockProgram] = []
+    return blocks.indices.filter { index in
+      let program = blocks[index].program
+      guard !seen.contains(program) else { return false }
+      seen.append(program)
+      return true
+    }
+  }
+}

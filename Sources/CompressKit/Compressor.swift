@@ -95,6 +95,7 @@ public struct Compressor: Sendable {
       config = try architectures.spelledOut(try architectures.configuration(of: description, in: config), isTied: description.isTied)
     }
     remarks += try format.remarks(on: description, in: config)
+    if let remark = Self.leftAlone(linears, passes: recipe.passes) { remarks.append(remark) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "
@@ -169,7 +170,7 @@ public struct Compressor: Sendable {
     let head = plan.model.description.head.map { name in
       recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
     }
-    let kinds: [Block.Kind] = [.embedding, .decoder(index: 0)] + (head == true ? [.head] : [])
+    let kinds = [.embedding] + plan.model.description.unlikeBlocks.map { .decoder(index: $0) } + (head == true ? [Block.Kind.head] : [])
     do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
       throw recipe.placed(error)
     }

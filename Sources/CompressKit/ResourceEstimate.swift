@@ -23,7 +23,10 @@ public struct ResourceEstimate: Sendable, Equatable {
   /// - Parameter calibrationTokens: 0 for data-free runs.
   public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibrationTokens tokens: Int, memoryLimit: Int, otherBytes: Int)
   {
-    let blocks = Dictionary(grouping: plan.filter { !$0.isEnd }) { $0.name.split(separator: ".").prefix(3).joined(separator: ".") }
+    let prefixes = model.description.blocks.map(\.prefix)
+    let blocks = Dictionary(grouping: plan.filter { $0.role != .embedding && $0.role != .head }) { linear in
+      prefixes.first { linear.name.hasPrefix($0) } ?? ""
+    }
     // What is made smaller is worked on at its full size.
     func weights(_ linears: [PlannedLinear]) -> Int {
       linears.reduce(0) { $0 + max($1.rows * $1.columns, $1.sourceBits / $1.storageType.bitCount) }
@@ -31,10 +34,11 @@ public struct ResourceEstimate: Sendable, Equatable {
     let largestBlock = blocks.values.map(weights).max() ?? 0
     let calibrated = pipeline.usesCalibration && tokens > 0
     let widest = model.description.blocks.flatMap { $0.linearShapes.values.map(\.columns) }.max() ?? 0
-    let largestEnd = plan.filter(\.isEnd).map { $0.rows * $0.columns }.max() ?? 0
+    let ends = plan.filter { $0.role == .embedding || $0.role == .head }
+    let largestEnd = ends.map { $0.rows * $0.columns }.max() ?? 0
     // What is made anew is held as floats: all of an end, and a block while the one before it is being written.
     let rewrittenBlock = blocks.values.map { weights($0.filter(\.isRewritten)) }.max() ?? 0
-    let rewrittenEnd = plan.filter { $0.isEnd && $0.isRewritten }.map { $0.rows * $0.columns }.max() ?? 0
+    let rewrittenEnd = ends.filter(\.isRewritten).map { $0.rows * $0.columns }.max() ?? 0
     // Codes and floats of what is being quantized; H, its arrangement and workspace in double, the factor in single precision.
     let solve = calibrated ? widest * widest * 28 : 0
     fixedMemory = 96 << 20 + largestBlock * 6 + solve + (calibrated ? 4096 * widest * 8 : 0) + largestEnd / 4

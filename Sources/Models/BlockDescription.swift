@@ -95,8 +95,11 @@ extension BlockDescription {
   /// Linears that are passed over unless a pattern names them: routers are small, and what they decide is not a matter of degree; and what
   /// mixers say errors grow in.
   public var namedOnly: Set<LinearName> {
-    mixers.reduce(into: Set(feedForward?.mixture?.routers ?? [])) { $0.formUnion($1.namedOnly) }
+    sensitive.union(feedForward?.mixture?.routers ?? [])
   }
+
+  /// Linears of mixers that errors grow in along the sequence.
+  package var sensitive: Set<LinearName> { mixers.reduce(into: []) { $0.formUnion($1.namedOnly) } }
 
   /// Features of the widest matrix that mixers' linears read besides the layer's input.
   package var contextSize: Int { mixers.map(\.contextSize).max() ?? 0 }

@@ -182,7 +182,8 @@ public struct PreparedBlock: Sendable {
         .add(output, atRows: route.tokens, weighedBy: route.weights)
     case .add(let from, let onto, let scale):
       let added = scaled(value(from), by: scale)
-      state.values[onto]!.add(added)
+      // Where one mixer's part is asked for alone, the others have added nothing.
+      if state.values[onto]?.add(added) == nil { state.values[onto] = added }
     }
   }
 

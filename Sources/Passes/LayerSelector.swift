@@ -21,7 +21,7 @@ public struct LayerSelector: Sendable, Hashable {
 
   /// - Parameters:
   ///   - name: the full name, such as `model.layers.0.mlp.down_proj`.
-  ///   - isEnd: whether it is the embedding, the head or a router.
+  ///   - isEnd: whether it is the embedding, the head, a router, or a linear of a mixer that errors grow in.
   public func contains(_ name: String, isEnd: Bool = false) -> Bool {
     include.contains { Self.matches($0, name, isEnd: isEnd) } && !(exclude + ignore).contains { Self.matches($0, name, isEnd: false) }
   }

@@ -128,9 +128,13 @@ public struct PlannedLinear: Sendable, Equatable {
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
   public var isRewritten = false
 
-  public enum Role: Sendable, Hashable { case embedding, layer, router, head }
+  public enum Role: Sendable, Hashable {
+    case embedding, layer, router, head
+    /// A linear of a mixer that errors grow in.
+    case sensitive
+  }
 
-  /// Whether it is the embedding, the head or a router: selected only by patterns that name it.
+  /// Whether it is selected only by patterns that name it: the embedding, the head, a router, a sensitive linear of a mixer.
   public var isEnd: Bool { role != .layer }
 
   /// Says that a pass puts it into blocks.

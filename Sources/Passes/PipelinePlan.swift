@@ -61,7 +61,7 @@ extension Pipeline {
   private static func role(of name: LinearName, in block: Block) -> PlannedLinear.Role {
     switch block.kind {
     case .embedding: .embedding
-    case .decoder: block.isNamedOnly(name) ? .router : .layer
+    case .decoder: !block.isNamedOnly(name) ? .layer : block.description?.sensitive.contains(name) == true ? .sensitive : .router
     case .head: .head
     }
   }

@@ -123,6 +123,14 @@ struct FamilyTests {
     #expect(whole.carried == ["vision_tower.weight"])
     #expect(try whole.logits(of: Self.tokens) == Families.model("gemma3").logits(of: Self.tokens))
     #expect(try whole.block(.decoder(index: 1)).name == "language_model.model.layers.1")
+    // Memory is that of one block, whatever stands before its name.
+    func memory(_ model: Model) throws -> Int {
+      let pipeline = Pipeline([])
+      return try ResourceEstimate(
+        of: model, plan: pipeline.plan(for: model), pipeline: pipeline, calibrationTokens: 0, memoryLimit: 1 << 30, otherBytes: 0
+      ).fixedMemory
+    }
+    #expect(try memory(whole) == memory(Families.model("gemma3")))
   }
 
   @Test(arguments: [

@@ -171,6 +171,8 @@ extension BlockProgram {
     var (reached, found): (Set<BlockValue>, [Int]) = ([reading(atStop: stop)], [])
     for index in stop..<steps.count
     where !reached.isDisjoint(with: steps[index].reads) && (index == stop || steps[index].reads != [.stream]) {
+      // What another mixer adds is no consequence of this one.
+      if case .add(let from, let onto, _) = steps[index], onto != .stream, !reached.contains(from) { continue }
       found.append(index)
       switch steps[index] {
       case .add(_, let onto, _) where onto == .stream: return found
