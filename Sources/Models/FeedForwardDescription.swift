@@ -32,6 +32,8 @@ public enum Activation: Sendable, Equatable {
   case relu
   /// SiLU of the input times a number (Falcon-H1).
   case scaledSilu(Float)
+  /// max(x, 0)² (So et al. 2021; Nemotron).
+  case reluSquared
 }
 
 /// The linears of one feed-forward network.

@@ -1,5 +1,5 @@
 internal import Foundation
-package import Tensors
+public import Tensors
 
 extension MixtureDescription {
   /// The best experts of every token and what each counts; of equal scores the lower index wins.
@@ -61,7 +61,7 @@ extension Matrix {
   }
 
   /// Some columns, range after range.
-  func columns(in ranges: [Range<Int>]) -> Matrix {
+  public func columns(in ranges: [Range<Int>]) -> Matrix {
     let width = ranges.reduce(0) { $0 + $1.count }
     return Matrix(rows: rows, columns: width) { out in
       withUnsafeElements { elements in
@@ -110,8 +110,9 @@ extension Matrix {
     case .gelu:
       gelu()
       if let up { multiply(by: up) }
-    case .relu:
+    case .relu, .reluSquared:
       relu()
+      if activation == .reluSquared { multiply(by: self) }
       if let up { multiply(by: up) }
     }
   }

@@ -71,6 +71,7 @@ struct PreparedBlockTests {
         case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
         case .gelu: 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
         case .relu: max(x, 0)
+        case .reluSquared: max(x, 0) * max(x, 0)
         case .scaledSilu(let factor): x * Double(factor) / (1 + exp(-x * Double(factor)))
         }
       }

@@ -4,9 +4,11 @@ import Foundation
 /// Tiny models of every family: the configurations of the fixtures that `tools/golden/families.py` wrote.
 public enum Families {
   public static let names = [
-    "bert", "deepseek-v2", "deepseek-v3", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2", "gemma3", "gpt-neox",
+    "bert", "deepseek-v2", "deepseek-v3", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2",
+    "gemma3", "gpt-neox",
     "gpt-neox-serial", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid", "lfm2", "lfm2-bias", "llama-dynamic", "llama-yarn",
-    "llama-yarn-scales", "mixtral", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial", "qwen2-moe", "qwen3-moe",
+    "llama-yarn-scales", "mixtral", "nemotron-h", "nemotron-h-moe", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial",
+    "qwen2-moe", "qwen3-moe",
     "qwen3-next", "qwen3.5", "smollm3", "stablelm", "stablelm-parallel",
   ]
   /// Models without logits.
@@ -15,7 +17,10 @@ public enum Families {
   /// Mixtures whose experts are chosen by groups.
   public static let groupedMixtures = ["deepseek-v2", "deepseek-v3"]
   /// Models with other mixers than softmax attention.
-  public static let hybrids = ["deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "lfm2", "lfm2-bias", "qwen3-next", "qwen3.5"]
+  public static let hybrids = [
+    "deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "lfm2", "lfm2-bias", "nemotron-h", "nemotron-h-moe",
+    "qwen3-next", "qwen3.5",
+  ]
 
   public static func fixture(_ name: String) throws -> JSON {
     let file = Places.root.appending(path: "Tests/ModelsTests/Fixtures/\(name).json")

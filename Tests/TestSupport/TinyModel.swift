@@ -24,8 +24,10 @@ public enum TinyModel {
   }
 
   /// All tensors of the model a configuration describes.
-  public static func tensors(_ config: ModelConfig, dtype: DType = .float32) throws -> [NamedTensor] {
-    let description = try ArchitectureCatalog.standard.describe(config)
+  public static func tensors(
+    _ config: ModelConfig, dtype: DType = .float32, catalog: ArchitectureCatalog = .standard
+  ) throws -> [NamedTensor] {
+    let description = try catalog.describe(config)
     var tensors: [NamedTensor] = []
     for (name, shape) in description.tensorShapes {
       let values = (0..<shape.reduce(1, *)).map { element(name, $0) }

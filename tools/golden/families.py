@@ -46,6 +46,10 @@ MAMBA = dict(**BASE, num_key_value_heads=2, rms_norm_eps=1e-5, max_position_embe
              mamba_d_state=16, mamba_n_groups=2, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, **IDENTS)
 LATENT = dict(**BASE, num_key_value_heads=4, rms_norm_eps=1e-6, max_position_embeddings=64, rope_theta=10000.0, kv_lora_rank=32,
               qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=16, tie_word_embeddings=False, **IDENTS)
+NEMOTRON = dict(model_type="nemotron_h", vocab_size=64, hidden_size=32, intermediate_size=64, num_attention_heads=4,
+                num_key_value_heads=2, head_dim=8, layer_norm_epsilon=1e-5, max_position_embeddings=64, mamba_num_heads=8,
+                mamba_head_dim=8, n_groups=2, ssm_state_size=16, conv_kernel=4, chunk_size=8, tie_word_embeddings=False,
+                pad_token_id=0, **IDENTS)
 
 CASES = {
     "llama-dynamic": dict(LLAMA, max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
@@ -120,6 +124,10 @@ CASES = {
         num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5,
         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=0.8,
                           beta_fast=32, beta_slow=1)),
+    "nemotron-h": dict(NEMOTRON, layers_block_type=["linear_attention", "mlp", "full_attention"]),
+    "nemotron-h-moe": dict(
+        NEMOTRON, layers_block_type=["linear_attention", "moe"], n_routed_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, moe_shared_expert_intermediate_size=64, routed_scaling_factor=1.5),
     "bert": dict(
         model_type="bert", **BASE, max_position_embeddings=64, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
         position_embedding_type="absolute", pad_token_id=0),

@@ -1,20 +1,32 @@
-import CheckpointIO
+public import CheckpointIO
 import StrictJSON
 
 /// What a family takes where its configuration is silent.
-struct DecoderDefaults {
+public struct DecoderDefaults: Sendable {
   /// `nil` for hidden size / heads.
-  var headSize: Int?
+  public var headSize: Int?
   /// `nil` for as many as heads.
-  var keyValueHeads: Int?
-  var epsilon: Float = 1e-6
-  var isTied = false
-  var rotaryBase = 10_000.0
-  var activation = "silu"
+  public var keyValueHeads: Int?
+  public var epsilon: Float = 1e-6
+  public var isTied = false
+  public var rotaryBase = 10_000.0
+  public var activation = "silu"
+
+  public init(
+    headSize: Int? = nil, keyValueHeads: Int? = nil, epsilon: Float = 1e-6, isTied: Bool = false, rotaryBase: Double = 10_000,
+    activation: String = "silu"
+  ) {
+    self.headSize = headSize
+    self.keyValueHeads = keyValueHeads
+    self.epsilon = epsilon
+    self.isTied = isTied
+    self.rotaryBase = rotaryBase
+    self.activation = activation
+  }
 }
 
 /// The keys of `config.json` that Llama-like families read, spelled as the file spells them.
-struct DecoderKeys: Decodable {
+public struct DecoderKeys: Decodable {
   var vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: Int
   var num_key_value_heads, head_dim, sliding_window, max_window_layers, max_position_embeddings: Int?
   var rms_norm_eps: Float?
@@ -23,7 +35,11 @@ struct DecoderKeys: Decodable {
   var layer_types: [String]?
 
   /// A model of Llama's shape; families change what is theirs.
-  func description(_ config: ModelConfig, _ defaults: DecoderDefaults = DecoderDefaults()) throws(CheckpointError) -> ModelDescription {
+  ///
+  /// - Throws: `CheckpointError` for sizes that make no model.
+  public func description(_ config: ModelConfig, _ defaults: DecoderDefaults = DecoderDefaults()) throws(CheckpointError)
+    -> ModelDescription
+  {
     let keyValueHeads =
       num_key_value_heads ?? (config.json["num_key_value_heads"] == nil ? defaults.keyValueHeads : nil) ?? num_attention_heads
     guard vocab_size > 0, hidden_size > 0, intermediate_size > 0, num_hidden_layers > 0, num_attention_heads > 0, keyValueHeads > 0 else {
@@ -85,14 +101,15 @@ extension Activation {
     case "gelu_pytorch_tanh", "gelu_new", "gelu_fast": self = .geluTanh
     case "gelu": self = .gelu
     case "relu": self = .relu
-    default: throw .unsupportedOption(option: option, value: name, reason: "silu, relu, gelu and its tanh forms are known")
+    case "relu2": self = .reluSquared
+    default: throw .unsupportedOption(option: option, value: name, reason: "silu, relu, relu2, gelu and its tanh forms are known")
     }
   }
 }
 
 extension ModelDescription {
   /// Changes every block.
-  mutating func eachBlock(_ change: (Int, inout BlockDescription) -> Void) {
+  public mutating func eachBlock(_ change: (Int, inout BlockDescription) -> Void) {
     for index in blocks.indices { change(index, &blocks[index]) }
   }
 }

@@ -72,22 +72,15 @@ public enum DeepSeek: Architecture {
       shared: shared > 0 ? .init(size: shared * size, prefix: "mlp.shared_experts.", gate: nil) : nil
     ).checked()
     mixture.weightScale = Float(own.routed_scaling_factor ?? (isSecond ? 1 : 2.5))
-    let groups = own.n_group ?? (isSecond ? 1 : 8)
-    let perToken = own.topk_group ?? (isSecond ? 1 : 4)
-    guard groups > 0, experts % groups == 0, (1...groups).contains(perToken), mixture.expertsPerToken <= experts / groups * perToken else {
-      throw .unsupportedOption(
-        option: "n_group", value: "\(groups)", reason: "\(experts) experts in groups of which \(perToken) are looked into, of equal size")
-    }
     guard isSecond else {
       mixture.scoring = .sigmoid
       mixture.correction = "mlp.gate.e_score_correction_bias"
-      if groups > 1 { mixture.groups = .init(count: groups, perToken: perToken, scored: min(2, experts / groups)) }
+      try mixture.setGroups(own.n_group ?? 8, perToken: own.topk_group ?? 4, scored: 2)
       return mixture
     }
     switch own.topk_method ?? "greedy" {
     case "greedy": break
-    case "group_limited_greedy" where groups > 1: mixture.groups = .init(count: groups, perToken: perToken, scored: 1)
-    case "group_limited_greedy": break
+    case "group_limited_greedy": try mixture.setGroups(own.n_group ?? 1, perToken: own.topk_group ?? 1, scored: 1)
     case let method:
       throw .unsupportedOption(option: "topk_method", value: method, reason: "greedy and group_limited_greedy are known")
     }

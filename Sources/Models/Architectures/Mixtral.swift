@@ -31,6 +31,17 @@ public enum Mixtral: Architecture {
 }
 
 extension MixtureDescription {
+  /// Lets experts be chosen from the best groups only; one group is none.
+  ///
+  /// - Throws: for groups that do not divide the experts, or hold too few of them.
+  mutating func setGroups(_ count: Int, perToken: Int, scored: Int) throws(CheckpointError) {
+    guard count > 0, experts % count == 0, (1...count).contains(perToken), expertsPerToken <= experts / count * perToken else {
+      throw .unsupportedOption(
+        option: "n_group", value: "\(count)", reason: "\(experts) experts in groups of equal size, of which \(perToken) are looked into")
+    }
+    groups = count == 1 ? nil : Groups(count: count, perToken: perToken, scored: min(scored, experts / count))
+  }
+
   /// - Throws: for numbers of experts that make no mixture.
   func checked() throws(CheckpointError) -> MixtureDescription {
     guard experts > 0, (1...experts).contains(expertsPerToken) else {

@@ -214,6 +214,7 @@ extension Activation {
     case .geluTanh: "gelu_pytorch_tanh"
     case .gelu: "gelu"
     case .relu: "relu"
+    case .reluSquared: "relu2"
     }
   }
 }

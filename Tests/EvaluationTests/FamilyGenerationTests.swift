@@ -2,7 +2,7 @@ import CompressKit
 import TestSupport
 import Testing
 
-struct GeneratorTests {
+struct FamilyGenerationTests {
   private static let families = Families.names.filter { !Families.encoders.contains($0) }
 
   /// Token by token through caches and states, as from whole sequences: the same logits, and the same tokens.

@@ -1,0 +1,42 @@
+import CompressKit
+import Foundation
+import TestSupport
+import Testing
+
+/// The worked examples of `docs/extending.md`: what stands there is what is compiled and run here.
+struct ExampleTests {
+  private static let catalog = ArchitectureCatalog.standard.adding(Arcee.self, Averaging.self)
+
+  private func model(_ type: String) throws -> Model {
+    let config = try ModelConfig(text: TinyModel.config.replacing("\"llama\"", with: "\"\(type)\"").utf8)
+    let tensors = MemoryTensorSource(try TinyModel.tensors(config, catalog: Self.catalog))
+    return try Model(
+      Checkpoint(directory: Places.root, config: config, tensors: tensors), description: Self.catalog.describe(config))
+  }
+
+  @Test(arguments: ["Arcee", "FadingAverage"]) func theGuideSaysWhatIsCompiled(_ name: String) throws {
+    let code = try String(contentsOf: Places.root.appending(path: "Tests/ModelsTests/Examples/\(name).swift"), encoding: .utf8)
+    let guide = try String(contentsOf: Places.root.appending(path: "docs/extending.md"), encoding: .utf8)
+    #expect(guide.contains("```swift\n\(code)```"))
+  }
+
+  /// A stranger's family and mixer go through calibration, drift and states as any other.
+  @Test(arguments: ["arcee", "averaging"]) func strangersRunAsAnyOther(_ type: String) async throws {
+    let model = try model(type)
+    let recipe = try Recipe(
+      yaml: "passes: [ { gptq: { bits: 4, group_size: 16, drift_correction: 0.5 } } ]", file: "recipe.yaml", passes: .standard)
+    let report = try await Pipeline(recipe.passes).run(
+      on: model, options: SweepOptions(calibration: TinyModel.sequences(8, length: 24)),
+      into: CheckpointSink(format: .compressedTensors, writer: nil))
+    let linears = model.description.blocks.flatMap { $0.inputGroups.flatMap(\.linears) }
+    #expect(report.layers.count == linears.count && report.layers.allSatisfy { $0.fallback == nil })
+
+    let tokens = TinyModel.sequences(1, length: 20)[0]
+    let whole = try model.logits(of: tokens)
+    var generator = try Generator(model, positions: 20)
+    _ = try generator.read(Array(tokens[..<7]))
+    for token in tokens[7..<19] { _ = try generator.read([token]) }
+    let last = try generator.read([tokens[19]])
+    #expect(Matrix(rows: 1, columns: last.count, elements: last).distance(to: whole.rows(19..<20)) < 1e-4)
+  }
+}
