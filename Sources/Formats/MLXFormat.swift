@@ -47,7 +47,16 @@ public struct MLXFormat: CheckpointFormat {
   }
 
   /// mlx-lm knows the windows of Gemma 3, and of the families it computes as Llama where at least one layer sees everything.
+  ///
+  /// - Throws: `FormatError.cannotStore` for mixers other than attention, which mlx-lm lays out in ways of its own.
   public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
+    for block in description.blocks {
+      guard let other = block.mixers.first(where: { !($0 is AttentionDescription) }) else { continue }
+      throw .cannotStore(
+        module: block.prefix + other.module, format: Self.name,
+        reason: "mlx-lm lays \(type(of: other).kind) out in a way of its own, which is not written here yet; safetensors and "
+          + "compressed-tensors hold such models")
+    }
     guard let window = description.blocks.compactMap(\.attention?.window).min() else { return [] }
     let isMixed = description.blocks.contains { $0.attention?.window == nil }
     let json = config.json["text_config"] ?? config.json

@@ -77,7 +77,18 @@ struct FamilyRunTests {
     let pruned = description.blocks.flatMap { block in
       block.linearShapes.keys.filter { !block.namedOnly.contains($0) }.map { block.prefix + $0.rawValue }
     }
-    for layer in pruned { #expect(report.layers.contains { $0.layer == layer && abs(($0.metrics["sparsity"] ?? 0) - 0.5) < 0.02 }, "\(layer)") }
+    for layer in pruned {
+      #expect(report.layers.contains { $0.layer == layer && abs(($0.metrics["sparsity"] ?? 0) - 0.5) < 0.02 }, "\(layer)")
+    }
+  }
+
+  /// mlx-lm and llama.cpp store these mixers in ways of their own.
+  @Test(arguments: Families.hybrids, ["mlx", "gguf"]) func othersLayMixersOutTheirOwnWay(_ name: String, format: String) async throws {
+    let error = await #expect(throws: (any Error).self) {
+      try await run(name, "{ rtn: { bits: 4, group_size: 32 } }", format: format, sequences: 4)
+    }
+    let text = "\(try #require(error))"
+    #expect(text.contains(format == "mlx" ? "in a way of its own" : "layout of"), "\(text)")
   }
 
   /// A model that nothing is done to keeps every bit.
