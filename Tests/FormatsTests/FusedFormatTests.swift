@@ -69,7 +69,9 @@ struct FusedFormatTests {
     ] { #expect(try !compressor(passes).plan(checkpoint).linears.isEmpty) }
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures, ["kl", "layer"]) func allocateGivesExpertsOneFormat(_ family: String, _ sensitivity: String)
+  @Test(arguments: Families.mixtures + Families.groupedMixtures, ["kl", "layer"]) func allocateGivesExpertsOneFormat(
+    _ family: String, _ sensitivity: String
+  )
     async throws
   {
     let recipe = try Recipe(

@@ -11,7 +11,9 @@ struct MixtureCalibrationTests {
     func append(_ block: Block) {}
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures, [Int.max, 0]) func expertsSeeTheirTokens(_ name: String, memory: Int) throws {
+  @Test(arguments: Families.mixtures + Families.groupedMixtures, [Int.max, 0]) func expertsSeeTheirTokens(_ name: String, memory: Int)
+    throws
+  {
     let model = try Families.model(name)
     let stream = try CalibrationStream(
       sequences, description: model.description, memory: memory, scratch: FileManager.default.temporaryDirectory)
@@ -56,7 +58,8 @@ struct MixtureCalibrationTests {
   }
 
   /// The streams through the original and the compressed model may route differently.
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func driftIsMeasuredOnTokensThatBothModelsSend(_ name: String) async throws {
+  @Test(arguments: Families.mixtures + Families.groupedMixtures) func driftIsMeasuredOnTokensThatBothModelsSend(_ name: String) async throws
+  {
     var gptq = GPTQ()
     gptq.bits = 2
     gptq.groupSize = 32

@@ -45,7 +45,8 @@ public struct PruneExperts: Pass, Hashable {
       guard let mixture = smaller.blocks[index].feedForward?.mixture else { continue }
       found = true
       guard mixture.groups == nil else {
-        throw InvalidOption("passes", "\(smaller.blocks[index].prefix)\(mixture.router) chooses experts by groups of equal size; none can be left out")
+        throw InvalidOption(
+          "passes", "\(smaller.blocks[index].prefix)\(mixture.router) chooses experts by groups of equal size; none can be left out")
       }
       smaller.blocks[index].feedForward?.mixture?.experts = try kept(of: mixture)
     }
