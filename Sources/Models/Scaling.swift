@@ -125,14 +125,6 @@ extension BlockDescription {
       guard let group = inputGroups.first(where: { readers.linears.contains($0.linears[0]) }) else { continue }
       scalings.append(Scaling(.norm(norm), into: readers.linears, input: group, channels: hiddenSize))
     }
-    // Norms inside a mixer, on their way from one of its linears to another.
-    let sizes = Dictionary(mixers.flatMap(\.norms).map { ($0.name, $0.size) }) { first, _ in first }
-    for (index, step) in program.steps.enumerated() {
-      guard case .norm(let name, let from, let into) = step, from != .stream, let size = sizes[name] else { continue }
-      for case .linears(let names, into, _) in program.steps[(index + 1)...] {
-        scalings.append(Scaling(.norm(name), into: names, channels: size))
-      }
-    }
     // Attention mixes tokens and never channels, so a scale of the values comes out of it as it went in.
     if let attention, let path = valuePath {
       let values = (0..<attention.keyValueHeads).flatMap { Array(attention.valueRows($0).rows) }

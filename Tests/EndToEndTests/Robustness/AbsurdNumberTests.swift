@@ -44,6 +44,24 @@ import Testing
     #expect(throws: CheckpointError.self) { try ArchitectureCatalog.standard.describe(config) }
   }
 
+  /// Whatever stands in place of any whole number: an error, or a description whose sizes are numbers.
+  @Test(arguments: Families.names) func inPlaceOfEveryNumber(family: String) throws {
+    let config = try ModelConfig(text: Families.configuration(family).utf8)
+    for member in config.json.members ?? [] where member.value.integer != nil {
+      for value in [-1, 0, 1, 3, 7, 1 << 20, 1 << 24, 1 << 62] {
+        var changed = config
+        changed.json[member.key] = .integer(value)
+        do {
+          let description = try ArchitectureCatalog.standard.describe(changed)
+          for block in description.blocks.prefix(4) {
+            #expect(Set(block.inputGroups.flatMap(\.linears)) == Set(block.linearShapes.keys))
+            for mixer in block.mixers { #expect(mixer.stateSize(tokens: 1) >= 0 && mixer.contextSize > 0) }
+          }
+        } catch { #expect(error is CheckpointError, "\(member.key) = \(value): \(error)") }
+      }
+    }
+  }
+
   @Test func amongTheOptions() async throws {
     try await Job.withTinyModel { job in
       let huge = "9223372036854775807"
