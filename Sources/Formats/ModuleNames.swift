@@ -6,7 +6,8 @@ import StrictJSON
 ///
 /// A language model inside a larger one is `language_model.model.…` in the hub's files and in vLLM, and `model.language_model.…` in what
 /// transformers 5 runs and older versions save; what stands beside it, such as a vision tower, has `model.` before it or not, and other
-/// levels inside. A model that was saved without its head lacks `model.` in the file alone.
+/// levels inside. A model that was saved without its head lacks `model.` in the file alone; Nemotron-H's `backbone.` is `model.` in what
+/// transformers 5 runs.
 struct ModuleNames: Sendable {
   private static let nested = ["language_model.model.", "model.language_model."]
   /// Whether the language model is a part of a larger one.
@@ -29,6 +30,7 @@ struct ModuleNames: Sendable {
   /// The file's name and all others.
   func spellings(of module: String) -> [String] {
     if let missing { return [module] + (module == "lm_head" ? [] : [missing + module]) }
+    if module.hasPrefix("backbone.") { return [module, "model." + module.dropFirst("backbone.".count)] }
     guard isNested else { return [module] }
     for (own, other) in [(Self.nested[0], Self.nested[1]), (Self.nested[1], Self.nested[0])] where module.hasPrefix(own) {
       return [module, other + module.dropFirst(own.count)]

@@ -63,7 +63,11 @@ struct FamilyRunTests {
       }
       let ignored = config["quantization_config"]?["ignore"]?.elements?.compactMap(\.string) ?? []
       for block in description.blocks {
-        for router in block.namedOnly { #expect(ignored.contains(block.prefix + router.rawValue)) }
+        for router in block.namedOnly {
+          #expect(ignored.contains(block.prefix + router.rawValue))
+          // transformers asks for what it calls the module, whatever the file does.
+          #expect(ignored.contains((block.prefix + router.rawValue).replacing("backbone.", with: "model.")))
+        }
       }
     }
   }
