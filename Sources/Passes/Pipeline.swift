@@ -75,7 +75,7 @@ public struct Pipeline: Sendable {
 
   /// Sweeps embedding, blocks and head in order and hands each to `sink` when all passes have run on it.
   ///
-  /// - Parameter kinds: the units to sweep; all of them but in a rehearsal.
+  /// - Parameter kinds: the units to sweep; all of them but in a rehearsal. Those that a pass has left out of the model are passed over.
   /// - Throws: `PipelineError` for what a pass throws; `CancellationError` when the task is cancelled.
   public func run(
     on model: Model, options: SweepOptions = SweepOptions(), kinds: [Block.Kind]? = nil, observer: any PipelineObserver = Silent(),
@@ -90,7 +90,8 @@ public struct Pipeline: Sendable {
       ? try CalibrationStream(
         options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch,
         comparing: comparesInputs) : nil
-    let kinds = kinds ?? model.kinds
+    let present = model.kinds
+    let kinds = kinds?.filter(present.contains) ?? present
     // Inputs of other widths cannot be compared, so what a pass has made smaller is what later ones are measured against.
     let lastExact =
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1

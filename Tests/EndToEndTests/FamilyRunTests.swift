@@ -86,6 +86,19 @@ struct FamilyRunTests {
     }
   }
 
+  /// Blocks are unlike each other; one of them goes, and the configuration says which kinds are left.
+  @Test(arguments: Families.hybrids) func aBlockFewer(_ name: String) async throws {
+    let (report, config, _) = try await run(name, "{ prune_depth: { count: 1 } }", format: "safetensors", dtype: .float32, sequences: 4)
+    #expect(try #require(report.evaluation).perplexityAfter.isFinite)
+    let description = try Families.model(name).description
+    #expect(report.blocks.count { $0.block.contains("layers.") } == description.blocks.count - 1)
+    let written = try ArchitectureCatalog.standard.describe(ModelConfig(text: config.text().utf8))
+    let smaller = description.blocks.indices.map { gone in
+      description.blocks.indices.filter { $0 != gone }.map { description.blocks[$0].mixers }
+    }
+    #expect(smaller.contains(written.blocks.map(\.mixers)))
+  }
+
   /// mlx-lm and llama.cpp store these mixers in ways of their own.
   @Test(arguments: Families.hybrids, ["mlx", "gguf"]) func othersLayMixersOutTheirOwnWay(_ name: String, format: String) async throws {
     let error = await #expect(throws: (any Error).self) {

@@ -1,6 +1,6 @@
 public import CheckpointIO
 internal import Foundation
-import StrictJSON
+public import StrictJSON
 
 /// DeepSeek V2, V3 and R1, and Kimi K2: latent attention; dense layers first, then mixtures of many small experts and a shared one, chosen
 /// by groups (DeepSeek-AI 2024).
@@ -14,6 +14,11 @@ public enum DeepSeek: Architecture {
     var topk_method, scoring_func: String?
     var routed_scaling_factor: Double?
     var norm_topk_prob, rope_interleave: Bool?
+  }
+
+  /// Dense layers come first, and how many there are is a number.
+  public static func respell(_ json: inout JSON, for description: ModelDescription) {
+    json["first_k_dense_replace"] = .integer(description.blocks.prefix { $0.feedForward?.mixture == nil }.count)
   }
 
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
