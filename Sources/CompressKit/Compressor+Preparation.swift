@@ -99,7 +99,8 @@ extension Compressor {
     let left = linears.filter { $0.role == .sensitive && !$0.isRewritten }
     guard !left.isEmpty, linears.contains(where: { $0.role == .layer && $0.isRewritten }) else { return nil }
     let names = Set(left.map { String($0.name.split(separator: ".").last ?? "") }).sorted().joined(separator: ", ")
-    return "\(left.count) linears in which errors grow along the sequence are left as they are, unless a pattern names them: \(names)"
+    return "\(left.count == 1 ? "a linear" : "\(left.count) linears") in which errors grow along the sequence "
+      + "\(left.count == 1 ? "is left as it is" : "are left as they are"), unless a pattern names it: \(names)"
   }
 }
 

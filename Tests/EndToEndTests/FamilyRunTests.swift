@@ -55,6 +55,8 @@ struct FamilyRunTests {
         #expect(cosine.tokenwise.minimum > 0.9 && cosine.tokenwise.mean < 1 && cosine.pooled.mean > 0.9, "\(passes)")
       }
       #expect(report.carriedTensors.isEmpty)
+      let isSensitive = description.blocks.contains { !$0.sensitive.isEmpty }
+      #expect(report.remarks.contains { $0.contains("errors grow along the sequence") } == isSensitive)
       for block in description.blocks {
         for linear in block.linearShapes.keys {
           let isPacked = tensors[block.prefix + linear.rawValue + ".weight_packed"] != nil
