@@ -96,8 +96,11 @@ extension Compressor {
   /// Linears that no pass touches because errors in them grow along the sequence, by their last names; `nil` where there are none, or nothing
   /// is done to any layer.
   static func leftAlone(_ linears: [PlannedLinear], passes: [any Pass]) -> String? {
-    let left = linears.filter { $0.role == .sensitive && !$0.isRewritten }
-    guard !left.isEmpty, linears.contains(where: { $0.role == .layer && $0.isRewritten }) else { return nil }
+    func isChanged(_ linear: PlannedLinear) -> Bool {
+      linear.isRewritten || linear.weights != nil || linear.blocks != nil || linear.rank != nil
+    }
+    let left = linears.filter { $0.role == .sensitive && !isChanged($0) }
+    guard !left.isEmpty, linears.contains(where: { $0.role == .layer && isChanged($0) }) else { return nil }
     let names = Set(left.map { String($0.name.split(separator: ".").last ?? "") }).sorted().joined(separator: ", ")
     return "\(left.count == 1 ? "a linear" : "\(left.count) linears") in which errors grow along the sequence "
       + "\(left.count == 1 ? "is left as it is" : "are left as they are"), unless a pattern names it: \(names)"
