@@ -97,7 +97,7 @@ extension Compressor {
   /// is done to any layer.
   static func leftAlone(_ linears: [PlannedLinear], passes: [any Pass]) -> String? {
     func isChanged(_ linear: PlannedLinear) -> Bool {
-      linear.isRewritten || linear.weights != nil || linear.blocks != nil || linear.rank != nil
+      linear.isRewritten || linear.weights != nil || linear.blocks != nil || linear.rank != nil || !linear.candidates.isEmpty
     }
     let left = linears.filter { $0.role == .sensitive && !isChanged($0) }
     guard !left.isEmpty, linears.contains(where: { $0.role == .layer && isChanged($0) }) else { return nil }
