@@ -95,7 +95,7 @@ extension Compressor {
 extension Compressor {
   /// Linears that no pass touches because errors in them grow along the sequence, by their last names; `nil` where there are none, or nothing
   /// is done to any layer.
-  static func leftAlone(_ linears: [PlannedLinear], passes: [any Pass]) -> String? {
+  static func leftAlone(_ linears: [PlannedLinear]) -> String? {
     func isChanged(_ linear: PlannedLinear) -> Bool {
       linear.isRewritten || linear.weights != nil || linear.blocks != nil || linear.rank != nil || !linear.candidates.isEmpty
     }

@@ -95,7 +95,7 @@ public struct Compressor: Sendable {
       config = try architectures.spelledOut(try architectures.configuration(of: description, in: config), isTied: description.isTied)
     }
     remarks += try format.remarks(on: description, in: config)
-    if let remark = Self.leftAlone(linears, passes: recipe.passes) { remarks.append(remark) }
+    if let remark = Self.leftAlone(linears) { remarks.append(remark) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(
         "\(linear.name) was tied to the embedding and becomes a weight of its own, \(linear.rows)×\(linear.columns) as \(linear.scheme): "

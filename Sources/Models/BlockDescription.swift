@@ -1,5 +1,5 @@
-/// One block of a decoder or encoder: token mixers such as attention, and a feed-forward layer, both added to the residual stream, with norms before or behind
-/// them, or on the sums.
+/// One block of a decoder or encoder: token mixers such as attention, and a feed-forward layer, both added to the residual stream, with norms
+/// before or behind them, or on the sums.
 public struct BlockDescription: Sendable, Equatable {
   /// What precedes the names of the block's tensors, such as `model.layers.0.`.
   public var prefix: String

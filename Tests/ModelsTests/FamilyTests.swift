@@ -136,6 +136,9 @@ struct FamilyTests {
   @Test(arguments: [
     ("opt", "do_layer_norm_before", JSON.bool(false)), ("opt", "word_embed_proj_dim", .integer(16)), ("falcon-7b", "alibi", .bool(true)),
     ("stablelm", "qk_layernorm", .bool(true)), ("olmoe", "clip_qkv", .double(8)), ("gemma3", "use_bidirectional_attention", .bool(true)),
+    ("qwen3.5", "hidden_act", .string("gelu")), ("granite-hybrid", "hidden_act", .string("gelu")),
+    ("falcon-h1", "hidden_act", .string("gelu")), ("nemotron-h", "mamba_hidden_act", .string("gelu")),
+    ("deepseek-v3", "scoring_func", .string("softmax")), ("deepseek-v2", "scoring_func", .string("sigmoid")),
     ("gpt2", "add_cross_attention", .bool(true)), ("mixtral", "num_experts_per_tok", .integer(5)),
     ("bert", "is_decoder", .bool(true)), ("bert", "position_embedding_type", .string("relative_key")),
     ("bert", "hidden_act", .string("mish")), ("smollm3", "no_rope_layers", .array([.integer(1)])),

@@ -68,6 +68,11 @@ public enum DeepSeek: Architecture {
 
   private static func mixture(_ own: Keys, isSecond: Bool, _ config: ModelConfig) throws(CheckpointError) -> MixtureDescription? {
     guard config.json["n_routed_experts"]?.isNull != true else { return nil }
+    let scoring = isSecond ? "softmax" : "sigmoid"
+    guard own.scoring_func ?? scoring == scoring else {
+      throw .unsupportedOption(
+        option: "scoring_func", value: own.scoring_func ?? "", reason: "routers of \(config.modelType) score by \(scoring)")
+    }
     let experts = own.n_routed_experts ?? (isSecond ? 64 : 256)
     let shared = own.n_shared_experts ?? (isSecond ? 2 : 1)
     let size = own.moe_intermediate_size ?? (isSecond ? 1407 : 2048)

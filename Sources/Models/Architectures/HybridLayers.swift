@@ -21,6 +21,13 @@ struct LayerTypes {
 }
 
 extension ModelConfig {
+  /// - Parameter key: of the activation behind a mixer's convolution.
+  /// - Throws: `CheckpointError.unsupportedOption` for any but SiLU, which is what mixers compute.
+  func checkMixerActivation(_ key: String) throws(CheckpointError) {
+    guard let name = json[key]?.string, name != "silu", name != "swish" else { return }
+    throw .unsupportedOption(option: key, value: name, reason: "the convolutions of recurrent layers are followed by silu")
+  }
+
   /// The configuration of the language model in one that has other parts, where it stands in `text_config`.
   var ofText: ModelConfig {
     var text = self

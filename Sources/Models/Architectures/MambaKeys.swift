@@ -11,6 +11,7 @@ struct MambaKeys: Decodable {
   ///   - defaults: inner size is `mamba_expand` · hidden size unless `mamba_d_ssm` says otherwise.
   /// - Throws: `CheckpointError.unsupportedOption` for heads that do not divide the inner size.
   func mixer(hiddenSize: Int, innerSize: Int?, epsilon: Float, _ config: ModelConfig) throws(CheckpointError) -> Mamba2 {
+    try config.checkMixerActivation("hidden_act")
     let inner = innerSize ?? (mamba_expand ?? 2) * hiddenSize
     let heads = mamba_n_heads ?? 128
     guard heads > 0, inner > 0, inner % heads == 0 else {

@@ -49,6 +49,7 @@ public enum NemotronH: Architecture {
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
     var config = config
     let own = try config.decode(Keys.self)
+    try config.checkMixerActivation("mamba_hidden_act")
     let kinds = try kinds(own, config)
     config.json["num_hidden_layers"] = .integer(kinds.count)
     config.json["hidden_act"] = .string(own.mlp_hidden_act ?? "relu2")

@@ -28,6 +28,7 @@ public enum QwenHybrid: Architecture {
     let config = config.ofText
     let keys = try config.decode(DecoderKeys.self)
     let own = try config.decode(Keys.self)
+    try config.checkMixerActivation("hidden_act")
     let defaults = DecoderDefaults(headSize: 256, keyValueHeads: isNext ? 2 : 4)
     var model = try keys.description(config, defaults)
     model.norm.offset = 1

@@ -119,14 +119,6 @@ public struct GatedDeltaNet: TokenMixer {
 }
 
 private struct PreparedGatedDeltaNet: RecurrentMixer {
-  struct State: MixerState {
-    /// The last inputs of the convolution.
-    var past: Matrix
-    /// [heads × key size × value size].
-    var memory: [Float]
-    var count: Int { past.elements.count + memory.count }
-  }
-
   private let description: GatedDeltaNet
   private let convolution: CausalConvolution
   private let attention: LinearAttention
@@ -146,9 +138,9 @@ private struct PreparedGatedDeltaNet: RecurrentMixer {
     norm = parts.parameter(description.module + ".norm.weight")
   }
 
-  func makeState() -> State { State(past: convolution.makePast(), memory: Array(repeating: 0, count: attention.memorySize)) }
+  func makeState() -> LinearAttention.State { attention.makeState(behind: convolution) }
 
-  func mix(_ inputs: [Matrix], after state: inout State) -> Matrix {
+  func mix(_ inputs: [Matrix], after state: inout LinearAttention.State) -> Matrix {
     let (mixed, gates, strengths, steps) = separated(inputs)
     var convolved = convolution.apply(mixed, past: &state.past)
     convolved.activate(.silu, gating: nil)

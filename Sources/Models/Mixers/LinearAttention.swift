@@ -20,6 +20,20 @@ struct LinearAttention: Sendable {
   /// Numbers that are kept of a sequence.
   var memorySize: Int { heads * keySize * valueSize }
 
+  /// What is kept of a sequence that a convolution prepares for the attention.
+  struct State: MixerState {
+    /// The last inputs of the convolution.
+    var past: Matrix
+    /// S of all heads, [heads × keySize × valueSize].
+    var memory: [Float]
+    var count: Int { past.elements.count + memory.count }
+  }
+
+  /// The state before the first token.
+  func makeState(behind convolution: CausalConvolution) -> State {
+    State(past: convolution.makePast(), memory: Array(repeating: 0, count: memorySize))
+  }
+
   /// - Parameters:
   ///   - queries: [tokens × keyHeads · keySize], `keys` alike.
   ///   - values: [tokens × heads · valueSize].

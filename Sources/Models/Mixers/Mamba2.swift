@@ -114,14 +114,6 @@ public struct Mamba2: TokenMixer {
 }
 
 private struct PreparedMamba2: RecurrentMixer {
-  struct State: MixerState {
-    /// The last inputs of the convolution.
-    var past: Matrix
-    /// [heads × state size × head size].
-    var memory: [Float]
-    var count: Int { past.elements.count + memory.count }
-  }
-
   private let description: Mamba2
   private let convolution: CausalConvolution
   private let attention: LinearAttention
@@ -146,9 +138,9 @@ private struct PreparedMamba2: RecurrentMixer {
     norm = description.norm == .none ? nil : parts.parameter(module + ".norm.weight")
   }
 
-  func makeState() -> State { State(past: convolution.makePast(), memory: Array(repeating: 0, count: attention.memorySize)) }
+  func makeState() -> LinearAttention.State { attention.makeState(behind: convolution) }
 
-  func mix(_ inputs: [Matrix], after state: inout State) -> Matrix {
+  func mix(_ inputs: [Matrix], after state: inout LinearAttention.State) -> Matrix {
     let (inner, shared, heads) = (description.innerSize, description.sharedSize, description.heads)
     let factors = description.multipliers
     func part(_ start: Int, _ count: Int) -> Matrix { inputs[0].columns(in: [start..<start + count]) }
