@@ -63,10 +63,9 @@ public actor GGUFWriter: CheckpointWriter {
 
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
-      named.tensor.releasePages()
+      do { try named.forEachPart { try spool.write(contentsOf: $0.bytes) } } catch { throw stage.failure(stage.destination.path, error) }
       spooled.append((named.name, named.info, end))
-      end += named.tensor.bytes.count
+      end += named.info.byteCount
     }
   }
 

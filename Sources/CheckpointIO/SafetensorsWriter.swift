@@ -43,10 +43,10 @@ public actor SafetensorsWriter: CheckpointWriter {
 
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
-      let info = TensorInfo(dtype: named.tensor.dtype, shape: named.tensor.shape)
+      // ggml's blocks are bytes here.
+      let info = named.blocks == nil ? named.info : TensorInfo(dtype: named.tensor.dtype, shape: named.tensor.shape)
       if !open.isEmpty, openBytes + info.byteCount > shardLimit { try closeShard() }
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
-      named.tensor.releasePages()
+      do { try named.forEachPart { try spool.write(contentsOf: $0.bytes) } } catch { throw stage.failure(stage.destination.path, error) }
       open.append((named.name, info, openBytes))
       openBytes += info.byteCount
     }

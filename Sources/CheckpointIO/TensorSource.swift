@@ -54,19 +54,64 @@ extension TensorSource {
 /// A tensor under the name a checkpoint gives it.
 public struct NamedTensor: Sendable {
   public let name: String
-  public let tensor: Tensor
   /// What the bytes of `tensor`, [rows × bytes of a row], are; `nil` for elements of its own type.
   public let blocks: BlockType?
+  private let content: Content
+
+  private enum Content {
+    case whole(Tensor)
+    /// The entries of the first dimension, made when they are asked for.
+    case entries(TensorInfo, @Sendable (Int) -> Tensor)
+  }
 
   public init(name: String, tensor: Tensor, blocks: BlockType? = nil) {
     self.name = name
-    self.tensor = tensor
     self.blocks = blocks
+    content = .whole(tensor)
+  }
+
+  /// A tensor that is never held as a whole, such as a stack of experts.
+  ///
+  /// - Parameter entry: makes an entry of the first dimension.
+  public init(name: String, dtype: DType, shape: [Int], entry: @escaping @Sendable (Int) -> Tensor) {
+    self.name = name
+    blocks = nil
+    content = .entries(TensorInfo(dtype: dtype, shape: shape), entry)
+  }
+
+  /// As a whole: what comes in entries is joined.
+  public var tensor: Tensor {
+    switch content {
+    case .whole(let tensor): return tensor
+    case .entries(let info, let entry):
+      var bytes = Data(capacity: info.byteCount)
+      for index in 0..<(info.shape.first ?? 0) { bytes += entry(index).bytes }
+      return Tensor(dtype: info.dtype, shape: info.shape, bytes: bytes)
+    }
+  }
+
+  /// Shows the tensor in parts, in their order, none of which is held longer than it is looked at.
+  public func forEachPart<Failure: Error>(_ body: (Tensor) throws(Failure) -> Void) throws(Failure) {
+    switch content {
+    case .whole(let tensor):
+      try body(tensor)
+      tensor.releasePages()
+    case .entries(let info, let entry):
+      for index in 0..<(info.shape.first ?? 0) {
+        let part = entry(index)
+        try body(part)
+        part.releasePages()
+      }
+    }
   }
 
   public var info: TensorInfo {
-    guard let blocks else { return TensorInfo(dtype: tensor.dtype, shape: tensor.shape) }
-    return TensorInfo(type: blocks, shape: [tensor.shape[0], tensor.shape[1] / blocks.bytesPerBlock * blocks.blockLength])
+    switch content {
+    case .entries(let info, _): return info
+    case .whole(let tensor):
+      guard let blocks else { return TensorInfo(dtype: tensor.dtype, shape: tensor.shape) }
+      return TensorInfo(type: blocks, shape: [tensor.shape[0], tensor.shape[1] / blocks.bytesPerBlock * blocks.blockLength])
+    }
   }
 }
 

@@ -61,18 +61,22 @@ actor CheckpointSink: BlockSink {
   /// - Throws: `FormatError` for a number that the type it is stored in cannot hold.
   private func checkFinite(_ tensors: [NamedTensor], of block: Block) throws(FormatError) {
     // What is stored as it was read was looked through when it was read.
-    let read = Set(block.linears.filter { $0.value.weight is StoredWeight }.map { block.fullName(of: $0.key) + ".weight" })
-    for named in tensors where [.float16, .bfloat16, .float32].contains(named.tensor.dtype) && !read.contains(named.name) {
-      guard named.tensor.holdsNonfinite else { continue }
+    let asRead = Set(block.linears.filter { $0.value.weight is StoredWeight }.keys)
+    let stacks = block.denseStacks.filter { asRead.isSuperset(of: $0.linears.joined()) }
+    let read = Set(asRead.map { block.fullName(of: $0) + ".weight" } + stacks.map { block.prefix + $0.name })
+    for named in tensors where [.float16, .bfloat16, .float32].contains(named.info.dtype) && !read.contains(named.name) {
+      var isFinite = true
+      named.forEachPart { isFinite = isFinite && !$0.holdsNonfinite }
+      guard !isFinite else { continue }
       let reason =
-        named.tensor.dtype == .float16
-        ? "a number of it is beyond 65504, the largest that F16 can hold" : "a number of it is not finite as \(named.tensor.dtype.rawValue)"
+        named.info.dtype == .float16
+        ? "a number of it is beyond 65504, the largest that F16 can hold" : "a number of it is not finite as \(named.info.dtype.rawValue)"
       throw .cannotStore(module: named.name, format: type(of: format).name, reason: reason)
     }
   }
 
   func append(_ tensors: [NamedTensor]) async throws {
-    byteCount += tensors.reduce(0) { $0 + $1.tensor.bytes.count }
+    byteCount += tensors.reduce(0) { $0 + $1.info.byteCount }
     try await writer?.append(tensors)
   }
 

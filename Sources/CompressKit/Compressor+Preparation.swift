@@ -108,6 +108,21 @@ extension Compressor {
 }
 
 extension ModelDescription {
+  /// What is to be known of compressed experts in families that store them in stacks; `nil` where there is nothing.
+  ///
+  /// - Parameter isCompressed: whether a linear, by its full name, is.
+  func separatedExperts(_ isCompressed: (String) -> Bool) -> String? {
+    for block in blocks {
+      guard let stacked = block.feedForward?.mixture?.stacked, !stacked.isReadSeparately,
+        let first = block.routedExperts.first(where: { isCompressed(block.prefix + $0.rawValue) })
+      else { continue }
+      return "compressed experts are stored one by one (\(block.prefix)\(first)), as vLLM reads them; transformers looks for "
+        + "\(block.prefix)\(stacked.readers) in this family and would leave its experts at random numbers, with a warning. "
+        + "Format safetensors stores what is rounded in the stacks that both read"
+    }
+    return nil
+  }
+
   /// The first of the blocks of every shape, by index: what works on these works on all.
   var unlikeBlocks: [Int] {
     var seen: [BlockProgram] = []

@@ -62,7 +62,9 @@ public struct Converter: Sendable {
       observer.observe(.remark("\(mixed.count) groups of linears are in unlike formats, although \(Fusion.rule); the first is \(first)"))
     }
     let described = try architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
-    let warnings = try format.remarks(on: model.description, in: described)
+    var warnings = try format.remarks(on: model.description, in: described)
+    let packed = Set(modules.filter { $0.scheme != nil || $0.factors != nil }.map(\.name))
+    if !(format is any DenseFormat), let remark = model.description.separatedExperts(packed.contains) { warnings.append(remark) }
     for remark in warnings { observer.observe(.remark(remark)) }
     let config = try format.configuration(of: modules, in: described)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))

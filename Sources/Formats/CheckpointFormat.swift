@@ -146,10 +146,21 @@ extension CheckpointFormat {
     return try encodeLinears(of: block) + norms(of: block)
   }
 
-  /// Linears one by one as the format spells them, and their biases.
+  /// Linears one by one as the format spells them, and their biases; dense experts in stacks, where the family stores them so.
   func encodeLinears(of block: Block) throws(FormatError) -> [NamedTensor] {
     var tensors: [NamedTensor] = []
-    for name in block.inputGroups.flatMap(\.linears) {
+    let stacks = block.denseStacks
+    let stacked = Set(stacks.flatMap(\.linears).joined())
+    for stack in stacks {
+      tensors.append(
+        NamedTensor(name: block.prefix + stack.name, dtype: block[stack.linears[0][0]].storageType, shape: stack.shape) { expert in
+          block.matrix(of: expert, in: stack)
+        })
+      if let name = stack.biasName, let biases = block.biases(of: stack) {
+        tensors.append(NamedTensor(name: block.prefix + name, tensor: biases))
+      }
+    }
+    for name in block.inputGroups.flatMap(\.linears) where !stacked.contains(name) {
       let (linear, module) = (block[name], block.fullName(of: name))
       tensors += linear.weight is FactoredWeight ? try encodeFactors(of: name, in: block) : try encode(linear, module: module)
       if let bias = linear.bias {
@@ -230,7 +241,9 @@ extension CheckpointFormat {
 
   /// The tensor of a dense weight, under its plain name.
   func plain(_ linear: Linear, module: String) -> NamedTensor {
-    if let stored = linear.weight as? StoredWeight { return NamedTensor(name: module + ".weight", tensor: stored.tensor) }
+    if let stored = linear.weight as? StoredWeight, stored.liesInRows != linear.storesTransposed {
+      return NamedTensor(name: module + ".weight", tensor: stored.tensor)
+    }
     let dense = linear.storesTransposed ? linear.weight.dense().transposed() : linear.weight.dense()
     return NamedTensor(
       name: module + ".weight", tensor: Tensor(dense.elements, shape: [dense.rows, dense.columns], dtype: linear.storageType))

@@ -23,7 +23,8 @@ public struct CachedBlock: Sendable {
       if let misfit = policy.misfit(in: attention) { preconditionFailure("\(block.name): \(misfit)") }
       return .keysAndValues(
         KeyValueCache(
-          attention, policy: policy, fixed: block.cache, rotation: policy.isRotated ? HeadRotation(size: attention.headSize) : nil))
+          attention, policy: policy, fixed: block.cache, rotation: policy.isRotated ? HeadRotation(size: attention.headSize) : nil,
+          sinks: (prepared as? PreparedAttention)?.sinks))
     }
     empty = BlockCache(mixers: memories)
   }

@@ -56,12 +56,13 @@ struct HeadCache: Sendable, Equatable {
   /// computed otherwise. The result therefore does not depend on how a sequence is cut.
   ///
   /// - Parameters:
-  ///   - description: what turns products of queries and keys into probabilities, and whose window counts the sequence's positions.
+  ///   - softmax: turns products of queries and keys into probabilities.
+  ///   - window: positions of the sequence that a query sees, its own included; `nil` for all before it.
   ///   - place: rotates keys by their places in the cache, for keys that are held without positions: [tokens × size], the first place.
   ///   - out: [tokens × heads · size] with the piece's stride; the group's columns are written.
   ///   - observe: sees the probabilities before they are used.
   mutating func attend(
-    _ piece: Piece, _ description: AttentionDescription, place: ((inout Matrix, Int) -> Void)?, into out: UnsafeMutablePointer<Float>,
+    _ piece: Piece, _ softmax: AttentionSoftmax, window: Int?, place: ((inout Matrix, Int) -> Void)?, into out: UnsafeMutablePointer<Float>,
     observe: (Probabilities) -> Void
   ) {
     let (size, tokens, held) = (keys.size, piece.tokens, count)
@@ -114,9 +115,9 @@ struct HeadCache: Sendable, Equatable {
           let split = keySplits[query]
           (line + split).update(from: fresh + row * width + split - keyStart, count: end - split)
         }
-        let start = description.window.map { window in firstPosition(after: piece.position + query - window) } ?? 0
+        let start = window.map { window in firstPosition(after: piece.position + query - window) } ?? 0
         line.update(repeating: 0, count: start)
-        description.softmax(line + start, count: end - start)
+        softmax(line + start, count: end - start, head: piece.queryOffset / size + row / queries.count)
         (line + end).update(repeating: 0, count: visible - end)
       }
       observe(

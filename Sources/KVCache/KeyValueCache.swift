@@ -13,6 +13,7 @@ public struct KeyValueCache: Sendable {
   private let description: AttentionDescription
   private let policy: CachePolicy
   private let rotation: HeadRotation?
+  private let softmax: AttentionSoftmax
   private var heads: [HeadCache]
   private var importance: (any KeyImportance)?
   /// Tokens seen.
@@ -20,11 +21,14 @@ public struct KeyValueCache: Sendable {
 
   /// - Parameters:
   ///   - fixed: scales from the checkpoint; they take the place of the policy's numbers.
+  ///   - sinks: by head; where the family has them.
   /// - Precondition: the policy has passed `CachePolicy.misfit(in:)`.
-  init(_ description: AttentionDescription, policy: CachePolicy, fixed: CacheQuantization?, rotation: HeadRotation?) {
+  init(_ description: AttentionDescription, policy: CachePolicy, fixed: CacheQuantization?, rotation: HeadRotation?, sinks: [Float]? = nil)
+  {
     self.description = description
     self.policy = policy
     self.rotation = rotation
+    softmax = description.softmax(sinks: sinks)
     let residual = fixed == nil ? policy.residual : 0
     heads = (0..<description.keyValueHeads).map { head in
       let keys = HeadStore(
@@ -36,7 +40,7 @@ public struct KeyValueCache: Sendable {
     switch policy.eviction?.method {
     case .h2o: importance = ReceivedAttention(heads: description.keyValueHeads)
     case .tova: importance = LastAttention(queryHeads: description.heads)
-    case .snapkv: importance = ObservedWindow(description, window: max(1, policy.eviction?.recent ?? 1))
+    case .snapkv: importance = ObservedWindow(description, softmax, window: max(1, policy.eviction?.recent ?? 1))
     case .expectedAttention: importance = ExpectedAttention(description)
     case .streaming, nil: importance = nil
     }
@@ -91,7 +95,7 @@ public struct KeyValueCache: Sendable {
           queries: queries, queryOffset: head * group * description.headSize, group: group, keys: keys, values: values,
           offset: head * description.headSize, position: position)
         heads[head].attend(
-          piece, description, place: place,
+          piece, softmax, window: description.window, place: place,
           into: out.baseAddress!, observe: { importance?.observe($0, of: head) })
       }
     }

@@ -7,14 +7,16 @@ import Tensors
 /// queries' group. The paper compresses a prompt once; here the window moves on with the sequence.
 struct ObservedWindow: KeyImportance {
   private let description: AttentionDescription
+  private let softmax: AttentionSoftmax
   private let window: Int
   private let pool = 5
   /// The newest queries, [at most `window` × heads · size], and the position of the last.
   private var queries: Matrix
   private var last = -1
 
-  init(_ description: AttentionDescription, window: Int) {
+  init(_ description: AttentionDescription, _ softmax: AttentionSoftmax, window: Int) {
     self.description = description
+    self.softmax = softmax
     self.window = window
     queries = Matrix(rows: 0, columns: description.heads * description.headSize)
   }
@@ -48,7 +50,7 @@ struct ObservedWindow: KeyImportance {
             let line = products.baseAddress! + row * count
             let position = last - (queries.rows - 1 - row)
             let visible = head.positions.firstIndex { $0 > position } ?? count
-            description.softmax(line, count: visible)
+            softmax(line, count: visible, head: index * group + member)
             for token in 0..<visible { mean[token] += line[token] / Float(queries.rows) }
           }
         }

@@ -30,8 +30,10 @@ public struct ArchitectureCatalog: Sendable {
 
   /// The families this package ships.
   public static let standard = ArchitectureCatalog([
-    Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self, SmolLM3.self,
-    DeepSeek.self, LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, NemotronH.self, StableLM.self, GPT2.self, GPTNeoX.self,
+    Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self,
+    GraniteMixture.self,
+    SmolLM3.self, GptOss.self, DeepSeek.self, LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, NemotronH.self, StableLM.self,
+    GPT2.self, GPTNeoX.self,
     OPT.self, Falcon.self, BERT.self,
   ])
 

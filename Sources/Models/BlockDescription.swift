@@ -116,7 +116,7 @@ extension BlockDescription {
       shapes[network.down] = LinearShape(rows: hiddenSize, columns: size, bias: feedForward.hasBias)
     }
     if let mixture = feedForward.mixture {
-      shapes[mixture.router] = LinearShape(rows: mixture.experts, columns: hiddenSize)
+      shapes[mixture.router] = LinearShape(rows: mixture.experts, columns: hiddenSize, bias: mixture.hasRouterBias)
       if let gate = mixture.shared?.gate { shapes[gate] = LinearShape(rows: 1, columns: hiddenSize) }
     }
     return shapes

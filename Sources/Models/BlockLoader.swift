@@ -42,8 +42,8 @@ struct BlockLoader: Sendable {
       return block
     case .decoder(let index):
       let block = description.blocks[index]
-      var linears: [LinearName: Linear] = [:]
-      for (name, shape) in block.linearShapes {
+      var linears = try stackedLinears(of: block)
+      for (name, shape) in block.linearShapes where linears[name] == nil {
         linears[name] = try linear(
           block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed)
       }
@@ -53,6 +53,48 @@ struct BlockLoader: Sendable {
         parameters: try parameters(of: block), cache: try cache(of: block), norm: block.norm,
         storageType: storageType(of: block.prefix + (block.norms.names.first ?? "")))
     }
+  }
+
+  /// The stacks that the file holds a block's experts in, as they lie there.
+  ///
+  /// Savers have written the matrices of some families either way round. The shape tells, unless both sides are equally long.
+  private func stacks(of block: BlockDescription) -> [ExpertStack] {
+    block.expertStacks.compactMap { stack in
+      guard let info = source.info(block.prefix + stack.name) else { return nil }
+      return info.shape == stack.turned.shape && info.shape != stack.shape ? stack.turned : stack
+    }
+  }
+
+  /// The linears of experts that lie in stacks.
+  private func stackedLinears(of block: BlockDescription) throws(CheckpointError) -> [LinearName: Linear] {
+    var linears: [LinearName: Linear] = [:]
+    for stack in stacks(of: block) {
+      let tensor = try stored(block.prefix + stack.name, stack.shape, use: "matrices of floats")
+      let biases: Tensor?
+      if let name = stack.biasName {
+        biases = try stored(block.prefix + name, stack.biasShape, use: "vectors of floats")
+        guard biases?.holdsNonfinite != true else { throw .nonfiniteWeight(tensor: block.prefix + name) }
+      } else {
+        biases = nil
+      }
+      for (expert, parts) in stack.linears.enumerated() {
+        let matrix = tensor.entry(expert)
+        let bias = biases?.entry(expert).floats()
+        for (part, name) in parts.enumerated() {
+          let outputs = stack.outputs(of: part)
+          let weight = StoredWeight(.init(matrix: matrix, isTransposed: stack.isTransposed, outputs: outputs))
+          linears[name] = Linear(weight: weight, bias: bias.map { bias in outputs.map { bias[$0] } }, storageType: tensor.dtype)
+        }
+      }
+    }
+    return linears
+  }
+
+  private func stored(_ name: String, _ shape: [Int], use: String) throws(CheckpointError) -> Tensor {
+    let tensor = try source.tensor(name)
+    guard tensor.shape == shape else { throw .wrongShape(tensor: name, expected: shape, found: tensor.shape) }
+    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: use) }
+    return tensor
   }
 
   /// The scales under which the block's keys and values are stored, if there are any.
@@ -71,9 +113,7 @@ struct BlockLoader: Sendable {
     var tensors: [String: Tensor] = [:]
     for parameter in block.parameters {
       let name = block.prefix + parameter.name
-      let tensor = try source.tensor(name)
-      guard tensor.shape == parameter.shape else { throw .wrongShape(tensor: name, expected: parameter.shape, found: tensor.shape) }
-      guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "floats") }
+      let tensor = try stored(name, parameter.shape, use: "floats")
       guard !tensor.holdsNonfinite else { throw .nonfiniteWeight(tensor: name) }
       tensors[parameter.name] = tensor
     }
@@ -100,13 +140,13 @@ struct BlockLoader: Sendable {
   func verify() throws(CheckpointError) {
     try verify(description.endShapes)
     // One block after the other: where the configuration has more of them than the file, the first that is missing ends it.
-    for block in description.blocks { try verify(block.tensorShapes) }
+    for block in description.blocks { try verify(block.tensorShapes(stacks: stacks(of: block))) }
   }
 
   private func verify(_ shapes: [(name: String, shape: [Int])]) throws(CheckpointError) {
     for (name, shape) in shapes {
       // A compressed weight has other names or shapes; its reader checks them when it decodes it.
-      if let reader, shape.count == 2, reader.holds(String(name.dropLast(".weight".count)), source) { continue }
+      if let reader, shape.count == 2, name.hasSuffix(".weight"), reader.holds(String(name.dropLast(".weight".count)), source) { continue }
       guard let info = source.info(name) else {
         // The container knows why it left it out.
         _ = try source.tensor(name)
@@ -124,10 +164,7 @@ struct BlockLoader: Sendable {
   private func storageType(of module: String) -> DType { source.info(module + ".weight")?.dtype ?? .bfloat16 }
 
   private func vector(_ name: String, count: Int) throws(CheckpointError) -> [Float] {
-    let tensor = try source.tensor(name)
-    guard tensor.shape == [count] else { throw .wrongShape(tensor: name, expected: [count], found: tensor.shape) }
-    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a vector of floats") }
-    let values = tensor.floats()
+    let values = try stored(name, [count], use: "a vector of floats").floats()
     guard !values.withUnsafeBufferPointer(Kernel.hasNonfinite) else { throw .nonfiniteWeight(tensor: name) }
     return values
   }
@@ -154,11 +191,8 @@ struct BlockLoader: Sendable {
   private func matrix(
     _ name: String, rows: Int, columns: Int, isTransposed: Bool = false
   ) throws(CheckpointError) -> StoredWeight {
-    let tensor = try source.tensor(name)
     let shape = isTransposed ? [columns, rows] : [rows, columns]
-    guard tensor.shape == shape else { throw .wrongShape(tensor: name, expected: shape, found: tensor.shape) }
-    guard tensor.dtype.isReadableAsFloat else { throw .unusableType(tensor: name, dtype: tensor.dtype.rawValue, use: "a matrix of floats") }
-    return StoredWeight(tensor, isTransposed: isTransposed)
+    return StoredWeight(try stored(name, shape, use: "a matrix of floats"), isTransposed: isTransposed)
   }
 
   /// A NaN in a weight would spread silently through every layer after it.
@@ -174,10 +208,11 @@ struct BlockLoader: Sendable {
 
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
   func uncovered() -> [String] {
-    let named = description.tensorShapes
+    let named = description.blocks.flatMap { $0.tensorShapes(stacks: stacks(of: $0)) } + description.endShapes
     let head = description.hasLogits ? [description.head ?? description.ownHead] : []
-    let weights = Set(named.filter { $0.shape.count == 2 }.map { String($0.name.dropLast(".weight".count)) } + head)
-    var exact = Set(named.filter { $0.shape.count != 2 }.map(\.name))
+    func isMatrix(_ named: (name: String, shape: [Int])) -> Bool { named.shape.count == 2 && named.name.hasSuffix(".weight") }
+    let weights = Set(named.filter(isMatrix).map { String($0.name.dropLast(".weight".count)) } + head)
+    var exact = Set(named.filter { !isMatrix($0) }.map(\.name))
     var buffers = Set<String>()
     for block in description.blocks {
       exact.formUnion(block.parameters.map { block.prefix + $0.name })

@@ -32,8 +32,15 @@ public enum Activation: Sendable, Equatable {
   case relu
   /// SiLU of the input times a number (Falcon-H1).
   case scaledSilu(Float)
+  /// With g = min(gate, limit) and u the gated clamped to ± limit: g · σ(gain · g) · (u + 1) (gpt-oss).
+  case clampedSwiglu(gain: Float, limit: Float)
   /// max(x, 0)² (So et al. 2021; Nemotron).
   case reluSquared
+}
+
+extension Activation {
+  /// Whether twice of what is gated comes out as twice as much.
+  var isLinearInGated: Bool { if case .clampedSwiglu = self { false } else { true } }
 }
 
 /// The linears of one feed-forward network.
@@ -88,11 +95,14 @@ public struct MixtureDescription: Sendable, Equatable {
     public var prefix: String
     /// A linear of one output whose sigmoid weighs the expert; `nil` for weight 1.
     public var gate: LinearName?
+    /// Its linears, by the names behind the prefix; `nil` where they are called what those of the other experts are.
+    public var linears: FeedForwardLinears?
 
-    public init(size: Int, prefix: String, gate: LinearName?) {
+    public init(size: Int, prefix: String, gate: LinearName?, linears: FeedForwardLinears? = nil) {
       self.size = size
       self.prefix = prefix
       self.gate = gate
+      self.linears = linears
     }
   }
 
@@ -131,8 +141,11 @@ public struct MixtureDescription: Sendable, Equatable {
   public var weightScale: Float = 1
   /// The linear of one output per expert.
   public var router: LinearName
+  public var hasRouterBias = false
   /// What precedes an expert's number, such as `mlp.experts.`.
   public var prefix: String
+  /// How the family's checkpoints store all experts together; `nil` where each has matrices of its own.
+  public var stacked: StackedExperts?
   public var shared: Shared?
 
   public init(
@@ -161,7 +174,7 @@ extension FeedForwardDescription {
   /// - Precondition: the layer is a mixture.
   public func expert(_ index: Int) -> FeedForwardLinears {
     guard let mixture else { preconditionFailure("the layer has no experts") }
-    if index == mixture.experts, let shared = mixture.shared { return linears.prefixed(shared.prefix) }
+    if index == mixture.experts, let shared = mixture.shared { return (shared.linears ?? linears).prefixed(shared.prefix) }
     return linears.prefixed("\(mixture.prefix)\(index).")
   }
 

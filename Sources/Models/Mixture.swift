@@ -99,6 +99,18 @@ extension Matrix {
     }
   }
 
+  private mutating func clampedSwiglu(_ up: Matrix, gain: Float, limit: Float) {
+    let count = elements.count
+    withUnsafeMutableElements { gate in
+      up.withUnsafeElements { up in
+        for index in 0..<count {
+          let clamped = min(gate[index], limit)
+          gate[index] = clamped / (1 + exp(-gain * clamped)) * (max(-limit, min(up[index], limit)) + 1)
+        }
+      }
+    }
+  }
+
   /// self = act(self), multiplied by `up` where there is one.
   mutating func activate(_ activation: Activation, gating up: Matrix?) {
     switch activation {
@@ -106,6 +118,7 @@ extension Matrix {
     case .scaledSilu(let factor):
       scaleColumns(by: Array(repeating: factor, count: columns))
       siluGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
+    case .clampedSwiglu(let gain, let limit): clampedSwiglu(up ?? Matrix(rows: rows, columns: columns), gain: gain, limit: limit)
     case .geluTanh: geluTanhGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
     case .gelu:
       gelu()

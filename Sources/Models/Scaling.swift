@@ -139,6 +139,7 @@ extension BlockDescription {
       let size = feedForward.size(of: index)
       switch network.input {
       // act(g) ⊙ (u / s) · s: the gate's own outputs go through the activation and cannot be scaled.
+      case _ where !feedForward.activation.isLinearInGated: break
       case .gated(_, let up): scalings.append(Scaling(.linear(up), into: [network.down], channels: size))
       case .fused(let name):
         scalings.append(Scaling(.linear(name), into: [network.down], channels: size, rows: Array(size..<2 * size)))

@@ -13,7 +13,7 @@ package struct WeightRows: Sendable {
 
   package init(_ weight: any Weight) {
     (rows, columns) = (weight.rows, weight.columns)
-    if let stored = weight as? StoredWeight, !stored.isTransposed { source = .stored(stored) } else { source = .matrix(weight.dense()) }
+    if let stored = weight as? StoredWeight, stored.liesInRows { source = .stored(stored) } else { source = .matrix(weight.dense()) }
   }
 
   /// - Parameter body: is given the rows of `range`, one after the other.

@@ -34,6 +34,27 @@ public struct Tensor: Sendable {
 
   public var elementCount: Int { shape.reduce(1, *) }
 
+  /// One entry of the first dimension; a view where this is one.
+  package func entry(_ index: Int) -> Tensor {
+    let size = shape[0] == 0 ? 0 : bytes.count / shape[0]
+    let start = bytes.startIndex + index * size
+    return Tensor(dtype: dtype, shape: Array(shape.dropFirst()), bytes: bytes[start..<start + size], isMapped: isMapped)
+  }
+
+  /// Some entries of the first dimension, one after the other; a view where this is one.
+  package func entries(_ range: Range<Int>) -> Tensor {
+    let size = shape[0] == 0 ? 0 : bytes.count / shape[0]
+    let start = bytes.startIndex + range.lowerBound * size
+    return Tensor(
+      dtype: dtype, shape: [range.count] + shape.dropFirst(), bytes: bytes[start..<start + range.count * size], isMapped: isMapped)
+  }
+
+  /// Whether the bytes are the same in the same place, so that nobody has changed a copy.
+  package func isSame(as other: Tensor) -> Bool {
+    dtype == other.dtype && shape == other.shape
+      && bytes.withUnsafeBytes { own in other.bytes.withUnsafeBytes { own.baseAddress == $0.baseAddress } }
+  }
+
   /// The tensor with its first dimension in another order: row i of the result is row `order[i]` of this.
   package func rows(inOrder order: [Int]) -> Tensor {
     precondition(order.count == shape.first, "an order of all rows is needed")

@@ -18,6 +18,24 @@ private func listing(_ url: URL) throws -> [String] {
 }
 
 struct SafetensorsWriterTests {
+  /// A tensor that is made entry by entry is the file that the whole tensor would be.
+  @Test func entriesMakeTheSameFile() async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let whole = Tensor((0..<24).map(Float.init), shape: [3, 4, 2], dtype: .bfloat16)
+      let inEntries = NamedTensor(name: "stack", dtype: .bfloat16, shape: [3, 4, 2]) { whole.entry($0) }
+      #expect(inEntries.tensor.bytes == whole.bytes && inEntries.info == NamedTensor(name: "stack", tensor: whole).info)
+      var files: [Data] = []
+      for (name, tensor) in [("a", NamedTensor(name: "stack", tensor: whole)), ("b", inEntries)] {
+        let destination = directory.appending(path: name)
+        let writer = try SafetensorsWriter(to: destination)
+        try await writer.append([tensor])
+        try await writer.finish(files: [])
+        files.append(try Data(contentsOf: destination.appending(path: "model.safetensors")))
+      }
+      #expect(files[0] == files[1])
+    }
+  }
+
   @Test func writesTheGoldenFileByteForByte() async throws {
     try await Places.withTemporaryDirectory { directory in
       let destination = directory.appending(path: "model")

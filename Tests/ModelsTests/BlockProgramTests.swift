@@ -184,7 +184,8 @@ import Testing
         table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
         table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
       }
-      var context = attention.attend(queries: queries, keys: keys, values: values)
+      let sinks = attention.hasSinks ? block.parameters[attention.sinksName]?.floats() : nil
+      var context = attention.attend(queries: queries, keys: keys, values: values, sinks: sinks)
       attention.gate(&context, by: made)
       return context
     }

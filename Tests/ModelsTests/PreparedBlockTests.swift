@@ -44,6 +44,7 @@ struct PreparedBlockTests {
         return part[i] * cos(angle) + (i < size / 2 ? -part[i + size / 2] : part[i - size / 2]) * sin(angle)
       }
     }
+    let sinks = attention.hasSinks ? block.parameters["self_attn.sinks"]?.floats() : nil
     let inputs = (0..<hidden.rows).map { row in (0..<hidden.columns).map { Double(hidden[row, $0]) } }
     let normed = try inputs.map { try norm($0, "input_layernorm") }
     let (queries, keys) = (normed.map { apply("self_attn.q_proj", $0) }, normed.map { apply("self_attn.k_proj", $0) })
@@ -60,22 +61,25 @@ struct PreparedBlockTests {
         let scores = (first...position).map { key in
           exp(zip(query, rotatedKeys[key][shared]).reduce(0) { $0 + $1.0 * $1.1 } / Double(size).squareRoot())
         }
-        let total = scores.reduce(0, +)
+        let total = scores.reduce(0, +) + (sinks.map { exp(Double($0[index])) } ?? 0)
         joined += (0..<size).map { i in zip(first...position, scores).reduce(0) { $0 + $1.1 / total * values[$1.0][shared * size + i] } }
       }
       let residual = zip(inputs[position], apply("self_attn.o_proj", joined)).map { $0 + $1 }
       let normed = try norm(residual, "post_attention_layernorm")
-      let gate = apply("mlp.gate_proj", normed).map { x in
+      let product = zip(apply("mlp.gate_proj", normed), apply("mlp.up_proj", normed)).map { x, up in
         switch description.feedForward!.activation {
-        case .silu: x / (1 + exp(-x))
-        case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
-        case .gelu: 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
-        case .relu: max(x, 0)
-        case .reluSquared: max(x, 0) * max(x, 0)
-        case .scaledSilu(let factor): x * Double(factor) / (1 + exp(-x * Double(factor)))
+        case .silu: return up * x / (1 + exp(-x))
+        case .geluTanh: return up * 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+        case .gelu: return up * 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
+        case .relu: return up * max(x, 0)
+        case .reluSquared: return up * max(x, 0) * max(x, 0)
+        case .scaledSilu(let factor): return up * x * Double(factor) / (1 + exp(-x * Double(factor)))
+        case .clampedSwiglu(let gain, let limit):
+          let (gain, limit) = (Double(gain), Double(limit))
+          let gate = min(x, limit)
+          return gate / (1 + exp(-gain * gate)) * (min(max(up, -limit), limit) + 1)
         }
       }
-      let product = zip(gate, apply("mlp.up_proj", normed)).map { $0 * $1 }
       return zip(residual, apply("mlp.down_proj", product)).map { $0 + $1 }
     }
   }
@@ -87,6 +91,20 @@ struct PreparedBlockTests {
     #expect(block.description?.attention?.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
     let hidden = Matrix.random(rows: 271, columns: 32, key: "hidden")
     let found = try PreparedBlock(block, positions: 271).forward(hidden)
+    let expected = try reference(block, hidden)
+    var worst = 0.0
+    for row in 0..<found.rows { for column in 0..<32 { worst = max(worst, abs(Double(found[row, column]) - expected[row][column])) } }
+    #expect(worst < 2e-5)
+  }
+
+  /// Sinks of very different height, and a limit that half of the numbers are beyond.
+  @Test(arguments: [nil, 5]) func sinksAndLimitsAgreeWithTheEquations(window: Int?) throws {
+    var block = try block(Self.qwen3, window: window)
+    block.description?.attention?.hasSinks = true
+    block.parameters["self_attn.sinks"] = Tensor([-3, 0, 2, 9], shape: [4], dtype: .float32)
+    block.description?.feedForward?.activation = .clampedSwiglu(gain: 1.702, limit: 0.2)
+    let hidden = Matrix.random(rows: 40, columns: 32, key: "hidden")
+    let found = try PreparedBlock(block, positions: 40).forward(hidden)
     let expected = try reference(block, hidden)
     var worst = 0.0
     for row in 0..<found.rows { for column in 0..<32 { worst = max(worst, abs(Double(found[row, column]) - expected[row][column])) } }

@@ -5,21 +5,22 @@ import Foundation
 public enum Families {
   public static let names = [
     "bert", "deepseek-v2", "deepseek-v3", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2",
-    "gemma3", "gpt-neox",
-    "gpt-neox-serial", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid", "lfm2", "lfm2-bias", "llama-dynamic", "llama-yarn",
-    "llama-yarn-scales", "mixtral", "nemotron-h", "nemotron-h-moe", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial",
-    "qwen2-moe", "qwen3-moe",
-    "qwen3-next", "qwen3.5", "smollm3", "stablelm", "stablelm-parallel",
+    "gemma3", "gpt-neox", "gpt-neox-serial", "gpt-oss", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid", "granite-hybrid-moe",
+    "granite-moe", "granite-moe-shared", "lfm2", "lfm2-bias", "llama-dynamic", "llama-yarn", "llama-yarn-scales", "mixtral", "nemotron-h",
+    "nemotron-h-moe", "olmo2", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial", "qwen2-moe", "qwen3-moe", "qwen3-next",
+    "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe", "smollm3", "stablelm", "stablelm-parallel",
   ]
   /// Models without logits.
   public static let encoders = ["bert"]
-  public static let mixtures = ["mixtral", "olmoe", "qwen2-moe", "qwen3-moe", "qwen3-next"]
+  public static let mixtures = ["mixtral", "olmoe", "qwen2-moe", "qwen3-moe", "qwen3-next"] + stacked
+  /// Mixtures whose checkpoints store all experts of a layer together.
+  public static let stacked = ["gpt-oss", "granite-hybrid-moe", "granite-moe", "granite-moe-shared", "qwen3-vl-moe", "qwen3.5-moe"]
   /// Mixtures whose experts are chosen by groups.
   public static let groupedMixtures = ["deepseek-v2", "deepseek-v3"]
   /// Models with other mixers than softmax attention.
   public static let hybrids = [
-    "deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "lfm2", "lfm2-bias", "nemotron-h", "nemotron-h-moe",
-    "qwen3-next", "qwen3.5",
+    "deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "granite-hybrid-moe", "lfm2", "lfm2-bias", "nemotron-h",
+    "nemotron-h-moe", "qwen3-next", "qwen3.5", "qwen3.5-moe",
   ]
 
   public static func fixture(_ name: String) throws -> JSON {

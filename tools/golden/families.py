@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from logits import IDS, rows, weight
 
@@ -50,6 +50,10 @@ NEMOTRON = dict(model_type="nemotron_h", vocab_size=64, hidden_size=32, intermed
                 num_key_value_heads=2, head_dim=8, layer_norm_epsilon=1e-5, max_position_embeddings=64, mamba_num_heads=8,
                 mamba_head_dim=8, n_groups=2, ssm_state_size=16, conv_kernel=4, chunk_size=8, tie_word_embeddings=False,
                 pad_token_id=0, **IDENTS)
+GRANITE = dict(LLAMA, embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22, attention_multiplier=0.2,
+               num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=True)
+VISION = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, patch_size=4, temporal_patch_size=1, spatial_merge_size=1,
+              out_hidden_size=32, num_position_embeddings=16, deepstack_visual_indexes=[])
 
 CASES = {
     "llama-dynamic": dict(LLAMA, max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
@@ -124,6 +128,27 @@ CASES = {
         num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5,
         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=0.8,
                           beta_fast=32, beta_slow=1)),
+    "gpt-oss": dict(
+        MOE, model_type="gpt_oss", head_dim=16, rms_norm_eps=1e-5, sliding_window=5, attention_bias=True,
+        layer_types=["sliding_attention", "full_attention"], num_local_experts=4, num_experts_per_tok=2, rope_theta=150000.0,
+        rope_scaling=dict(rope_type="yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+                          original_max_position_embeddings=16), pad_token_id=0),
+    "granite-moe": dict(GRANITE, model_type="granitemoe"),
+    "granite-moe-shared": dict(GRANITE, model_type="granitemoeshared", shared_intermediate_size=96),
+    "granite-hybrid-moe": dict(
+        MAMBA, model_type="granitemoehybrid", embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22,
+        attention_multiplier=0.2, num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=96,
+        layer_types=["linear_attention", "full_attention"], mamba_conv_bias=True, mamba_proj_bias=False, tie_word_embeddings=True),
+    "qwen3.5-moe": dict(
+        {key: value for key, value in DELTA.items() if key != "intermediate_size"}, model_type="qwen3_5_moe_text", moe_intermediate_size=64,
+        shared_expert_intermediate_size=64, num_experts=4, num_experts_per_tok=2),
+    "qwen3-vl-moe": dict(
+        model_type="qwen3_vl_moe", tie_word_embeddings=False, vision_config=VISION, image_token_id=60, video_token_id=61,
+        vision_start_token_id=62, vision_end_token_id=63,
+        text_config=dict(
+            MOE, model_type="qwen3_vl_moe_text", head_dim=16, rms_norm_eps=1e-6, moe_intermediate_size=64, num_experts=4,
+            num_experts_per_tok=2, rope_theta=5000000.0,
+            rope_scaling=dict(rope_type="default", mrope_section=[4, 2, 2], mrope_interleaved=True))),
     "nemotron-h": dict(NEMOTRON, layers_block_type=["linear_attention", "mlp", "full_attention"]),
     "nemotron-h-moe": dict(
         NEMOTRON, layers_block_type=["linear_attention", "moe"], n_routed_experts=4, num_experts_per_tok=2,
@@ -134,6 +159,8 @@ CASES = {
 }
 # Models without logits: their last hidden states are the fixture.
 ENCODERS = ("bert",)
+# Models with parts besides the language model, which is under a name of its own in them.
+NESTED = {"qwen3_vl_moe": "model.language_model."}
 
 
 def is_encoder(config):
@@ -143,18 +170,45 @@ def is_encoder(config):
 def build(config, folder, pooler=False):
     """The model of a configuration with generated weights, loaded from a checkpoint in `folder`; an encoder with a pooler on request."""
     kind, more = (AutoModel, dict(add_pooling_layer=pooler)) if is_encoder(config) else (AutoModelForCausalLM, {})
+    if config["model_type"] in NESTED:
+        kind = AutoModelForImageTextToText
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file)
     loaded = AutoConfig.from_pretrained(folder)
     model = kind.from_config(loaded, attn_implementation="eager", dtype=torch.float32, **more)
     model.save_pretrained(folder)
     path = os.path.join(folder, "model.safetensors")
-    tensors = {name: weight(name, tensor.shape) for name, tensor in load_file(path).items()}
+    stored = as_released(load_file(path), config["model_type"])
+    # Of a language model inside a larger one, weights are those that it would have alone.
+    inner = NESTED.get(config["model_type"])
+    tensors = {name: weight(name.replace(inner, "model.") if inner else name, tensor.shape) for name, tensor in stored.items()}
     save_file(tensors, path, metadata={"format": "pt"})
     # What from_pretrained reads is what the fixture holds, not what save_pretrained made of it.
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file)
     return kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32, **more).eval(), sorted(tensors)
+
+
+def as_released(tensors, family):
+    """What transformers saves, in the form in which the family's makers released their models; it reads both."""
+    if family == "qwen3_5_moe_text":
+        return stacked(tensors)
+    if family == "qwen3_vl_moe":
+        return {name: tensor.transpose(1, 2).contiguous() if ".experts." in name else tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def stacked(tensors):
+    """The tensors with the experts of every layer in two stacks: gates before what they gate, and the linears behind them."""
+    result = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for prefix in {name.split(".experts.")[0] for name in tensors if ".experts." in name}:
+        def experts(linear):
+            return [tensors[f"{prefix}.experts.{index}.{linear}.weight"]
+                    for index in range(sum(f"{prefix}.experts." in name and f".{linear}." in name for name in tensors))]
+        gates, ups = experts("gate_proj"), experts("up_proj")
+        result[f"{prefix}.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gates, ups)])
+        result[f"{prefix}.experts.down_proj"] = torch.stack(experts("down_proj"))
+    return result
 
 
 def outputs(model, config, ids):
@@ -186,6 +240,9 @@ def main():
     for name in arguments.cases or CASES:
         config = CASES[name]
         found, rounding, names = run(config)
+        if config["model_type"] in NESTED:
+            inner = NESTED[config["model_type"]]
+            names = sorted(name.replace(inner, "model.") for name in names if name.startswith((inner, "lm_head")))
         kind = "hidden_states" if is_encoder(config) else "logits"
         assert rounding < TOLERANCE / 4, (name, rounding)
         head = {

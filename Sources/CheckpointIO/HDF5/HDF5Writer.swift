@@ -25,8 +25,9 @@ public actor HDF5Writer: CheckpointWriter {
       guard !named.name.isEmpty, named.name != ".", !named.name.contains("/"), !named.name.utf8.contains(0) else {
         throw .cannotWrite(path: stage.destination.path, reason: "\"\(named.name)\" cannot be the name of an HDF5 dataset")
       }
-      try output?.append(named.tensor, named.name)
-      named.tensor.releasePages()
+      let tensor = named.tensor
+      try output?.append(tensor, named.name)
+      tensor.releasePages()
     }
   }
 

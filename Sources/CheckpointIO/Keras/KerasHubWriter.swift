@@ -27,12 +27,11 @@ public actor KerasHubWriter: CheckpointWriter {
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
       guard named.blocks == nil else { throw .unusableType(tensor: named.name, dtype: named.info.typeName, use: "a variable of Keras") }
-      do { try spool.write(contentsOf: named.tensor.bytes) } catch { throw stage.failure(stage.destination.path, error) }
-      named.tensor.releasePages()
+      do { try named.forEachPart { try spool.write(contentsOf: $0.bytes) } } catch { throw stage.failure(stage.destination.path, error) }
       guard spooled.updateValue((named.info, end), forKey: named.name) == nil else {
         throw .cannotWrite(path: named.name, reason: "the name occurs twice")
       }
-      end += named.tensor.bytes.count
+      end += named.info.byteCount
     }
   }
 

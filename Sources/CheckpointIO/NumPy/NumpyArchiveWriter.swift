@@ -25,14 +25,15 @@ public actor NumpyArchiveWriter: CheckpointWriter {
   /// - Throws: `CheckpointError` for a type NumPy has no name for, a name that was used before, and what the disk says.
   public func append(_ tensors: [NamedTensor]) throws(CheckpointError) {
     for named in tensors {
-      guard named.blocks == nil, let header = NumpyHeader(dtype: named.tensor.dtype, shape: named.tensor.shape).serialized else {
+      guard named.blocks == nil, let header = NumpyHeader(dtype: named.info.dtype, shape: named.info.shape).serialized else {
         throw .unusableType(tensor: named.name, dtype: named.info.typeName, use: "a NumPy array")
       }
       guard names.insert(Array(named.name.utf8)).inserted else { throw .cannotWrite(path: named.name, reason: "the name occurs twice") }
-      do { try archive.append(named.name + ".npy", [Data(header), named.tensor.bytes]) } catch {
+      let tensor = named.tensor
+      do { try archive.append(named.name + ".npy", [Data(header), tensor.bytes]) } catch {
         throw stage.failure(stage.destination.path, error)
       }
-      named.tensor.releasePages()
+      tensor.releasePages()
     }
   }
 

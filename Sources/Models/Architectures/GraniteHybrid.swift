@@ -1,13 +1,14 @@
 public import CheckpointIO
 public import StrictJSON
 
-/// Granite 4: Mamba-2 layers with few of attention between, without positions; Granite's multipliers (Granite Team 2025).
+/// Granite 4: Mamba-2 layers with few of attention between, without positions; Granite's multipliers; mixtures of experts, or networks alone
+/// (Granite Team 2025).
 public enum GraniteHybrid: Architecture {
   public static let modelTypes = ["granitemoehybrid"]
 
   private struct Keys: Decodable {
     var embedding_multiplier, logits_scaling, residual_multiplier, attention_multiplier: Double?
-    var shared_intermediate_size, num_local_experts: Int?
+    var shared_intermediate_size: Int?
     var position_embedding_type: String?
   }
 
@@ -22,11 +23,6 @@ public enum GraniteHybrid: Architecture {
   public static func describe(_ config: ModelConfig) throws(CheckpointError) -> ModelDescription {
     var keys = try config.decode(DecoderKeys.self)
     let own = try config.decode(Keys.self)
-    guard own.num_local_experts ?? 8 == 0 else {
-      throw .unsupportedOption(
-        option: "num_local_experts", value: "\(own.num_local_experts ?? 8)",
-        reason: "its experts lie in one tensor, which is not taken apart yet; models without experts are read")
-    }
     keys.layer_types = keys.layer_types ?? config.json["layers_block_type"]?.elements?.compactMap(\.string)
     var model = try keys.description(config)
     let mamba = try config.decode(MambaKeys.self).mixer(
@@ -36,6 +32,8 @@ public enum GraniteHybrid: Architecture {
     let layers = try LayerTypes(
       keys.layer_types, count: model.blocks.count, known: recurrent + ["attention", "full_attention"]
     ) { _ in "mamba" }
+    let experts = try config.decode(GraniteExperts.self)
+    let mixture = experts.num_local_experts == 0 ? nil : try experts.layer(of: model, hasShared: true)
     model.eachBlock { layer, block in
       block.residualScale = Float(own.residual_multiplier ?? 1)
       block.attention?.scale = Float(own.attention_multiplier ?? 1)
@@ -47,7 +45,8 @@ public enum GraniteHybrid: Architecture {
       }
       block.feedForward?.hasBias = false
       block.feedForward?.size = own.shared_intermediate_size ?? 1024
-      block.feedForward?.linears = FeedForwardLinears(.fused("shared_mlp.input_linear"), down: "shared_mlp.output_linear")
+      block.feedForward?.linears = GraniteExperts.shared.prefixed("shared_mlp.")
+      if let mixture { block.feedForward = mixture }
     }
     return model
   }

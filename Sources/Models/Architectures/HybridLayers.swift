@@ -28,10 +28,12 @@ extension ModelConfig {
     throw .unsupportedOption(option: key, value: name, reason: "the convolutions of recurrent layers are followed by silu")
   }
 
-  /// The configuration of the language model in one that has other parts, where it stands in `text_config`.
+  /// The configuration of the language model in one that has other parts, where it stands in `text_config`; whether the ends are tied is said
+  /// of the whole.
   var ofText: ModelConfig {
     var text = self
     text.json = decoder
+    if let isTied = json["tie_word_embeddings"], !isTied.isNull { text.json["tie_word_embeddings"] = isTied }
     return text
   }
 }

@@ -210,7 +210,7 @@ extension Activation {
   /// What transformers calls it.
   fileprivate var spelling: String {
     switch self {
-    case .silu, .scaledSilu: "silu"
+    case .silu, .scaledSilu, .clampedSwiglu: "silu"
     case .geluTanh: "gelu_pytorch_tanh"
     case .gelu: "gelu"
     case .relu: "relu"

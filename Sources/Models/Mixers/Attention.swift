@@ -1,4 +1,27 @@
+internal import Foundation
 package import Tensors
+
+/// How products of one query with keys become what it pays to each.
+package struct AttentionSoftmax: Sendable {
+  /// What products are multiplied by.
+  var scale: Float
+  /// c of c · tanh(score / c); `nil` for scores as they are.
+  var cap: Float?
+  /// By head, a score that no key stands behind: the softmax is over it, too, and what it gets is lost. `nil` where there is none.
+  var sinks: [Float]?
+
+  /// In place.
+  package func callAsFunction(_ row: UnsafeMutablePointer<Float>, count: Int, head: Int) {
+    if cap == nil, sinks == nil { return Kernel.softmax(row, count: count, scale: scale) }
+    for index in 0..<count { row[index] *= scale }
+    if let cap { softCap(row, count: count, cap: cap) }
+    let total = sinks == nil ? 0 : Kernel.logSumExp(row, count: count)
+    Kernel.softmax(row, count: count, scale: 1)
+    guard let sinks else { return }
+    let share = Float(1 / (1 + exp(Double(sinks[head]) - total)))
+    for index in 0..<count { row[index] *= share }
+  }
+}
 
 /// softmax(scale · q · kᵀ) · v of one sequence, head by head, with grouped key-value heads (Vaswani et al. 2017, equation 1).
 package struct ScaledDotProduct: Sendable {
@@ -8,9 +31,7 @@ package struct ScaledDotProduct: Sendable {
   var keySize: Int
   /// Numbers of a head's value.
   var valueSize: Int
-  var scale: Float
-  /// c of c · tanh(score / c); `nil` for scores as they are.
-  var scoreCap: Float?
+  var softmax: AttentionSoftmax
   var isCausal = true
   /// Keys a query sees, itself included; `nil` for all before it.
   var window: Int?
@@ -48,7 +69,7 @@ package struct ScaledDotProduct: Sendable {
                   let row = scores + (query - first) * width
                   let visible = isCausal ? (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1 : 0..<tokens
                   row.update(repeating: 0, count: visible.lowerBound - start)
-                  softmax(row + (visible.lowerBound - start), count: visible.count)
+                  softmax(row + (visible.lowerBound - start), count: visible.count, head: head)
                   (row + (visible.upperBound - start)).update(repeating: 0, count: last - visible.upperBound)
                 }
                 BLAS.product(
@@ -61,14 +82,6 @@ package struct ScaledDotProduct: Sendable {
         }
       }
     }
-  }
-
-  /// Products of one query with keys become what the query pays to each, in place.
-  func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
-    guard let scoreCap else { return Kernel.softmax(row, count: count, scale: scale) }
-    for index in 0..<count { row[index] *= scale }
-    softCap(row, count: count, cap: scoreCap)
-    Kernel.softmax(row, count: count, scale: 1)
   }
 }
 
@@ -93,25 +106,26 @@ extension AttentionDescription {
     context.multiply(by: Matrix(rows: gates.rows, columns: gates.columns, elements: gates.elements.map { 1 / (1 + exponential(-$0)) }))
   }
 
-  private var product: ScaledDotProduct {
-    ScaledDotProduct(
-      heads: heads, keyValueHeads: keyValueHeads, keySize: headSize, valueSize: headSize, scale: scoreScale, scoreCap: scoreCap,
-      isCausal: isCausal, window: window)
+  /// - Parameter sinks: by head; where the family has them.
+  package func softmax(sinks: [Float]?) -> AttentionSoftmax {
+    precondition(hasSinks == (sinks != nil), "attention with sinks needs them")
+    return AttentionSoftmax(scale: scoreScale, cap: scoreCap, sinks: sinks)
   }
 
   /// Attention of one sequence, causal or not.
   ///
   /// - Parameters:
+  ///   - sinks: by head; where the family has them.
   ///   - queries: [tokens × heads · headSize], rotated.
   ///   - keys: [tokens × keyValueHeads · headSize], rotated; `values` alike.
   /// - Returns: [tokens × heads · headSize].
-  package func attend(queries: Matrix, keys: Matrix, values: Matrix) -> Matrix {
-    product.attend(queries: queries, keys: keys, values: values)
+  package func attend(queries: Matrix, keys: Matrix, values: Matrix, sinks: [Float]? = nil) -> Matrix {
+    let product = ScaledDotProduct(
+      heads: heads, keyValueHeads: keyValueHeads, keySize: headSize, valueSize: headSize, softmax: softmax(sinks: sinks),
+      isCausal: isCausal, window: window)
+    return product.attend(queries: queries, keys: keys, values: values)
   }
 
   /// What products of queries and keys are multiplied by.
   package var scoreScale: Float { scale ?? 1 / Float(headSize).squareRoot() }
-
-  /// Products of one query with keys become what the query pays to each, in place.
-  package func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) { product.softmax(row, count: count) }
 }

@@ -29,6 +29,8 @@ public struct AttentionDescription: Sendable, Equatable {
   public var hasOutputBias: Bool
   /// Whether the query linear makes a gate for every head behind its query; attention's output is multiplied by its sigmoid (Qwen3-Next).
   public var hasOutputGate = false
+  /// Whether every head has a learned score that no key stands behind: what a query pays to it is lost (Xiao et al. 2024; gpt-oss).
+  public var hasSinks = false
   /// What attention's output is multiplied by before it is added (Falcon-H1).
   public var outputScale: Float = 1
   /// Last parts of the names of the norms of queries and keys.
@@ -61,10 +63,12 @@ public struct AttentionDescription: Sendable, Equatable {
   public var module: String { output.rawValue.split(separator: ".").dropLast().joined(separator: ".") }
   package var queryNorm: String { "\(module).\(queryNormName)" }
   package var keyNorm: String { "\(module).\(keyNormName)" }
+  package var sinksName: String { "\(module).sinks" }
 
   /// Why there cannot be fewer heads than there are by changing the linears alone; `nil` where there can.
   package var headObstacle: String? {
     if hasOutputGate { return "the outputs of its heads are gated" }
+    if hasSinks { return "every head has a sink" }
     if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
     return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
   }
@@ -164,6 +168,8 @@ extension AttentionDescription: TokenMixer {
     case .whole: [(queryNorm, heads * headSize), (keyNorm, keyValueHeads * headSize)]
     }
   }
+
+  public var parameters: [MixerParameter] { hasSinks ? [MixerParameter(sinksName, shape: [heads])] : [] }
 
   public func steps(from input: BlockValue, into output: BlockValue, at place: MixerPlace) -> [BlockStep] {
     let names =

@@ -125,7 +125,7 @@ private struct PreparedLatentAttention: RecurrentMixer {
     rotary = RotaryTable(description.rotary, headSize: description.rotarySize, positions: positions, length: parts.longest)
     product = ScaledDotProduct(
       heads: description.heads, keyValueHeads: description.heads, keySize: description.keySize, valueSize: description.valueSize,
-      scale: description.scale)
+      softmax: AttentionSoftmax(scale: description.scale))
   }
 
   func makeState() -> State {

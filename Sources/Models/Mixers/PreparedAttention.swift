@@ -3,6 +3,8 @@ package import Tensors
 /// Softmax attention that runs: on whole sequences by itself, piece by piece through a cache of keys and values.
 package struct PreparedAttention: PreparedMixer {
   package let description: AttentionDescription
+  /// By head; `nil` where the family has none.
+  package let sinks: [Float]?
   private let parts: MixerParts
   private let rotary: RotaryTables?
   /// For rows in any order, in runs through caches.
@@ -11,6 +13,7 @@ package struct PreparedAttention: PreparedMixer {
   init(_ description: AttentionDescription, _ parts: MixerParts) {
     self.description = description
     self.parts = parts
+    sinks = description.hasSinks ? parts.parameter(description.sinksName) : nil
     rotary = description.rotary.map { RotaryTables($0, headSize: description.headSize, positions: parts.longest) }
     placed = parts.horizon.flatMap { horizon in
       description.rotary.map {
@@ -25,7 +28,7 @@ package struct PreparedAttention: PreparedMixer {
       cache.key.round(&keys)
       cache.value.round(&values)
     }
-    var context = description.attend(queries: queries, keys: keys, values: values)
+    var context = description.attend(queries: queries, keys: keys, values: values, sinks: sinks)
     description.gate(&context, by: made)
     return context
   }

@@ -134,8 +134,10 @@ public struct PruneExperts: Pass, Hashable {
     case .reap, .frequency:
       let inputs = try context.inputs(of: block, limit: sequences)
       let prepared = PreparedBlock(block, positions: inputs.map(\.rows).max() ?? 0)
-      let weight = Dictionary(
-        uniqueKeysWithValues: (0..<mixture.experts).map { ($0, block[feedForward.expert($0).down].weight.dense()) })
+      let writers = (0..<mixture.experts).map { expert in
+        let down = block[feedForward.expert(expert).down]
+        return (weight: down.weight.dense(), bias: down.bias)
+      }
       let groups = block.inputGroups
       let parts: [[(sum: Double, tokens: Int)]] = try Parallel.map(inputs.count) { sequence in
         var state = try prepared.start(inputs[sequence])
@@ -143,9 +145,11 @@ public struct PruneExperts: Pass, Hashable {
         while state.input != nil {
           if let expert = state.expert, expert < mixture.experts,
             groups[state.stage].linears == [feedForward.expert(expert).down],
-            let route = state.routing?.routes[expert], let input = state.input, let down = weight[expert]
+            let route = state.routing?.routes[expert], let input = state.input
           {
-            let lengths = input.times(transposed: down).rowSquares.map { $0.squareRoot() }
+            var outputs = input.times(transposed: writers[expert].weight)
+            if let bias = writers[expert].bias { outputs.add(row: bias) }
+            let lengths = outputs.rowSquares.map { $0.squareRoot() }
             for (token, length) in lengths.enumerated() { found[expert].sum += Double(route.weights[token]) * length }
             found[expert].tokens += lengths.count
           }

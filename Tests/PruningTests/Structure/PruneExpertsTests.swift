@@ -35,7 +35,12 @@ struct PruneExpertsTests {
       try prepared.advance(&state)
       try prepared.advance(&state)
       let input = try #require(state.input)
-      let scores = input.times(transposed: block[mixture.router].weight.dense())
+      func apply(_ name: LinearName, _ x: Matrix) -> Matrix {
+        var y = x.times(transposed: block[name].weight.dense())
+        if let bias = block[name].bias { y.add(row: bias) }
+        return y
+      }
+      let scores = apply(mixture.router, input)
       for token in 0..<input.rows {
         let powers = (0..<mixture.experts).map { exp(Double(scores[token, $0])) }
         let chosen = powers.indices.sorted { powers[$0] > powers[$1] }.prefix(mixture.expertsPerToken)
@@ -43,10 +48,15 @@ struct PruneExpertsTests {
         for expert in chosen {
           let network = try #require(block.description?.feedForward).expert(expert)
           let row = input.rows(token..<token + 1)
-          let gate = row.times(transposed: block[network.readers[0]].weight.dense()).elements.map { Double($0) / (1 + exp(-Double($0))) }
-          let up = row.times(transposed: block[network.readers[1]].weight.dense()).elements
-          let inner = Matrix(rows: 1, columns: up.count, elements: zip(gate, up).map { Float($0 * Double($1)) })
-          let output = inner.times(transposed: block[network.down].weight.dense()).elements
+          let (gate, up) = (apply(network.readers[0], row).elements, apply(network.readers[1], row).elements)
+          let inner = zip(gate, up).map { gate, up in
+            guard case .clampedSwiglu(let gain, let limit)? = block.description?.feedForward?.activation else {
+              return Float(Double(gate) / (1 + exp(-Double(gate))) * Double(up))
+            }
+            let clamped = Double(min(gate, limit))
+            return Float(clamped / (1 + exp(-Double(gain) * clamped)) * Double(max(-limit, min(up, limit)) + 1))
+          }
+          let output = apply(network.down, Matrix(rows: 1, columns: up.count, elements: inner)).elements
           sums[expert] += powers[expert] / total * output.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
           tokens[expert] += 1
         }
