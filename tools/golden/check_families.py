@@ -18,14 +18,16 @@ sys.path.append(sys.path.pop(0))  # this folder has a tokenizers.py of its own, 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from families import CASES, build, is_encoder
+from families import CASES, NESTED, build, is_encoder
 
 LENGTH = 32
 # transformers has no packed kind of these families' own linear modules: GPT-2's Conv1D keeps random weights, FalconLinear has none. What is
 # rounded to four bits is stored dense for them.
 DENSE = ("gpt2", "falcon")
+# Of these it reads experts in stacks only, so what is packed is attention; everything rounded is stored dense in a run of its own.
+STACKED = ("gpt-oss", "granite-moe", "granite-moe-shared", "granite-hybrid-moe", "qwen3-vl-moe")
 RECIPE = """calibration: {{ tokens: {folder}/calibration.npy, sequences: 48, length: 32 }}
 passes:
   - {method}: {{ bits: 4, group_size: 32{more} }}
@@ -75,11 +77,14 @@ def check(name, program):
         source = os.path.join(folder, "model")
         os.makedirs(source)
         encodes = is_encoder(CASES[name])
+        kind = AutoModel if encodes else AutoModelForCausalLM
+        if CASES[name]["model_type"] in NESTED:
+            kind = AutoModelForImageTextToText
         model, _ = build(CASES[name], source, pooler=True)
         if encodes:
-            ids = torch.randint(0, model.config.vocab_size, (112, LENGTH), generator=torch.Generator().manual_seed(7))
+            ids = torch.randint(0, model.config.get_text_config().vocab_size, (112, LENGTH), generator=torch.Generator().manual_seed(7))
         else:
-            ids = sample(model, model.config.vocab_size, 112, seed=7)
+            ids = sample(model, model.config.get_text_config().vocab_size, 112, seed=7)
         np.save(os.path.join(folder, "calibration.npy"), ids[:48].flatten().numpy().astype(np.int32))
         held = ids[48:]
         np.save(os.path.join(folder, "evaluation.npy"), held.flatten().numpy().astype(np.int32))
@@ -87,9 +92,12 @@ def check(name, program):
             result["perplexity"] = perplexity(model, held)
             result["eval"] = json.loads(
                 compress(program, "eval", source, "--tokens", os.path.join(folder, "evaluation.npy"), "--window", "32", "--json"))
-        form = "safetensors" if name.startswith(DENSE) else "compressed-tensors"
-        for method, more in [("rtn", ""), ("gptq", ", scales: full_range"), ("gptq", ", drift_correction: 0.5")]:
-            label = method + ("-drift" if "drift" in more else "")
+        form = "safetensors" if name.startswith(DENSE) or name in STACKED else "compressed-tensors"
+        runs = [("rtn", "rtn", ""), ("gptq", "gptq", ", scales: full_range"), ("gptq-drift", "gptq", ", drift_correction: 0.5")]
+        if name in STACKED:
+            runs.append(("gptq-attention", "gptq", ", layers: [self_attn]"))
+        for label, method, more in runs:
+            form = "compressed-tensors" if label.endswith("attention") else form
             recipe, out = os.path.join(folder, label + ".yaml"), os.path.join(folder, label)
             with open(recipe, "w") as file:
                 file.write(RECIPE.format(folder=folder, method=method, more=more, format=form))
@@ -109,7 +117,7 @@ def check(name, program):
                 entry["error"] = str(error)
                 continue
             try:
-                loaded, info = (AutoModel if encodes else AutoModelForCausalLM).from_pretrained(
+                loaded, info = kind.from_pretrained(
                     out, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
                 entry["missing"] = sorted(info["missing_keys"])
                 entry["unexpected"] = sorted(info["unexpected_keys"])
@@ -142,7 +150,7 @@ def row(result):
     if "error" in result:
         return f"| {result['case']} | {result['error']} |"
     own = f"{result['eval']['perplexity'] / result['perplexity'] - 1:+.1e}" if "eval" in result else "–"
-    return f"| {result['case']} | {own} | {' | '.join(ratio(label) for label in ('rtn', 'gptq', 'gptq-drift'))} |"
+    return f"| {result['case']} | {own} | {' | '.join(ratio(label) for label in ('rtn', 'gptq', 'gptq-drift', 'gptq-attention') if label in result)} |"
 
 
 def main():
