@@ -39,6 +39,9 @@ public struct GroupedQueries: Pass {
     guard attention.rotary?.fraction ?? 1 == 1 else {
       throw InvalidOption("key_value_heads", "heads that are rotated in part only are not merged here")
     }
+    guard attention.rotary?.isInterleaved != true else {
+      throw InvalidOption("key_value_heads", "heads whose neighbouring dimensions are rotated together are not merged here")
+    }
     if let reason = attention.headObstacle { throw InvalidOption("passes", reason + "; they cannot be merged") }
     return target
   }

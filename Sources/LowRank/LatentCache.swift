@@ -40,6 +40,10 @@ public struct LatentCache: Pass {
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
     if let reason = description.cacheObstacle { throw InvalidOption("passes", reason) }
     if let reason = description.headObstacle { throw InvalidOption("passes", "\(reason); there are no keys and values to make latents of") }
+    if let block = description.blocks.first(where: { $0.attention?.rotary?.isInterleaved == true }) {
+      throw InvalidOption(
+        "passes", "\(block.prefix.dropLast()) rotates neighbouring dimensions together, which keys' latents are not weighed for")
+    }
     return description
   }
 

@@ -32,7 +32,9 @@ public struct ArchitectureCatalog: Sendable {
   public static let standard = ArchitectureCatalog([
     Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self,
     GraniteMixture.self,
-    SmolLM3.self, GptOss.self, DeepSeek.self, LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, NemotronH.self, StableLM.self,
+    SmolLM3.self, GptOss.self, DeepSeek.self, GLM.self, Dots.self, EXAONE.self, MiniMax.self, Ernie.self, Cohere.self, Nemotron.self,
+    Starcoder2.self, SeedOSS.self,
+    LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, NemotronH.self, StableLM.self,
     GPT2.self, GPTNeoX.self,
     OPT.self, Falcon.self, BERT.self,
   ])

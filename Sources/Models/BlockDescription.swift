@@ -127,7 +127,9 @@ extension BlockDescription {
 
   /// Tensors that are neither linears nor norms.
   package var parameters: [MixerParameter] {
-    let corrections = feedForward?.mixture.flatMap { mixture in mixture.correction.map { [MixerParameter($0, shape: [mixture.experts])] } }
+    let corrections = feedForward?.mixture.flatMap { mixture in
+      mixture.correction.map { [MixerParameter($0, shape: mixture.correctionIsRow ? [1, mixture.experts] : [mixture.experts])] }
+    }
     return mixers.flatMap(\.parameters) + (corrections ?? [])
   }
 

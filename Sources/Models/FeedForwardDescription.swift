@@ -136,6 +136,8 @@ public struct MixtureDescription: Sendable, Equatable {
   public var scoring = Scoring.softmax
   /// A vector that is added to the scores for the choice alone, by its name inside the block; `nil` where there is none.
   public var correction: String?
+  /// Whether that vector is stored as a matrix of one row.
+  public var correctionIsRow = false
   public var groups: Groups?
   /// What the weights of the chosen experts are multiplied by.
   public var weightScale: Float = 1

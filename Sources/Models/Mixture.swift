@@ -12,7 +12,7 @@ extension MixtureDescription {
     for token in 0..<scores.rows {
       let row = (0..<experts).map { scores[token, $0] }
       let (weights, total) = weights(of: row)
-      let ranked = correction.map { zip(weights, $0).map { $0 + $1 } } ?? (scoring == .softmax ? row : weights)
+      let ranked = correction.map { zip(weights, $0).map { $0 / total + $1 } } ?? (scoring == .softmax ? row : weights)
       let open = groups.map { openExperts(ranked, $0) } ?? Array(row.indices)
       let chosen = open.sorted { (ranked[$0], $1) > (ranked[$1], $0) }.prefix(expertsPerToken)
       let share = normalizesWeights ? chosen.reduce(0) { $0 + weights[$1] / total } : 1

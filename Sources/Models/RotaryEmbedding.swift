@@ -21,6 +21,8 @@ public struct RotaryDescription: Sendable, Equatable {
   public var scaling: Scaling
   /// The share of a head's dimensions that are turned; the others come last and stay.
   public var fraction: Double
+  /// Whether neighbours make the pairs that are turned, instead of the two halves of what is rotated (GLM-4, Cohere, ERNIE).
+  public var isInterleaved = false
 
   public init(base: Double = 10_000, scaling: Scaling = .none, fraction: Double = 1) {
     self.base = base
@@ -109,12 +111,14 @@ struct RotaryTables: Sendable {
 /// Cosines and sines for the positions of a sequence, half of the rotated size each.
 struct RotaryTable: Sendable {
   let half: Int
+  private let isInterleaved: Bool
   private let cosine: [Float]
   private let sine: [Float]
 
   /// - Parameter length: of the sequence, which some tables depend on; where it is not the number of positions.
   init(_ description: RotaryDescription, headSize: Int, positions: Int, length: Int? = nil) {
     half = description.rotatedSize(headSize: headSize) / 2
+    isInterleaved = description.isInterleaved
     let frequencies = description.inverseFrequencies(headSize: headSize, length: length ?? positions)
     let factor = description.attentionFactor
     // Angles are rounded to Float before the cosine, as every reference implementation does.
@@ -123,11 +127,21 @@ struct RotaryTable: Sendable {
     sine = angles.map { Foundation.sin($0) * factor }
   }
 
+  private static func rotateNeighbours(
+    _ head: UnsafeMutablePointer<Float>, _ cosine: UnsafePointer<Float>, _ sine: UnsafePointer<Float>, pairs: Int
+  ) {
+    for pair in 0..<pairs {
+      let (even, odd) = (head[2 * pair], head[2 * pair + 1])
+      head[2 * pair] = even * cosine[pair] - odd * sine[pair]
+      head[2 * pair + 1] = odd * cosine[pair] + even * sine[pair]
+    }
+  }
+
   /// Rotates every head of every row.
   ///
   /// - Parameter position: where a row stands, below the number of positions the table was made for; row t at t, unless told otherwise.
   func rotate(_ states: inout Matrix, heads: Int, headSize: Int, position: (Int) -> Int = { $0 }) {
-    let (rows, columns, half) = (states.rows, states.columns, half)
+    let (rows, columns, half, isInterleaved) = (states.rows, states.columns, half, isInterleaved)
     states.withUnsafeMutableElements { states in
       cosine.withUnsafeBufferPointer { cosine in
         sine.withUnsafeBufferPointer { sine in
@@ -135,7 +149,9 @@ struct RotaryTable: Sendable {
             let start = position(row) * half
             precondition(start + half <= cosine.count, "position \(start / half) lies beyond the prepared ones")
             let (states, cosine, sine) = (states + row * columns, cosine.baseAddress! + start, sine.baseAddress! + start)
-            if headSize == 2 * half {
+            if isInterleaved {
+              for head in 0..<heads { Self.rotateNeighbours(states + head * headSize, cosine, sine, pairs: half) }
+            } else if headSize == 2 * half {
               Kernel.rotary(states, cosine: cosine, sine: sine, heads: heads, headSize: headSize)
             } else {
               for head in 0..<heads { Kernel.rotary(states + head * headSize, cosine: cosine, sine: sine, heads: 1, headSize: 2 * half) }

@@ -13,7 +13,7 @@ struct FusedFormatTests {
       strict: strict)
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func groupsFollowFromTheDescription(_ family: String) throws {
+  @Test(arguments: Families.allMixtures) func groupsFollowFromTheDescription(_ family: String) throws {
     let block = try #require(try Families.model(family).description.blocks.last)
     let experts = try #require(block.feedForward?.mixture).experts
     let mixers = block.mixers.flatMap(\.fusedLinears)
@@ -70,7 +70,7 @@ struct FusedFormatTests {
     ] { #expect(try !compressor(passes).plan(checkpoint).linears.isEmpty) }
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures, ["kl", "layer"]) func allocateGivesExpertsOneFormat(
+  @Test(arguments: Families.allMixtures, ["kl", "layer"]) func allocateGivesExpertsOneFormat(
     _ family: String, _ sensitivity: String
   )
     async throws

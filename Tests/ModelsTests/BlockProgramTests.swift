@@ -88,7 +88,7 @@ import Testing
   }
 
   /// An expert is reached from the router without the others.
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func anExpertDependsOnTheRouterAlone(_ name: String) throws {
+  @Test(arguments: Families.allMixtures) func anExpertDependsOnTheRouterAlone(_ name: String) throws {
     for block in try Self.blocks(name) where block.feedForward?.mixture != nil {
       let program = block.program
       let group = try #require(block.inputGroups.firstIndex { $0.linears.contains(block.feedForward!.mixture!.router) })

@@ -70,7 +70,7 @@ struct FamilyTests {
   }
 
   /// The way past other experts leads to the same inputs.
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func expertsAreReachedFromTheRouter(_ name: String) throws {
+  @Test(arguments: Families.allMixtures) func expertsAreReachedFromTheRouter(_ name: String) throws {
     let block = try Families.model(name).block(.decoder(index: 1))
     let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
     let prepared = PreparedBlock(block, positions: 17)

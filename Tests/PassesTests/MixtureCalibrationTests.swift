@@ -11,7 +11,7 @@ struct MixtureCalibrationTests {
     func append(_ block: Block) {}
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures, [Int.max, 0]) func expertsSeeTheirTokens(_ name: String, memory: Int)
+  @Test(arguments: Families.allMixtures, [Int.max, 0]) func expertsSeeTheirTokens(_ name: String, memory: Int)
     throws
   {
     let model = try Families.model(name)
@@ -58,8 +58,7 @@ struct MixtureCalibrationTests {
   }
 
   /// The streams through the original and the compressed model may route differently.
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func driftIsMeasuredOnTokensThatBothModelsSend(_ name: String) async throws
-  {
+  @Test(arguments: Families.allMixtures) func driftIsMeasuredOnTokensThatBothModelsSend(_ name: String) async throws {
     var gptq = GPTQ()
     gptq.bits = 2
     gptq.groupSize = 32

@@ -149,6 +149,63 @@ CASES = {
             MOE, model_type="qwen3_vl_moe_text", head_dim=16, rms_norm_eps=1e-6, moe_intermediate_size=64, num_experts=4,
             num_experts_per_tok=2, rope_theta=5000000.0,
             rope_scaling=dict(rope_type="default", mrope_section=[4, 2, 2], mrope_interleaved=True))),
+    "olmo3": dict(
+        dict(MOE, num_hidden_layers=4), model_type="olmo3", rms_norm_eps=1e-6, rope_theta=500000.0, sliding_window=5, pad_token_id=0,
+        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0)),
+    "seed-oss": dict(LLAMA, model_type="seed_oss", head_dim=16, attention_bias=True, attention_out_bias=False, pad_token_id=0),
+    "exaone4": dict(
+        LLAMA, model_type="exaone4", sliding_window=5, sliding_window_pattern=2, rope_theta=1000000.0),
+    "exaone-moe": dict(
+        MOE, model_type="exaone_moe", rms_norm_eps=1e-5, sliding_window=5, sliding_window_pattern=2, rope_theta=1000000.0, num_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=32, num_shared_experts=1, first_k_dense_replace=1, pad_token_id=0),
+    "nemotron": dict(MOE, model_type="nemotron", norm_eps=1e-5, partial_rotary_factor=0.5, rope_theta=10000.0),
+    "starcoder2": dict(
+        dict(MOE, tie_word_embeddings=True), model_type="starcoder2", norm_epsilon=1e-5, use_bias=True, sliding_window=5,
+        rope_theta=100000.0),
+    "glm4": dict(
+        MOE, model_type="glm4", head_dim=16, rms_norm_eps=1e-5, attention_bias=True, partial_rotary_factor=0.5, rope_theta=10000.0,
+        pad_token_id=0),
+    "glm": dict(
+        MOE, model_type="glm", head_dim=16, rms_norm_eps=1e-5, attention_bias=True, partial_rotary_factor=0.5, rope_theta=10000.0,
+        pad_token_id=0),
+    "glm4-moe": dict(
+        MOE, model_type="glm4_moe", head_dim=16, rms_norm_eps=1e-5, attention_bias=True, use_qk_norm=True, partial_rotary_factor=0.5,
+        rope_theta=1000000.0, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, moe_intermediate_size=32,
+        first_k_dense_replace=1, routed_scaling_factor=1.5, norm_topk_prob=True, pad_token_id=0),
+    "dots1": dict(
+        MOE, model_type="dots1", rms_norm_eps=1e-5, rope_theta=10000000.0, n_routed_experts=4, n_shared_experts=2, num_experts_per_tok=2,
+        moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=2.5, norm_topk_prob=True, sliding_window=5,
+        max_window_layers=1, pad_token_id=0),
+    "minimax-m2": dict(
+        MOE, model_type="minimax_m2", head_dim=16, rotary_dim=8, rms_norm_eps=1e-6, rope_theta=5000000.0, num_local_experts=4,
+        num_experts_per_tok=2, use_qk_norm=True),
+    "ernie": dict(LLAMA, model_type="ernie4_5", head_dim=16, rope_theta=500000.0, pad_token_id=0),
+    "ernie-moe": dict(
+        MOE, model_type="ernie4_5_moe", rms_norm_eps=1e-5, rope_theta=500000.0, moe_num_experts=4, moe_k=2, moe_num_shared_experts=2,
+        moe_intermediate_size=32, moe_layer_start_index=1, moe_layer_interval=1, pad_token_id=0),
+    "cohere": dict(MOE, model_type="cohere", layer_norm_eps=1e-5, logit_scale=0.25, rope_theta=10000.0, pad_token_id=0),
+    "cohere2": dict(
+        dict(MOE, tie_word_embeddings=True), model_type="cohere2", layer_norm_eps=1e-5, logit_scale=0.25, rope_theta=50000.0,
+        sliding_window=5, layer_types=["sliding_attention", "full_attention"], pad_token_id=0),
+    "ministral": dict(
+        LLAMA, model_type="ministral", head_dim=16, sliding_window=5, layer_types=["sliding_attention", "full_attention"], pad_token_id=0),
+    "lfm2-moe": dict(
+        LFM2, model_type="lfm2_moe", layer_types=["conv", "full_attention"], num_dense_layers=1, num_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, use_expert_bias=True, norm_topk_prob=True, routed_scaling_factor=1.5),
+    "qwen2-vl": dict(
+        model_type="qwen2_vl", tie_word_embeddings=False, image_token_id=60, video_token_id=61, vision_start_token_id=62,
+        vision_end_token_id=63,
+        vision_config=dict(depth=1, embed_dim=16, hidden_size=32, num_heads=2, mlp_ratio=2, patch_size=4, spatial_merge_size=1,
+                           temporal_patch_size=1),
+        text_config=dict(
+            MOE, model_type="qwen2_vl_text", rms_norm_eps=1e-6, rope_theta=1000000.0,
+            rope_scaling=dict(rope_type="default", mrope_section=[1, 1, 2]))),
+    "qwen3-vl": dict(
+        model_type="qwen3_vl", tie_word_embeddings=True, vision_config=VISION, image_token_id=60, video_token_id=61,
+        vision_start_token_id=62, vision_end_token_id=63,
+        text_config=dict(
+            MOE, model_type="qwen3_vl_text", head_dim=16, rms_norm_eps=1e-6, rope_theta=5000000.0,
+            rope_scaling=dict(rope_type="default", mrope_section=[4, 2, 2], mrope_interleaved=True))),
     "nemotron-h": dict(NEMOTRON, layers_block_type=["linear_attention", "mlp", "full_attention"]),
     "nemotron-h-moe": dict(
         NEMOTRON, layers_block_type=["linear_attention", "moe"], n_routed_experts=4, num_experts_per_tok=2,
@@ -160,7 +217,7 @@ CASES = {
 # Models without logits: their last hidden states are the fixture.
 ENCODERS = ("bert",)
 # Models with parts besides the language model, which is under a name of its own in them.
-NESTED = {"qwen3_vl_moe": "model.language_model."}
+NESTED = {"qwen2_vl": "model.language_model.", "qwen3_vl": "model.language_model.", "qwen3_vl_moe": "model.language_model."}
 
 
 def is_encoder(config):

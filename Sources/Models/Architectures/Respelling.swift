@@ -29,7 +29,8 @@ extension Architecture {
       set("intermediate_size", own.size, before.size, JSON.integer)
     }
     if let experts = description.experts, let before = original.experts, experts != before {
-      let key = json["num_local_experts"] == nil && config.modelType != "mixtral" ? "num_experts" : "num_local_experts"
+      let usual = config.modelType == "mixtral" ? "num_local_experts" : "num_experts"
+      let key = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"].first { json[$0] != nil } ?? usual
       json[key] = .integer(experts)
     }
     if let own = block.feedForward, let before = before.feedForward { set("mlp_bias", own.hasBias, before.hasBias, JSON.bool) }

@@ -61,7 +61,8 @@ private struct RotaryScalingKeys {
 
   func scaling() throws(CheckpointError) -> RotaryDescription.Scaling {
     switch type {
-    case "default": return .none
+    // Of text alone, positions in time, height and width are one.
+    case "default", "mrope": return .none
     case "linear": return .linear(factor: try required("factor"))
     case "dynamic":
       guard let positions = json["max_position_embeddings"]?.double, Self.isLength(positions), pairs > 1 else {

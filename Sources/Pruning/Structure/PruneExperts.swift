@@ -105,7 +105,7 @@ public struct PruneExperts: Pass, Hashable {
     block.keep(rows: kept, of: mixture.router)
     if let name = mixture.correction, let tensor = block.parameters[name] {
       let values = tensor.floats()
-      block.parameters[name] = Tensor(kept.map { values[$0] }, shape: [count], dtype: tensor.dtype)
+      block.parameters[name] = Tensor(kept.map { values[$0] }, shape: tensor.shape.dropLast() + [count], dtype: tensor.dtype)
     }
     block.description?.feedForward?.mixture?.experts = count
     context.record(
