@@ -56,7 +56,7 @@ let package = Package(
     module("Passes", ["Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
-    module("Evaluation", ["KVCache", "Models", "Tensors"]),
+    module("Evaluation", ["KVCache", "Passes", "Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),

@@ -111,10 +111,10 @@ struct AllocationAnalysis: Analysis {
     let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
-    let embedding = try model.block(.embedding)
-    try stream.embed(embedding)
+    let walk = ModelWalk(model)
+    try stream.embed(try walk.embedding())
     let measuresDivergence = options.sensitivity == .divergence
-    var walk = measuresDivergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
+    var following = measuresDivergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
 
     var units: [MeasuredUnit] = []
     /// Index of the unit that holds the routed experts of all blocks.
@@ -124,10 +124,7 @@ struct AllocationAnalysis: Analysis {
       let end = try model.outline(kind)
       fixedBits += end.linears.values.reduce(0) { $0 + $1.weight.storedBits } + Self.vectorBits(of: end)
     }
-    let count = model.description.blocks.count
-    for index in 0..<count {
-      try Task.checkCancellation()
-      let block = try model.block(.decoder(index: index))
+    try walk.visit(progress: context.progress) { index, block in
       let groups = block.groups(options.layers)
       let chosen = Set(groups.flatMap(\.linears))
       fixedBits += Self.vectorBits(of: block)
@@ -165,16 +162,14 @@ struct AllocationAnalysis: Analysis {
         units[place].add(group, of: block, weight: Double(hessian.tokens * group.linears.count), found)
       }
       _ = try stream.finish(block)
-      if let walk {
-        let losses = try walk.divergences(of: variants, at: index)
+      if let following {
+        let losses = try following.divergences(of: variants, at: index)
         for (at, loss) in losses.enumerated() {
           let (unit, candidate) = (present[at / options.candidates.count], at % options.candidates.count)
           units[unit].options[candidate].loss = units[unit].settled[candidate] + loss
         }
       }
-      try walk?.advance(past: block)
-      block.releasePages()
-      context.progress(index + 1, count)
+      try following?.advance(past: block)
     }
     // In the table the experts of all blocks come last.
     if let experts { units.append(units.remove(at: experts)) }
@@ -192,15 +187,11 @@ struct AllocationAnalysis: Analysis {
     let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch, comparing: options.comparesInputs)
-    let embedding = try model.block(.embedding)
-    try stream.embed(embedding)
-    let table = PreparedEmbedding(embedding)
-    var reference = try probes.map { tokens in try table(tokens) }
+    let walk = ModelWalk(model, carrying: probes)
+    try stream.embed(try walk.embedding())
+    var reference = try walk.embedded()
     var states = reference
-    let positions = probes.map(\.count).max() ?? 0
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let original = try model.block(.decoder(index: index))
+    try walk.visit { _, original in
       var block = original
       for group in block.groups(options.layers) {
         let drift = options.comparesInputs ? try stream.drift(of: group, in: block, reference: original) : nil
@@ -209,11 +200,8 @@ struct AllocationAnalysis: Analysis {
         block = try quantize(group, of: block, as: options.candidates[choice], hessian, drift: drift).variant
       }
       _ = try stream.finish(block, reference: original)
-      let (before, after) = (PreparedBlock(original, positions: positions), PreparedBlock(block, positions: positions))
-      let (untouched, changed) = (reference, states)
-      reference = try Parallel.map(untouched.count) { try before.forward(untouched[$0]) }
-      states = try Parallel.map(changed.count) { try after.forward(changed[$0]) }
-      original.releasePages()
+      reference = try walk.carry(reference, through: original)
+      states = try walk.carry(states, through: block)
     }
     return try HeadDivergence(model).mean(of: states, from: reference)
   }

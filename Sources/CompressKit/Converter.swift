@@ -75,16 +75,13 @@ public struct Converter: Sendable {
     var report = ConversionReport(format: type(of: format).name, bytesBefore: checkpoint.fileByteCount, carriedTensors: model.carried)
     report.remarks = model.remarks + warnings + stage.remarks + companions.remarks
     do {
-      for (index, kind) in model.kinds.enumerated() {
-        try Task.checkCancellation()
+      try await ModelWalk(model).parts { index, stored in
         let start = ContinuousClock.now
-        let stored = try model.block(kind)
         let block = merge ? stored.merged() : stored
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
         try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
         try await writer.append(tensors)
-        stored.releasePages()
         observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
       }
       for name in model.carried {

@@ -1,6 +1,7 @@
 internal import Foundation
 internal import KVCache
 public import Models
+internal import Passes
 internal import Tensors
 
 /// Scores models on token sequences, block by block: memory holds one block and the hidden states of some windows.
@@ -147,34 +148,41 @@ public struct Evaluator: Sendable {
   /// - Throws: `EvaluationError.noCache` for a chunk where there is no cache to feed it through, and what reading the model throws.
   func hidden(of model: Model, _ windows: [Window], _ cache: inout CacheSize, blockDone: () -> Void) throws -> [Matrix] {
     if chunk != nil, let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }
-    let table = try model.block(.embedding)
-    let embedding = PreparedEmbedding(table)
-    var states = try Parallel.map(windows.count) { try embedding(windows[$0].tokens) }
+    let walk = ModelWalk(model, carrying: windows.map(\.tokens))
+    var states = try walk.embedded()
     blockDone()
     cache.tokens += windows.reduce(0) { $0 + $1.tokens.count }
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let stored = try model.block(.decoder(index: index))
-      let positions = windows.map(\.tokens.count).max() ?? 0
-      let inputs = states
-      if let chunk = chunk ?? (stored.cachePolicy == nil ? nil : Self.usualChunk) {
-        let block = CachedBlock(stored, positions: positions)
-        stored.releasePages()
+    try walk.visit(progress: { _, _ in blockDone() }, expanding: { run(through: $0, positions: walk.positions) }) { _, run in
+      let (outputs, size) = try run(states)
+      states = outputs
+      cache.bytes += size.bytes
+      if let chunk = size.chunk { cache.chunk = chunk }
+    }
+    return states
+  }
+
+  /// How windows go through a block: from what enters it to what leaves it, and what its caches hold in the end.
+  private func run(through stored: Block, positions: Int) -> ([Matrix]) throws -> (states: [Matrix], cache: CacheSize) {
+    var size = CacheSize()
+    if let chunk = chunk ?? (stored.cachePolicy == nil ? nil : Self.usualChunk) {
+      let block = CachedBlock(stored, positions: positions)
+      size.chunk = chunk
+      return { [size] inputs in
         let outputs = try Parallel.map((inputs.count + Self.stacked - 1) / Self.stacked) { group in
           try block.run(Array(inputs[group * Self.stacked..<min((group + 1) * Self.stacked, inputs.count)]), piece: chunk)
         }
-        states = outputs.flatMap(\.states)
-        cache.bytes += outputs.reduce(0) { $0 + $1.bytes }
-        cache.chunk = chunk
-      } else {
-        let block = PreparedBlock(stored, positions: positions)
-        stored.releasePages()
-        states = try Parallel.map(inputs.count) { try block.forward(inputs[$0]) }
-        cache.bytes += windows.reduce(0) { $0 + CachedBlock.byteCount(of: stored, tokens: $1.tokens.count) }
+        var size = size
+        size.bytes = outputs.reduce(0) { $0 + $1.bytes }
+        return (outputs.flatMap(\.states), size)
       }
-      blockDone()
     }
-    return states
+    let block = PreparedBlock(stored, positions: positions)
+    return { [size] inputs in
+      let outputs = try Parallel.map(inputs.count) { try block.forward(inputs[$0]) }
+      var size = size
+      size.bytes = inputs.reduce(0) { $0 + CachedBlock.byteCount(of: stored, tokens: $1.rows) }
+      return (outputs, size)
+    }
   }
 
   private func score(_ models: [Model], _ windows: [Window], _ states: [[Matrix]]) throws -> [WindowScore] {

@@ -1,5 +1,6 @@
 internal import KVCache
 public import Models
+internal import Passes
 internal import Tensors
 
 /// Reads and continues one token sequence through the key-value caches of all blocks, which obey their policies.
@@ -19,12 +20,9 @@ public struct Generator: Sendable {
   public init(_ model: Model, positions: Int) throws {
     guard model.description.hasLogits else { throw EvaluationError.noLogits }
     if let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }
-    let table = try model.block(.embedding)
-    embedding = PreparedEmbedding(table)
-    blocks = try model.description.blocks.indices.map { index in
-      try Task.checkCancellation()
-      return CachedBlock(try model.block(.decoder(index: index)), positions: positions)
-    }
+    let walk = ModelWalk(model)
+    embedding = PreparedEmbedding(try walk.embedding())
+    blocks = try walk.expanded { CachedBlock($0, positions: positions) }
     caches = blocks.map { [$0.makeCache()] }
     head = try LogitHead(model)
     self.positions = positions

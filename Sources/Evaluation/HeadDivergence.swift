@@ -1,4 +1,5 @@
 package import Models
+import Passes
 package import Tensors
 
 /// The divergence of one set of hidden states from another under the same head: what a change to some block does to the predictions.
@@ -65,8 +66,8 @@ struct LogitHead: Sendable {
   /// - Throws: `EvaluationError.noLogits`, and what reading the model throws.
   init(_ model: Model) throws {
     guard model.description.hasLogits else { throw EvaluationError.noLogits }
-    block = try model.block(.head)
-    let owner = block.linears.isEmpty ? try model.block(.embedding) : block
+    let owner: Block
+    (block, owner) = try ModelWalk(model).head()
     let linear = owner[owner.inputGroups[0].linears[0]]
     weight = linear.weight.dense()
     inputQuantization = block.linears.isEmpty ? nil : linear.inputQuantization

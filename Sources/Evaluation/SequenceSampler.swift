@@ -1,4 +1,5 @@
 public import Models
+internal import Passes
 internal import KVCache
 internal import Tensors
 
@@ -18,12 +19,9 @@ public struct SequenceSampler: Sendable {
 
   /// - Throws: what reading the model throws.
   public init(_ model: Model, length: Int) throws {
-    let table = try model.block(.embedding)
-    embedding = PreparedEmbedding(table)
-    blocks = try model.description.blocks.indices.map { index in
-      try Task.checkCancellation()
-      return CachedBlock(try model.block(.decoder(index: index)), positions: length)
-    }
+    let walk = ModelWalk(model)
+    embedding = PreparedEmbedding(try walk.embedding())
+    blocks = try walk.expanded { CachedBlock($0, positions: length) }
     head = try LogitHead(model)
     self.length = length
   }

@@ -87,12 +87,11 @@ struct RankAllocation: Analysis {
     let (fitted, probes) = context.heldOut(options.probes)
     let stream = try CalibrationStream(
       fitted, description: model.description, memory: context.activationMemory, scratch: context.scratch)
-    try stream.embed(try model.block(.embedding))
-    var walk = options.allocation == .divergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
+    let walk = ModelWalk(model)
+    try stream.embed(try walk.embedding())
+    var following = options.allocation == .divergence ? try ProbeWalk(model, probes, memory: context.activationMemory) : nil
     var measured: [Measured] = []
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let block = try model.block(.decoder(index: index))
+    try walk.visit(progress: context.progress) { index, block in
       for group in block.groups(options.layers) {
         let moment = FactorInputs(try stream.statistic(Hessian.self, of: group, in: block), damping: options.damping, metric: nil).moment
         let weights = Dictionary(uniqueKeysWithValues: group.linears.map { ($0, DoubleMatrix(block[$0].weight.dense())) })
@@ -100,7 +99,7 @@ struct RankAllocation: Analysis {
         for unit in choice.units {
           var entry = Measured(block: block.name, linears: unit.linears, ranks: [nil], costs: [], losses: [0])
           if let rank = unit.rank, let components = choice.components[unit.linears] {
-            let slope = try walk?.slope(of: unit.linears, rank: rank, components, in: block, at: index) ?? 1
+            let slope = try following?.slope(of: unit.linears, rank: rank, components, in: block, at: index) ?? 1
             let share = Double(unit.linears.count) * slope
             let largest = components.shape.largestRank(step: options.rankMultiple)! / options.rankMultiple
             let tried = min(Self.candidates, largest)
@@ -114,9 +113,7 @@ struct RankAllocation: Analysis {
         }
       }
       _ = try stream.finish(block)
-      try walk?.advance(past: block)
-      block.releasePages()
-      context.progress(index + 1, model.description.blocks.count)
+      try following?.advance(past: block)
     }
     return measured
   }

@@ -97,15 +97,8 @@ public struct Pipeline: Sendable {
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
     report.keptBlocks = kept
-    var next = try model.block(kinds[0])
-    var finished: Block?
-    for (index, kind) in kinds.enumerated() {
-      // Three blocks are alive at most: one being read, one being worked on, one being written.
-      let (previous, following) = (finished, index + 1 < kinds.count ? kinds[index + 1] : nil)
-      async let upcoming = following.map { try model.block($0) }
-      async let written: Void = Self.write(previous, to: sink)
+    try await ModelWalk(model).sweep(kinds, into: { try await sink.append($0) }) { index, original in
       let start = ContinuousClock.now
-      let original = next
       var block = original
       observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
       var reference: Block?
@@ -117,13 +110,12 @@ public struct Pipeline: Sendable {
         report.remarks += remarks.filter { !report.remarks.contains($0) }
       }
       var cost: (forwardPasses: Double, expertTokens: [Int])?
-      switch kind {
+      switch kinds[index] {
       case .embedding: try stream?.embed(block, reference: reference ?? block)
       // Nothing after the last block reads its output unless the head is worked on, which any pass may do.
       case .decoder: cost = try stream?.finish(block, reference: reference ?? block)
       case .head: break
       }
-      original.releasePages()
       let took = start.duration(to: .now)
       var record = Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: cost?.forwardPasses)
       if let cost, !cost.expertTokens.isEmpty {
@@ -132,11 +124,8 @@ public struct Pipeline: Sendable {
       }
       report.blocks.append(record)
       observer.observe(.blockEnded(name: block.name, index: index, count: kinds.count, took: took))
-      try await written
-      finished = block
-      if let block = try await upcoming { next = block }
+      return block
     }
-    try await Self.write(finished, to: sink)
     return report
   }
 
@@ -221,10 +210,6 @@ public struct Pipeline: Sendable {
     let list = starved.prefix(16).map { "\($0) (\(tokens[$0]))" }.joined(separator: ", ")
     return "\(block.name): \(starved.count) of \(tokens.count) experts saw fewer calibration tokens than their \(description.hiddenSize) "
       + "inputs: \(list)\(starved.count > 16 ? ", …" : ""); more calibration data would serve them"
-  }
-
-  private static func write(_ block: Block?, to sink: any BlockSink) async throws {
-    if let block { try await sink.append(block) }
   }
 }
 

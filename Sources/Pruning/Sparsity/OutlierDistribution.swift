@@ -52,12 +52,10 @@ package struct OutlierDistribution: Analysis {
     if context.isRehearsal { return Answer(entries: []) }
     let stream = try CalibrationStream(
       context.calibration, description: model.description, memory: context.activationMemory, scratch: context.scratch)
-    try stream.embed(try model.block(.embedding))
+    let walk = ModelWalk(model)
+    try stream.embed(try walk.embedding())
     var answer = Answer(entries: [])
-    let count = model.description.blocks.count
-    for index in 0..<count {
-      try Task.checkCancellation()
-      let block = try model.block(.decoder(index: index))
+    try walk.visit(progress: context.progress) { _, block in
       var (scores, unreached, weights) = ([Matrix](), [LinearName](), 0)
       for group in block.groups(layers) {
         let norms = try stream.statistic(InputNorm.self, of: group, in: block)
@@ -74,8 +72,6 @@ package struct OutlierDistribution: Analysis {
             block: block.name, weights: weights, outliers: Self.outliers(of: scores, above: threshold), unreached: unreached))
       }
       _ = try stream.finish(block)
-      block.releasePages()
-      context.progress(index + 1, count)
     }
     return answer
   }

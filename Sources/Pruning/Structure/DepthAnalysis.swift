@@ -46,14 +46,14 @@ struct DepthAnalysis: Analysis {
       let scores = Dictionary(uniqueKeysWithValues: units.candidates.map { ($0, Double.random(in: 0..<1, using: &random)) })
       chosen = units.lowest { scores[$0] ?? 1 }
     case .magnitude:
-      let scores = Dictionary(uniqueKeysWithValues: try units.candidates.map { ($0, try magnitude(of: $0, in: model)) })
+      let scores = try Self.magnitudes(units, in: model)
       chosen = units.lowest { scores[$0] ?? .infinity }
     case .influence:
-      influences = try Self.influences(units, ResidualWalk(model, context), context)
+      influences = try Self.influences(units, ModelWalk(model, context), context)
       chosen = units.lowest { influences[$0] ?? .infinity }
     case .perplexity, .divergence:
       // Every depth keeps its hidden states, and a candidate has its own.
-      let probes = try ResidualWalk(
+      let probes = try ModelWalk(
         model, context, copies: 2 * (model.description.blocks.count + 1), on: context.heldOut(options.probes).probes)
       chosen = try DepthSearch(probes, criterion: options.criterion).run(units, progress: context.progress)
     }
@@ -61,30 +61,34 @@ struct DepthAnalysis: Analysis {
     for (unit, influence) in influences where unit.parts.count > 1 { selection.influences[unit.block] = influence }
     if options.repair != .none {
       let widest = model.description.blocks.flatMap { $0.linearShapes.values.map(\.columns) }.max() ?? 0
-      let walk = try ResidualWalk(model, context, copies: 6, width: widest)
+      let walk = try ModelWalk(model, context, copies: 6, width: widest)
       selection.repairs = try DepthRepair(walk: walk, selection: selection, options: options).run()
     }
     selection.remarks = remarks(selection, units.share(of: chosen), model)
     return selection
   }
 
-  private func magnitude(of unit: DepthUnit, in model: Model) throws -> Double {
-    let block = try model.block(.decoder(index: unit.block))
-    guard let description = block.description else { return .infinity }
-    let names = unit.parts.flatMap { block.inputGroups[description.subBlocks[$0]].flatMap(\.linears) }
-    return names.reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
+  /// ‖W‖² of all linears of every unit.
+  private static func magnitudes(_ units: DepthUnits, in model: Model) throws -> [DepthUnit: Double] {
+    let candidates = Dictionary(grouping: units.candidates, by: \.block)
+    var magnitudes: [DepthUnit: Double] = [:]
+    try ModelWalk(model).visit(where: { candidates[$0] != nil }) { index, block in
+      guard let description = block.description else { return }
+      for unit in candidates[index] ?? [] {
+        let names = unit.parts.flatMap { block.inputGroups[description.subBlocks[$0]].flatMap(\.linears) }
+        magnitudes[unit] = names.reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
+      }
+    }
+    return magnitudes
   }
 
   /// 1 − cos of the residual stream before and after every unit.
   private static func influences(
-    _ units: DepthUnits, _ walk: ResidualWalk, _ context: AnalysisContext
+    _ units: DepthUnits, _ walk: ModelWalk, _ context: AnalysisContext
   ) throws -> [DepthUnit: Double] {
     var influences: [DepthUnit: Double] = [:]
     var states = try walk.embedded()
-    let count = walk.model.description.blocks.count
-    for index in 0..<count {
-      try Task.checkCancellation()
-      let block = try PartwiseBlock(walk.model.block(.decoder(index: index)), positions: walk.positions)
+    try walk.visit(progress: context.progress, expanding: { PartwiseBlock($0, positions: walk.positions) }) { index, block in
       var boundaries = [states]
       for part in block.parts.indices {
         let inputs = boundaries[part]
@@ -96,7 +100,6 @@ struct DepthAnalysis: Analysis {
         influences[unit] = 1 - sums.reduce(0, +) / Double(max(1, before.reduce(0) { $0 + $1.rows }))
       }
       states = boundaries[boundaries.count - 1]
-      context.progress(index + 1, count)
     }
     return influences
   }

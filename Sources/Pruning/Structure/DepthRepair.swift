@@ -8,13 +8,12 @@ import Tensors
 /// With r the residual stream of the pruned model before the layer's output is added, a the writer's input and t the original's stream behind the
 /// gap, min ‖r + W'·a − t‖² + λ‖W' − W‖² has the solution W' = W + (Σ (t − r − W·a) aᵀ)(Σ a aᵀ + λI)⁻¹.
 struct DepthRepair {
-  let walk: ResidualWalk
+  let walk: ModelWalk
   let selection: DepthSelection
   let options: PruneDepth
 
   /// New weights by the block's index and the linear's name.
   func run() throws -> [Int: [LinearName: Matrix]] {
-    let model = walk.model
     var repairs: [Int: [LinearName: Matrix]] = [:]
     var pruned = try walk.embedded()
     var original = pruned
@@ -34,10 +33,8 @@ struct DepthRepair {
       pruned = layer.outputs(stored)
     }
 
-    for index in model.description.blocks.indices {
-      try Task.checkCancellation()
-      let block = try model.block(.decoder(index: index))
-      guard let description = block.description else { continue }
+    try walk.visit { index, block in
+      guard let description = block.description else { return }
       try block.requireDense()
       let partwise = PartwiseBlock(block, positions: walk.positions)
       let kept = Set(selection.parts(of: index, description))
@@ -57,7 +54,6 @@ struct DepthRepair {
         let before = original
         original = try Parallel.map(before.count) { try partwise.forward(before[$0], through: [part]) }
       }
-      block.releasePages()
     }
     try settle(original, options.repair == .all ? hasGap : pending?.isBeforeGap ?? false)
     return repairs

@@ -7,10 +7,10 @@ import Tensors
 ///
 /// Hidden states are kept at every depth, so that a candidate costs only what follows it.
 struct DepthSearch {
-  let walk: ResidualWalk
+  let walk: ModelWalk
   let criterion: PruneDepth.Criterion
 
-  init(_ walk: ResidualWalk, criterion: PruneDepth.Criterion) {
+  init(_ walk: ModelWalk, criterion: PruneDepth.Criterion) {
     self.walk = walk
     self.criterion = criterion
   }
@@ -48,18 +48,18 @@ struct DepthSearch {
 
   /// Hidden states before every block from `first` on, and after the last.
   private func states(from first: Int, _ hidden: [Matrix], _ removed: Set<DepthUnit>) throws -> [[Matrix]] {
-    var states = [hidden]
-    for index in first..<walk.model.description.blocks.count {
-      let gone = Set(removed.filter { $0.block == index }.flatMap(\.parts))
-      let inputs = states[states.count - 1]
-      let description = walk.model.description.blocks[index]
-      let kept = description.subBlocks.indices.filter { !gone.contains($0) }
-      guard !kept.isEmpty else {
-        states.append(inputs)
-        continue
-      }
-      let block = PartwiseBlock(try walk.model.block(.decoder(index: index)), positions: walk.positions)
-      states.append(try Parallel.map(inputs.count) { try block.forward(inputs[$0], through: kept) })
+    let blocks = walk.model.description.blocks
+    let kept = blocks.indices.map { index in
+      blocks[index].subBlocks.indices.filter { part in !removed.contains { $0.block == index && $0.parts.contains(part) } }
+    }
+    // A block that is gone hands on what enters it.
+    var states = Array(repeating: hidden, count: blocks.count - first + 1)
+    try walk.visit(
+      from: first, where: { !kept[$0].isEmpty }, expanding: { PartwiseBlock($0, positions: walk.positions) }
+    ) { index, block in
+      let inputs = states[index - first]
+      let outputs = try Parallel.map(inputs.count) { try block.forward(inputs[$0], through: kept[index]) }
+      for place in states.indices[(index - first + 1)...] { states[place] = outputs }
     }
     return states
   }

@@ -28,7 +28,7 @@ struct HiddenReductionAnalysis: Analysis {
         return HiddenReduction(basis: .directions(rows), shares: [:])
       }
     }
-    let walk = try ResidualWalk(model, context)
+    let walk = try ModelWalk(model, context)
     switch choice {
     case .dimensions(let pass): return try dimensions(size, pass, walk, model, context)
     case .directions: return try directions(size, walk, context)
@@ -78,12 +78,12 @@ struct HiddenReductionAnalysis: Analysis {
   }
 
   private func dimensions(
-    _ size: Int, _ pass: PruneWidth, _ walk: ResidualWalk, _ model: Model, _ context: AnalysisContext
+    _ size: Int, _ pass: PruneWidth, _ walk: ModelWalk, _ model: Model, _ context: AnalysisContext
   ) throws -> HiddenReduction {
     let hidden = model.description.hiddenSize
     var scores = [Double](repeating: 0, count: hidden)
     var shares: [(module: String, values: [Double])] = []
-    try walk.run(progress: context.progress) { norm, inputs in
+    try walk.visitNorms(progress: context.progress) { norm, inputs in
       let sums = Parallel.map(inputs.count) { sequence in
         var sums = Sums(hidden)
         sums.add(inputs[sequence], norm.weight)
@@ -116,15 +116,15 @@ struct HiddenReductionAnalysis: Analysis {
 
   // MARK: Directions
 
-  private func directions(_ size: Int, _ walk: ResidualWalk, _ context: AnalysisContext) throws -> HiddenReduction {
+  private func directions(_ size: Int, _ walk: ModelWalk, _ context: AnalysisContext) throws -> HiddenReduction {
     let hidden = walk.model.description.hiddenSize
     var total = SymmetricMatrix(size: hidden)
-    try walk.run { _, inputs in for input in inputs { total.addGram(of: input.unitRows()) } }
+    try walk.visitNorms { _, inputs in for input in inputs { total.addGram(of: input.unitRows()) } }
     guard let rows = total.leadingEigenvectors(size) else {
       throw InvalidOption("hidden", "the eigenvectors of the hidden states could not be found: are they all finite?")
     }
     var shares: [String: Double] = [:]
-    try walk.run(progress: context.progress) { norm, inputs in
+    try walk.visitNorms(progress: context.progress) { norm, inputs in
       let parts: [(Double, Int)] = Parallel.map(inputs.count) { sequence in
         let input = inputs[sequence].unitRows()
         return (input.times(transposed: rows).rowSquares.reduce(0, +), input.rows)

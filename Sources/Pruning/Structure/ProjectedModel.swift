@@ -1,4 +1,5 @@
 package import Models
+import Passes
 package import Tensors
 
 /// SliceGPT as published, in memory: before every norm the residual stream is projected onto the leading principal directions of what enters
@@ -46,11 +47,9 @@ package struct ProjectedModel {
 
   /// - Parameter basis: asked before every norm.
   private func run(_ sequences: [[Int32]], basis: ([Matrix]) throws -> Matrix) throws -> [Matrix] {
-    let table = try model.block(.embedding)
-    let embedding = PreparedEmbedding(table)
-    var states = try Parallel.map(sequences.count) { try embedding(sequences[$0]) }
-    for index in model.description.blocks.indices {
-      let block = PartwiseBlock(try model.block(.decoder(index: index)), positions: sequences.map(\.count).max() ?? 0)
+    let walk = ModelWalk(model, carrying: sequences)
+    var states = try walk.embedded()
+    try walk.visit(expanding: { PartwiseBlock($0, positions: walk.positions) }) { _, block in
       for part in block.parts.indices {
         let (inputs, rows) = (states, try basis(states))
         states = try Parallel.map(inputs.count) { try block.forward(inputs[$0].projected(onto: rows), through: [part]) }
