@@ -62,7 +62,7 @@ actor CheckpointSink: BlockSink {
   private func checkFinite(_ tensors: [NamedTensor], of block: Block) throws(FormatError) {
     // What is stored as it was read was looked through when it was read.
     let asRead = Set(block.linears.filter { $0.value.weight is StoredWeight }.keys)
-    let stacks = block.denseStacks.filter { asRead.isSuperset(of: $0.linears.joined()) }
+    let stacks = block.denseStacks().filter { asRead.isSuperset(of: $0.linears.joined()) }
     let read = Set(asRead.map { block.fullName(of: $0) + ".weight" } + stacks.map { block.prefix + $0.name })
     for named in tensors where [.float16, .bfloat16, .float32].contains(named.info.dtype) && !read.contains(named.name) {
       var isFinite = true

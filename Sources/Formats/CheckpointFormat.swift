@@ -149,7 +149,7 @@ extension CheckpointFormat {
   /// Linears one by one as the format spells them, and their biases; dense experts in stacks, where the family stores them so.
   func encodeLinears(of block: Block) throws(FormatError) -> [NamedTensor] {
     var tensors: [NamedTensor] = []
-    let stacks = block.denseStacks
+    let stacks = block.denseStacks(writingAll: self is any DenseFormat)
     let stacked = Set(stacks.flatMap(\.linears).joined())
     for stack in stacks {
       tensors.append(

@@ -88,12 +88,15 @@ extension BlockDescription {
 // MARK: - Writing
 
 extension Block {
-  /// The stacks that the block's experts are written in: those of the family where all are dense, none where one is compressed or its input is.
-  package var denseStacks: [ExpertStack] {
+  /// The stacks that the block's experts are written in: those of the family where all are written dense, none where one is compressed or its
+  /// input is.
+  ///
+  /// - Parameter isDense: whether whoever asks writes any weight as numbers.
+  package func denseStacks(writingAll isDense: Bool = false) -> [ExpertStack] {
     guard let stacks = description?.expertStacks else { return [] }
     let areDense = stacks.flatMap(\.linears).joined().allSatisfy { name in
       guard let linear = linears[name] else { return false }
-      return linear.inputQuantization == nil && (linear.weight is StoredWeight || linear.weight is Matrix)
+      return linear.inputQuantization == nil && (isDense || linear.weight is StoredWeight || linear.weight is Matrix)
     }
     return areDense ? stacks : []
   }

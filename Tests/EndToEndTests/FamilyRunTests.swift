@@ -76,6 +76,14 @@ struct FamilyRunTests {
     }
   }
 
+  /// What is rounded and stored as numbers lies in the family's own tensors, as any reader of the family expects it.
+  @Test(arguments: Families.stacked) func roundedStacksStayStacks(_ name: String) async throws {
+    let (_, _, tensors) = try await run(name, "{ rtn: { bits: 4, group_size: 32 } }", format: "safetensors", sequences: 4)
+    let expected = try Families.model(name).description.tensorShapes
+    #expect(Set(tensors.keys) == Set(expected.map(\.name)))
+    for (tensor, shape) in expected { #expect(tensors[tensor]?.shape == shape, "\(tensor)") }
+  }
+
   /// Recurrences and convolutions, latents and gates: what stands between linears does not keep passes from them.
   @Test(arguments: Families.hybrids) func halfOfTheWeights(_ name: String) async throws {
     let (report, _, _) = try await run(name, "{ wanda: { sparsity: 0.5 } }", format: "safetensors", dtype: .float32)
