@@ -89,7 +89,7 @@ let package = Package(
     tests(of: "Allocation", ["CompressKit"]),
     tests(of: "LowRank", ["CompressKit"]),
     tests(of: "Recipes", ["CompressKit"]),
-    tests(of: "CompressCommand", ["CompressKit"]),
+    tests(of: "CompressCommand", ["CompressKit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .testTarget(
       name: "FuzzTests", dependencies: ["CompressKit", "TestSupport", "Tensors", "CheckpointIO"], exclude: ["Corpus"],
       swiftSettings: settings),

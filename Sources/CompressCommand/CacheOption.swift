@@ -10,7 +10,7 @@ struct CacheOption: ParsableArguments {
 
   func applied(to model: Model) throws -> Model {
     guard let cache else { return model }
-    let recipe = try Recipe(yaml: "passes: [ { kv_cache: \(cache) } ]", file: "--cache", passes: .standard)
+    let recipe = try Recipe(yaml: "passes: [ { kv_cache: \(cache) } ]", file: "--cache", passes: CompressCommand.toolkit.passes)
     guard recipe.passes.count == 1, let pass = recipe.passes[0] as? CacheCompression else {
       throw ValidationError("--cache: options of the pass kv_cache are needed")
     }

@@ -50,7 +50,8 @@ struct CalibrateCommand: AsyncParsableCommand {
       let checkpoint = try Checkpoint(place)
       let found = try source.read(for: checkpoint, bases: [URL(filePath: FileManager.default.currentDirectoryPath)], seed: 0)
       for remark in found.remarks { progress.observe(.remark(remark)) }
-      let collector = StatisticsCollector(sequences: found.sequences, source: found.files, memoryLimit: memory, overwrite: overwrite)
+      let collector = StatisticsCollector(
+        sequences: found.sequences, source: found.files, toolkit: CompressCommand.toolkit, memoryLimit: memory, overwrite: overwrite)
       try await collector.run(checkpoint, to: destination, observer: progress)
       return (found.sequences, found.files)
     }

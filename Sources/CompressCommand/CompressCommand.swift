@@ -2,7 +2,7 @@ public import ArgumentParser
 public import CompressKit
 internal import Foundation
 
-/// The command line as a library function, so that an executable of one's own can add passes.
+/// The command line as a library function, so that an executable of one's own can add passes, formats and families.
 public struct CompressCommand: AsyncParsableCommand {
   public static let configuration = CommandConfiguration(
     commandName: "compress",
@@ -17,13 +17,16 @@ public struct CompressCommand: AsyncParsableCommand {
 
   public init() {}
 
-  /// The passes that recipes may name in this process.
-  @TaskLocal static var passes = PassCatalog.standard
+  /// What recipes and checkpoints may name in this process.
+  @TaskLocal static var toolkit = Toolkit.standard
 
-  /// Runs the command line with the given passes: the main function of an executable.
-  public static func main(passes: PassCatalog) async {
-    await $passes.withValue(passes) { await main(Array(CommandLine.arguments.dropFirst())) }
+  /// Runs the command line with the given toolkit: the main function of an executable.
+  public static func main(toolkit: Toolkit) async {
+    await $toolkit.withValue(toolkit) { await main(Array(CommandLine.arguments.dropFirst())) }
   }
+
+  /// The same for those who add nothing but passes.
+  public static func main(passes: PassCatalog) async { await main(toolkit: Toolkit(passes: passes)) }
 
   public static func main(_ arguments: [String]?) async {
     StandardStreams.prepare()

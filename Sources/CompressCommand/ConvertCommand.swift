@@ -36,11 +36,12 @@ struct ConvertCommand: AsyncParsableCommand {
   @OptionGroup var machine: MachineOptions
 
   func run() async throws {
-    guard let format = FormatCatalog.standard[to] else {
-      throw OptionError(option: "--to", value: to, known: FormatCatalog.standard.names)
+    let toolkit = CompressCommand.toolkit
+    guard let format = toolkit.format(named: to) else {
+      throw OptionError(option: "--to", value: to, known: toolkit.formats.names)
     }
     let limit = try ByteCount(maxShardSize, option: "--max-shard-size").value
-    var converter = Converter(to: format, overwrite: overwrite, shardLimit: limit)
+    var converter = Converter(to: format, toolkit: toolkit, overwrite: overwrite, shardLimit: limit)
     converter.merge = merge
     let source = URL(userPath: model).standardizedFileURL
     let destination = output.map { URL(userPath: $0) } ?? URL(filePath: source.path + "-" + to)
@@ -50,7 +51,7 @@ struct ConvertCommand: AsyncParsableCommand {
       let checkpoint: Checkpoint
       do throws(CheckpointError) {
         checkpoint = try Checkpoint(source)
-        _ = try converter.architectures.describe(checkpoint.config)
+        _ = try converter.toolkit.architectures.describe(checkpoint.config)
       } catch {
         // A format that needs the model has nothing to say but why it is not known.
         guard error.isAboutUnknownModel, converter.format.holdsAnyTensors, let tensors = try? TensorCollection(source) else { throw error }

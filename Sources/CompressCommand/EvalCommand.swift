@@ -81,8 +81,8 @@ struct EvalCommand: AsyncParsableCommand {
       text: text.map { TextSources([TextSource(file: $0, field: field)]) }, tokens: tokens,
       bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
-    let subject = try cache.applied(to: try Model(checkpoint))
-    let other = try reference.map { try Model(try Checkpoint(URL(userPath: $0))) }
+    let subject = try cache.applied(to: try CompressCommand.toolkit.model(checkpoint))
+    let other = try reference.map { try CompressCommand.toolkit.model(try Checkpoint(URL(userPath: $0))) }
     let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
     try Machine.require(evaluator.memoryNeed(of: [subject] + (other.map { [$0] } ?? []), tokens: tokens.count, retrieval: retrieval ?? 0))
     guard subject.description.hasLogits else {

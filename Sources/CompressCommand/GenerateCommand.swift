@@ -50,7 +50,7 @@ struct GenerateCommand: AsyncParsableCommand {
 
   private func generate() throws -> (text: String, remark: String) {
     let checkpoint = try Checkpoint(URL(userPath: model))
-    let subject = try Model(checkpoint)
+    let subject = try CompressCommand.toolkit.model(checkpoint)
     guard subject.description.hasLogits else { throw EvaluationError.noLogits }
     let tokenizer = try checkpoint.tokenizer()
     var tokens = try tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)

@@ -23,18 +23,19 @@ struct InspectCommand: ParsableCommand {
     var parameters = 0
   }
 
-  func run() throws {
+  func run() throws { try printResult(try report()) }
+
+  /// What is printed.
+  func report() throws -> String {
     let place = URL(userPath: model)
-    let text: String
     do throws(CheckpointError) {
       let checkpoint = try Checkpoint(place)
-      text = try describe(checkpoint, try Model(checkpoint), place)
+      return try describe(checkpoint, try CompressCommand.toolkit.model(checkpoint), place)
     } catch {
       guard Self.mayBeSound(error), let collection = try? TensorCollection(place) else { throw error }
       let report = UnknownModelReport(collection: collection, reason: error)
-      text = json ? report.json.text(indent: 2) : report.text
+      return json ? report.json.text(indent: 2) : report.text
     }
-    try printResult(text)
   }
 
   /// Whether tensors can be listed all the same: the error is about the model or its names, not about what is on the disk.

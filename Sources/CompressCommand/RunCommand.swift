@@ -58,7 +58,7 @@ struct RunCommand: AsyncParsableCommand {
   func run() async throws {
     let file = URL(userPath: recipe)
     let text = try Self.text(of: file, named: recipe)
-    var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.passes)
+    var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.toolkit.passes)
     if let seed { parsed.seed = seed }
     let progress = Progress(machine.progress)
     defer { progress.end() }
@@ -70,8 +70,8 @@ struct RunCommand: AsyncParsableCommand {
     }
     let working = URL(filePath: FileManager.default.currentDirectoryPath)
     let compressor = Compressor(
-      recipe: parsed, bases: [working, file.deletingLastPathComponent()], memoryLimit: try machine.memory(), strict: strict,
-      overwrite: overwrite)
+      recipe: parsed, toolkit: CompressCommand.toolkit, bases: [working, file.deletingLastPathComponent()],
+      memoryLimit: try machine.memory(), strict: strict, overwrite: overwrite)
     let directory = URL(userPath: model)
     if dryRun {
       let (dryRunJSON, width) = (json, machine)

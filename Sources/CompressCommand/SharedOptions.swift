@@ -26,9 +26,9 @@ struct MachineOptions: ParsableArguments {
   func run<Result: Sendable>(_ work: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let width = threads ?? Parallel.width
     try Machine.prepare(threads: width)
-    let passes = CompressCommand.passes
+    let toolkit = CompressCommand.toolkit
     let task = Task {
-      try await CompressCommand.$passes.withValue(passes) { try await Parallel.$width.withValue(width) { try await work() } }
+      try await CompressCommand.$toolkit.withValue(toolkit) { try await Parallel.$width.withValue(width) { try await work() } }
     }
     let signals = EndingSignals { task.cancel() }
     defer { signals.ignore() }

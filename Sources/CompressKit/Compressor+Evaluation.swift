@@ -35,9 +35,9 @@ extension Compressor {
   ) throws {
     let (source, clock) = (data.source, ContinuousClock.now)
     let evaluator = Evaluator(window: source.window, stride: source.stride, chunk: source.chunk, memory: memoryLimit / 4)
-    let before = try Model(checkpoint, architectures: architectures, formats: formats)
+    let before = try toolkit.model(checkpoint)
     // The written files, not the model in memory: whatever the writer did is in the figures.
-    let after = try Model(try Checkpoint(output), architectures: architectures, formats: formats)
+    let after = try toolkit.model(try Checkpoint(output))
     let progress: @Sendable (Int, Int) -> Void = { done, total in
       observer.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: clock.duration(to: .now)))
     }

@@ -1,5 +1,5 @@
 public import CheckpointIO
-public import Formats
+internal import Formats
 public import Foundation
 public import Models
 public import Passes
@@ -10,8 +10,7 @@ internal import Tensors
 /// Recipe in, checkpoint and report out: what the command line calls.
 public struct Compressor: Sendable {
   public var recipe: Recipe
-  public var architectures: ArchitectureCatalog
-  public var formats: FormatCatalog
+  public var toolkit: Toolkit
   /// Where relative paths of the recipe are looked for, in this order; the model's directory comes last.
   public var bases: [URL]
   /// Bytes of memory to stay under where there is a choice.
@@ -22,13 +21,12 @@ public struct Compressor: Sendable {
   public var overwrite: Bool
 
   public init(
-    recipe: Recipe, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard,
+    recipe: Recipe, toolkit: Toolkit = .standard,
     bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.usableMemory / 2,
     strict: Bool = false, overwrite: Bool = false
   ) {
     self.recipe = recipe
-    self.architectures = architectures
-    self.formats = formats
+    self.toolkit = toolkit
     self.bases = bases
     self.memoryLimit = memoryLimit
     self.strict = strict
@@ -69,11 +67,11 @@ public struct Compressor: Sendable {
   ///
   /// - Throws: whatever is wrong with the checkpoint, the recipe or the calibration data, before any work is done.
   public func plan(_ checkpoint: Checkpoint) throws -> Plan {
-    guard let format = formats[recipe.output.format] else {
-      throw OptionError(option: "output.format", value: recipe.output.format, known: formats.names)
+    guard let format = toolkit.format(named: recipe.output.format) else {
+      throw OptionError(option: "output.format", value: recipe.output.format, known: toolkit.formats.names)
     }
     let shardLimit = try ByteCount(recipe.output.maxShardSize, option: "output.max_shard_size").value
-    var original = try Model(checkpoint, architectures: architectures, formats: formats)
+    var original = try toolkit.model(checkpoint)
     original.scaleType = format.scaleType
     let pipeline = Pipeline(recipe.passes)
     var (remarks, config) = (recipe.remarks + original.remarks, checkpoint.config)
@@ -88,11 +86,12 @@ public struct Compressor: Sendable {
     }
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
-    config = try architectures.spelledOut(config, isTied: model.description.isTied)
+    config = try toolkit.architectures.spelledOut(config, isTied: model.description.isTied)
     let wholeConfig = config
     let dequantized = dequantizing(&linears, for: format, &remarks)
     if description != model.description {
-      config = try architectures.spelledOut(try architectures.configuration(of: description, in: config), isTied: description.isTied)
+      let described = try toolkit.architectures.configuration(of: description, in: config)
+      config = try toolkit.architectures.spelledOut(described, isTied: description.isTied)
     }
     remarks += try format.remarks(on: description, in: config)
     if let remark = Self.leftAlone(linears) { remarks.append(remark) }
@@ -188,8 +187,8 @@ public struct Compressor: Sendable {
     guard blocks != plan.description.blocks || kept != Array(blocks.indices) else { return plan.config }
     var description = plan.description
     description.blocks = blocks
-    return try architectures.spelledOut(
-      try architectures.configuration(of: description, keeping: kept, in: plan.wholeConfig), isTied: description.isTied)
+    let config = try toolkit.architectures.configuration(of: description, keeping: kept, in: plan.wholeConfig)
+    return try toolkit.architectures.spelledOut(config, isTied: description.isTied)
   }
 
   /// Compresses a checkpoint into a new directory and scores what was written before it gets its name.

@@ -1,7 +1,7 @@
 public import CheckpointIO
 public import Formats
 public import Foundation
-public import Models
+internal import Models
 public import Passes
 internal import StrictJSON
 internal import Tensors
@@ -11,8 +11,7 @@ internal import Tensors
 /// What was written is read back while it is converted and compared with what it came from, element by element.
 public struct Converter: Sendable {
   public var format: any CheckpointFormat
-  public var architectures: ArchitectureCatalog
-  public var formats: FormatCatalog
+  public var toolkit: Toolkit
   /// Whether an existing output is replaced once the new one is complete.
   public var overwrite: Bool
   /// Whether low-rank factors are multiplied out, for formats that know only whole matrices.
@@ -21,12 +20,10 @@ public struct Converter: Sendable {
   public var shardLimit: Int
 
   public init(
-    to format: any CheckpointFormat, architectures: ArchitectureCatalog = .standard, formats: FormatCatalog = .standard,
-    overwrite: Bool = false, shardLimit: Int = 5_000_000_000
+    to format: any CheckpointFormat, toolkit: Toolkit = .standard, overwrite: Bool = false, shardLimit: Int = 5_000_000_000
   ) {
     self.format = format
-    self.architectures = architectures
-    self.formats = formats
+    self.toolkit = toolkit
     self.overwrite = overwrite
     self.shardLimit = shardLimit
   }
@@ -46,7 +43,7 @@ public struct Converter: Sendable {
 
   private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws -> ConversionReport
   {
-    let model = try Model(checkpoint, architectures: architectures, formats: formats)
+    let model = try toolkit.model(checkpoint)
     for remark in model.remarks { observer.observe(.remark(remark)) }
     observer.observe(.step("read"))
     var modules: [StoredModule] = []
@@ -56,12 +53,12 @@ public struct Converter: Sendable {
       modules += format.modules(of: merge ? outline.merged() : outline)
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
-    let format = format.settled(for: modules)
+    let format = format.knowing(toolkit.architectures).settled(for: modules)
     let mixed = format.fusion.mixedGroups(of: model.description, in: modules)
     if let first = mixed.first {
       observer.observe(.remark("\(mixed.count) groups of linears are in unlike formats, although \(Fusion.rule); the first is \(first)"))
     }
-    let described = try architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
+    let described = try toolkit.architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
     var warnings = try format.remarks(on: model.description, in: described)
     let packed = Set(modules.filter { $0.scheme != nil || $0.factors != nil }.map(\.name))
     if !(format is any DenseFormat), let remark = model.description.separatedExperts(packed.contains) { warnings.append(remark) }

@@ -10,14 +10,18 @@ public struct StatisticsCollector: Sendable {
   public var sequences: [[Int32]]
   /// What the tokens came from; for the record.
   public var source: String
+  public var toolkit: Toolkit
   /// Bytes of memory to stay under where there is a choice.
   public var memoryLimit: Int
   /// Whether an existing file of statistics is replaced once the new one is complete.
   public var overwrite: Bool
 
-  public init(sequences: [[Int32]], source: String, memoryLimit: Int = Machine.usableMemory / 2, overwrite: Bool = false) {
+  public init(
+    sequences: [[Int32]], source: String, toolkit: Toolkit = .standard, memoryLimit: Int = Machine.usableMemory / 2, overwrite: Bool = false
+  ) {
     self.sequences = sequences
     self.source = source
+    self.toolkit = toolkit
     self.memoryLimit = memoryLimit
     self.overwrite = overwrite
   }
@@ -27,7 +31,7 @@ public struct StatisticsCollector: Sendable {
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws {
     let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: checkpoint.inputs) { StatisticsFile.foreignness(of: $0) }
     do {
-      let model = try Model(checkpoint)
+      let model = try toolkit.model(checkpoint)
       for remark in stage.remarks + model.remarks { observer.observe(.remark(remark)) }
       let name = "statistics.h5"
       try await collect(checkpoint, model, into: stage.url(name), observer)

@@ -9,7 +9,15 @@ public import Tensors
 public struct AWQFormat: CheckpointFormat {
   public static let name = "awq"
   public static let summary = "4-bit integers in AutoAWQ's gemm layout, as vLLM and transformers load them"
+  /// What describes the models that are written.
+  private var architectures = ArchitectureCatalog.standard
   public init() {}
+
+  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
+    var format = self
+    format.architectures = architectures
+    return format
+  }
 
   public var scaleType: DType? { .float16 }
   public var fusion: Fusion { .all }
@@ -57,7 +65,7 @@ public struct AWQFormat: CheckpointFormat {
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
     var json = config.withoutQuantization
     guard modules.contains(where: { $0.scheme != nil }) else { return json }
-    json["quantization_config"] = try AWQConfiguration.json(for: modules, names: ModuleNames(modules, in: config))
+    json["quantization_config"] = try AWQConfiguration.json(for: modules, names: ModuleNames(modules, in: config, architectures))
     return json
   }
 }

@@ -35,6 +35,10 @@ public protocol CheckpointFormat: Sendable {
   /// - Throws: `FormatError.cannotStore` for a weight, or a quantized input, that this format has no spelling for.
   func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor]
 
+  /// The same format among families of models other than those of this package; by default unchanged, as most read nothing of a configuration
+  /// but what they write.
+  func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat
+
   /// Bits that quantized weights of a shape take in this format; by default those they have.
   func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int
 
@@ -79,6 +83,8 @@ extension CheckpointFormat {
   public var storesFactors: Bool { false }
 
   public func settled(for modules: [StoredModule]) -> any CheckpointFormat { self }
+
+  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat { self }
 
   public func files(describing modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> [CheckpointFile] {
     [CheckpointFile("config.json", .text(try configuration(of: modules, in: config).text(indent: 2) + "\n"))]

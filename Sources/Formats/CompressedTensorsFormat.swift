@@ -12,7 +12,15 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public static let summary = "quantized weights, inputs and caches as vLLM and transformers load them"
   /// The library version whose files ours are byte-equal to.
   static let version = "0.20.0"
+  /// What describes the models that are written.
+  private var architectures = ArchitectureCatalog.standard
   public init() {}
+
+  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
+    var format = self
+    format.architectures = architectures
+    return format
+  }
 
   public var storesFactors: Bool { true }
   public var fusion: Fusion { .all }
@@ -129,7 +137,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
       return json
     }
     // Families differ in what they take where the configuration does not say.
-    let description = try? ArchitectureCatalog.standard.describe(config)
+    let description = try? architectures.describe(config)
     let head = description?.ownHead ?? "lm_head"
     let isTied = description.map(\.isTied) ?? ((config.decoder["tie_word_embeddings"] ?? json["tie_word_embeddings"])?.bool == true)
     let tied = isTied && !modules.contains { $0.name == head }
@@ -143,7 +151,7 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     let quantization = CompressedTensorsConfiguration.json(
       for: modules, ignoring: tied || head != "lm_head" && isDense ? ["lm_head"] : [],
       cache: caches.first.map { (grid: $0.key.grid, isByHead: $0.key.headScales != nil) },
-      names: ModuleNames(modules, in: config))
+      names: ModuleNames(modules, in: config, architectures))
     json["quantization_config"] = LowRankConfiguration.json(for: modules, weights: quantization) ?? quantization
     return json
   }

@@ -8,7 +8,7 @@ import Tokenizers
 /// What a GGUF file says of a model besides its weights: metadata, names, order, and the factors of its rotary frequencies.
 struct GGUFDescription {
   /// llama.cpp's architecture of a `model_type`.
-  private static let architectures = ["llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"]
+  private static let layouts = ["llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"]
 
   private let architecture: String
   private let model: ModelDescription
@@ -20,20 +20,23 @@ struct GGUFDescription {
 
   /// - Parameters:
   ///   - config: `config.json` as it will be written.
+  ///   - architectures: what describes it, and what a reader of the file would make of it.
   ///   - file: the text of a file that will lie beside it; `nil` where there is none.
   ///   - name: what `general.name` says.
   /// - Throws: `FormatError.cannotStore` for what llama.cpp would compute differently or could not read.
-  init(_ config: ModelConfig, name: String, file: (String) -> Data?) throws(FormatError) {
+  init(_ config: ModelConfig, _ architectures: ArchitectureCatalog, name: String, file: (String) -> Data?) throws(FormatError) {
     func refuse(_ reason: String) -> FormatError { .cannotStore(module: "the model", format: GGUFFormat.name, reason: reason) }
-    guard let architecture = Self.architectures[config.modelType] else {
+    guard let architecture = Self.layouts[config.modelType] else {
       throw refuse(
-        "llama.cpp's layout of \(config.modelType) is not known; \(Self.architectures.keys.sorted().joined(separator: ", ")) are")
+        "llama.cpp's layout of \(config.modelType) is not known; \(Self.layouts.keys.sorted().joined(separator: ", ")) are")
     }
-    do { model = try ArchitectureCatalog.standard.describe(config) } catch { throw refuse("\(error)") }
+    do { model = try architectures.describe(config) } catch { throw refuse("\(error)") }
     self.architecture = architecture
     rotaryFactors = model.blocks.first?.attention.flatMap { $0.rotary?.uniformDivisors(headSize: $0.headSize) }
     var metadata = try Self.metadata(model, architecture, name)
-    try GGUFReadback(architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotaryFactors).check()
+    try GGUFReadback(
+      architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotaryFactors, architectures: architectures
+    ).check()
     let source: TokenizerSource?
     do { source = try TokenizerSource(file: file) } catch { throw refuse("\(error)") }
     if let source {

@@ -14,7 +14,15 @@ import Tensors
 public struct GGUFFormat: CheckpointFormat {
   public static let name = "gguf"
   public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
+  /// What describes the models that are written.
+  private var architectures = ArchitectureCatalog.standard
   public init() {}
+
+  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
+    var format = self
+    format.architectures = architectures
+    return format
+  }
 
   public var storesBlocks: Bool { true }
 
@@ -83,14 +91,14 @@ public struct GGUFFormat: CheckpointFormat {
         throw .cannotStore(module: "the model", format: Self.name, reason: "\(error)")
       }
     }
-    return try GGUFDescription(config, name: "") { name in
+    return try GGUFDescription(config, architectures, name: "") { name in
       if let file = inside.first(where: { $0.name == name }), case .text(let text) = file.content { return Data(text.utf8) }
       return try? Data(contentsOf: directory.appending(path: name))
     }
   }
 
   public func makeWriter(into stage: StagedDirectory, shardLimit: Int) throws(CheckpointError) -> any CheckpointWriter {
-    try GGUFWriter(into: stage) { tensors, files throws(CheckpointError) in
+    try GGUFWriter(into: stage) { [architectures] tensors, files throws(CheckpointError) in
       func data(_ name: String) -> Data? {
         switch files.first(where: { $0.name == name })?.content {
         case .text(let text): Data(text.utf8)
@@ -102,7 +110,7 @@ public struct GGUFFormat: CheckpointFormat {
       let config = try ModelConfig(text: text)
       do {
         let name = config.json["_name_or_path"]?.string?.split(separator: "/").last.map(String.init)
-        return try GGUFDescription(config, name: name ?? config.modelType, file: data).layOut(tensors)
+        return try GGUFDescription(config, architectures, name: name ?? config.modelType, file: data).layOut(tensors)
       } catch let error as CheckpointError { throw error } catch {
         throw .unsupportedOption(option: "output.format", value: Self.name, reason: "\(error)")
       }

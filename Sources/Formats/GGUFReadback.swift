@@ -10,6 +10,8 @@ struct GGUFReadback {
   let metadata: GGUFMetadata
   /// What the rotary frequencies are divided by, where the file will say.
   let rotaryFactors: [Float]?
+  /// What describes the metadata once they are read.
+  let architectures: ArchitectureCatalog
 
   /// - Throws: `FormatError.cannotStore`, naming what of the description the file has no word for.
   func check() throws(FormatError) {
@@ -25,7 +27,7 @@ struct GGUFReadback {
       let outline = GGUFKeys.Outline(
         shape: { [shapes] in shapes[$0] }, tensorCount: shapes.count,
         rotaryFactors: rotaryFactors.map { Tensor($0, shape: [$0.count], dtype: .float32) })
-      found = try ArchitectureCatalog.standard.describe(try GGUFKeys(metadata, path: "its metadata").config(outline))
+      found = try architectures.describe(try GGUFKeys(metadata, path: "its metadata").config(outline))
     } catch { throw refuse("what would be written reads back wrongly: \(error)") }
     let expected = model.asComputed(like: found)
     guard let difference = FieldDifference(expected, found) else { return }

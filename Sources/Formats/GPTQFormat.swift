@@ -20,7 +20,15 @@ public struct GPTQFormat: CheckpointFormat {
 
   public var version = Version.v1
 
+  /// What describes the models that are written.
+  private var architectures = ArchitectureCatalog.standard
   public init() {}
+
+  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
+    var format = self
+    format.architectures = architectures
+    return format
+  }
   public init(version: Version) { self.version = version }
 
   public var scaleType: DType? { .float16 }
@@ -74,7 +82,7 @@ public struct GPTQFormat: CheckpointFormat {
     var json = config.withoutQuantization
     guard modules.contains(where: { $0.scheme != nil }) else { return json }
     json["quantization_config"] = try GPTQConfiguration.json(
-      for: modules, version: version, names: ModuleNames(modules, in: config))
+      for: modules, version: version, names: ModuleNames(modules, in: config, architectures))
     return json
   }
 

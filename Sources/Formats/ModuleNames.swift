@@ -15,10 +15,10 @@ struct ModuleNames: Sendable {
   /// What runtimes put before the file's names.
   private let missing: String?
 
-  init(_ modules: [StoredModule], in config: ModelConfig) {
+  init(_ modules: [StoredModule], in config: ModelConfig, _ architectures: ArchitectureCatalog) {
     let names = modules.map(\.name)
     isNested = config.json["text_config"]?.members != nil || names.contains { name in Self.nested.contains { name.hasPrefix($0) } }
-    let block = (try? ArchitectureCatalog.standard.describe(config))?.blocks.first?.prefix ?? ""
+    let block = (try? architectures.describe(config))?.blocks.first?.prefix ?? ""
     if !isNested, let dot = block.firstIndex(of: "."), !names.contains(where: { $0.hasPrefix(block) }) {
       let (root, rest) = (String(block[...dot]), String(block[block.index(after: dot)...]))
       missing = names.contains { $0.hasPrefix(rest) } ? root : nil

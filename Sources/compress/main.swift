@@ -1,4 +1,4 @@
 import CompressCommand
 import CompressKit
 
-await CompressCommand.main(passes: .standard)
+await CompressCommand.main(toolkit: .standard)

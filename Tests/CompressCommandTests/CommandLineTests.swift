@@ -13,7 +13,7 @@ private struct Nothing: Pass {
 
 /// The main function of an executable with passes of its own, as the guide shows it.
 private func ownMain() async {
-  await CompressCommand.main(passes: .standard.adding(Nothing.self))
+  await CompressCommand.main(toolkit: .standard.adding(Nothing.self))
 }
 
 @Suite struct CommandLineTests {
