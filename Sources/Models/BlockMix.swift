@@ -155,17 +155,46 @@ extension BlockType {
 }
 
 extension BlockMix.Role {
-  /// The role of a linear in a Llama-like model, by its full name.
+  /// The role of a linear by its full name: what the description of its block says that it does.
   public init(of name: String, in description: ModelDescription) {
     self = .other
     if name == description.embedding { self = .embedding }
     if name == description.head { self = .head }
     guard let layer = description.blocks.firstIndex(where: { name.hasPrefix($0.prefix) }) else { return }
-    switch name.dropFirst(description.blocks[layer].prefix.count) {
-    case "self_attn.v_proj": self = .value(layer: layer)
-    case "self_attn.o_proj": self = .output(layer: layer)
-    case "mlp.down_proj": self = .down(layer: layer)
-    default: break
+    let block = description.blocks[layer]
+    let linear = LinearName(rawValue: String(name.dropFirst(block.prefix.count)))
+    if block.makesValues(linear) { self = .value(layer: layer) }
+    if block.endsAttention(linear) { self = .output(layer: layer) }
+    if block.feedForward?.isDown(linear) == true { self = .down(layer: layer) }
+  }
+}
+
+extension BlockDescription {
+  /// Whether a linear makes values and nothing else.
+  fileprivate func makesValues(_ linear: LinearName) -> Bool {
+    if case .separate(_, _, let value) = attention?.projections { value == linear } else { false }
+  }
+
+  /// Whether a linear writes what attention of some kind has made to the residual stream.
+  fileprivate func endsAttention(_ linear: LinearName) -> Bool {
+    mixers.contains { mixer in
+      guard mixer is AttentionDescription || mixer is LatentAttention else { return false }
+      return mixer.linearShapes(hiddenSize: hiddenSize)[linear] != nil && residualWriters.contains(linear)
     }
+  }
+}
+
+extension FeedForwardDescription {
+  /// Whether a linear is the last of one of the networks.
+  fileprivate func isDown(_ linear: LinearName) -> Bool {
+    guard let mixture else { return linear == linears.down }
+    // Taken apart instead of compared with the names of all experts, of which there may be hundreds.
+    let (name, down) = (linear.rawValue, linears.down.rawValue)
+    guard name.hasSuffix(down) else { return false }
+    let place = name.dropLast(down.count)
+    if let shared = mixture.shared, place == shared.prefix { return true }
+    guard place.hasPrefix(mixture.prefix), place.hasSuffix("."), let expert = Int(place.dropFirst(mixture.prefix.count).dropLast())
+    else { return false }
+    return (0..<mixture.experts).contains(expert)
   }
 }

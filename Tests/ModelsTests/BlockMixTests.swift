@@ -53,4 +53,58 @@ struct BlockMixTests {
     }
     #expect(BlockType.q8_0.fitting(columns: 48) == .f16 && BlockType.nvfp4.fitting(columns: 96) == .f16)
   }
+
+  /// The last names of a layer's linears by what they do.
+  private func roles(_ family: String, layer: Int) throws -> (values: [String], outputs: [String], downs: [String]) {
+    let description = try Families.model(family).description
+    let block = description.blocks[layer]
+    var roles: (values: [String], outputs: [String], downs: [String]) = ([], [], [])
+    for name in block.inputGroups.flatMap(\.linears).map(\.rawValue) {
+      switch BlockMix.Role(of: block.prefix + name, in: description) {
+      case .value(layer): roles.values.append(name)
+      case .output(layer): roles.outputs.append(name)
+      case .down(layer): roles.downs.append(name)
+      case .other: break
+      case let role: Issue.record("\(name) is \(role)")
+      }
+    }
+    #expect(BlockMix.Role(of: description.embedding, in: description) == .embedding)
+    if let head = description.head { #expect(BlockMix.Role(of: head, in: description) == .head) }
+    return roles
+  }
+
+  @Test(arguments: ["llama-yarn", "olmo2", "smollm3", "gemma2", "granite", "stablelm"]) func llamasNamesMeanWhatTheyDid(_ family: String)
+    throws
+  {
+    let roles = try roles(family, layer: 1)
+    #expect(roles == (["self_attn.v_proj"], ["self_attn.o_proj"], ["mlp.down_proj"]))
+  }
+
+  /// One linear that makes queries, keys and values has none of these roles.
+  @Test func otherNamesHaveTheSameRoles() throws {
+    #expect(try roles("gpt2", layer: 1) == ([], ["attn.c_proj"], ["mlp.c_proj"]))
+    #expect(try roles("gpt-neox", layer: 0) == ([], ["attention.dense"], ["mlp.dense_4h_to_h"]))
+    #expect(try roles("phi3", layer: 0) == ([], ["self_attn.o_proj"], ["mlp.down_proj"]))
+    #expect(try roles("opt", layer: 1) == (["self_attn.v_proj"], ["self_attn.out_proj"], ["fc2"]))
+  }
+
+  @Test(arguments: Families.mixtures + Families.groupedMixtures) func everyNetworkHasADown(_ family: String) throws {
+    let description = try Families.model(family).description
+    for (layer, block) in description.blocks.enumerated() {
+      let expected = try #require(block.feedForward).networks.map(\.down.rawValue)
+      let found = try roles(family, layer: layer)
+      #expect(Set(found.downs) == Set(expected) && found.downs.count == expected.count)
+      #expect(found.outputs.count == (block.mixers.contains { $0 is AttentionDescription || $0 is LatentAttention } ? 1 : 0))
+      #expect(found.values.count == (block.attention == nil ? 0 : 1))
+    }
+  }
+
+  /// Recurrences have none of these roles, attention beside them has.
+  @Test func mixersThatAreNoAttentionHaveNone() throws {
+    #expect(try roles("falcon-h1", layer: 0) == (["self_attn.v_proj"], ["self_attn.o_proj"], ["feed_forward.down_proj"]))
+    #expect(try roles("deepseek-v2", layer: 0).outputs == ["self_attn.o_proj"])
+    let next = try Families.model("qwen3-next").description
+    let recurrent = try #require(next.blocks.firstIndex { $0.attention == nil })
+    #expect(try roles("qwen3-next", layer: recurrent).outputs.isEmpty)
+  }
 }
