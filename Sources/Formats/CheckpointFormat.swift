@@ -264,7 +264,7 @@ public struct FormatCatalog: Sendable {
 
   /// The formats this package ships.
   public static let standard = FormatCatalog([
-    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), MLXFormat(), GGUFFormat(), PlainFormat(), NumpyFormat(),
+    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), FP8BlockFormat(), MLXFormat(), GGUFFormat(), PlainFormat(), NumpyFormat(),
     HDF5Format(), KerasFormat(),
   ])
 

@@ -76,6 +76,26 @@ struct FamilyRunTests {
     }
   }
 
+  /// The form in which vendors release models: read back, it scores what was scored before it was written.
+  @Test(arguments: ["llama-yarn", "qwen3-moe", "glm4-moe", "gpt-oss"]) func tilesAsVendorsHaveThem(_ name: String) async throws {
+    let passes = "{ rtn: { numbers: fp8, group_size: 128x128, activations: fp8_g128 } }"
+    let (report, config, tensors) = try await run(name, passes, format: "fp8-block", sequences: 4)
+    let figures = try #require(report.evaluation)
+    #expect(figures.klDivergence > 0 && figures.klDivergence < 0.1)
+    let quantization = try #require(config["quantization_config"])
+    #expect(
+      quantization["quant_method"]?.string == "fp8" && quantization["weight_block_size"]?.elements?.compactMap(\.integer) == [128, 128])
+    let stay = Set(quantization["modules_to_not_convert"]?.elements?.compactMap(\.string) ?? [])
+    for block in try Families.model(name).description.blocks {
+      for linear in block.linearShapes.keys {
+        let module = block.prefix + linear.rawValue
+        let isNamedOnly = block.namedOnly.contains(linear)
+        #expect(stay.contains(module) == isNamedOnly && (tensors[module + ".weight_scale_inv"] == nil) == isNamedOnly)
+        #expect((tensors[module + ".weight"]?.dtype == .float8E4M3) != isNamedOnly)
+      }
+    }
+  }
+
   /// What is rounded and stored as numbers lies in the family's own tensors, as any reader of the family expects it.
   @Test(arguments: Families.stacked) func roundedStacksStayStacks(_ name: String) async throws {
     let (_, _, tensors) = try await run(name, "{ rtn: { bits: 4, group_size: 32 } }", format: "safetensors", sequences: 4)
