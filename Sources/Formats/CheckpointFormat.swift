@@ -264,7 +264,8 @@ public struct FormatCatalog: Sendable {
 
   /// The formats this package ships.
   public static let standard = FormatCatalog([
-    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), FP8BlockFormat(), MLXFormat(), GGUFFormat(), PlainFormat(), NumpyFormat(),
+    CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), FP8BlockFormat(), MXFP4Format(), MLXFormat(), GGUFFormat(), PlainFormat(),
+    NumpyFormat(),
     HDF5Format(), KerasFormat(),
   ])
 

@@ -58,6 +58,18 @@ public struct FP8BlockFormat: CheckpointFormat {
     return try encodeLinears(of: block) + norms(of: block)
   }
 
+  public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
+    func isCut(_ side: Int) -> Bool { side > 128 && side % 128 != 0 }
+    let cut = description.blocks.flatMap { block in
+      block.linearShapes.filter { isCut($0.value.rows) || isCut($0.value.columns) }.map { (block.prefix + $0.key.rawValue, $0.value) }
+    }.sorted { $0.0 < $1.0 }
+    guard let (name, shape) = cut.first else { return [] }
+    return [
+      "tiles of 128 do not divide \(cut.count) linears, such as \(name) [\(shape.rows) x \(shape.columns)]: the last ones are cut off, as vLLM and "
+        + "SGLang read them; transformers without a GPU takes all tiles of a matrix to be equally large, and reads other numbers or none"
+    ]
+  }
+
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard let json = config.json["quantization_config"] ?? config.json["text_config"]?["quantization_config"],
       json["quant_method"]?.string?.lowercased() == "fp8"

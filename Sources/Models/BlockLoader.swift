@@ -43,9 +43,11 @@ struct BlockLoader: Sendable {
     case .decoder(let index):
       let block = description.blocks[index]
       var linears = try stackedLinears(of: block)
+      let biases = try stackedBiases(of: block)
       for (name, shape) in block.linearShapes where linears[name] == nil {
         linears[name] = try linear(
-          block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed)
+          block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed,
+          stacked: biases[name])
       }
       let norms = try norms(block.normSizes, as: block.norm, prefix: block.prefix)
       return Block(
@@ -65,29 +67,45 @@ struct BlockLoader: Sendable {
     }
   }
 
+  /// The stacks whose biases the file holds together, whatever its weights are.
+  private func biasStacks(of block: BlockDescription) -> [ExpertStack] {
+    block.expertStacks.filter { stack in stack.biasName.map { source.info(block.prefix + $0) != nil } ?? false }
+  }
+
   /// The linears of experts that lie in stacks.
   private func stackedLinears(of block: BlockDescription) throws(CheckpointError) -> [LinearName: Linear] {
     var linears: [LinearName: Linear] = [:]
+    let biases = try stackedBiases(of: block)
     for stack in stacks(of: block) {
       let tensor = try stored(block.prefix + stack.name, stack.shape, use: "matrices of floats")
-      let biases: Tensor?
-      if let name = stack.biasName {
-        biases = try stored(block.prefix + name, stack.biasShape, use: "vectors of floats")
-        guard biases?.holdsNonfinite != true else { throw .nonfiniteWeight(tensor: block.prefix + name) }
-      } else {
-        biases = nil
-      }
       for (expert, parts) in stack.linears.enumerated() {
         let matrix = tensor.entry(expert)
-        let bias = biases?.entry(expert).floats()
         for (part, name) in parts.enumerated() {
-          let outputs = stack.outputs(of: part)
-          let weight = StoredWeight(.init(matrix: matrix, isTransposed: stack.isTransposed, outputs: outputs))
-          linears[name] = Linear(weight: weight, bias: bias.map { bias in outputs.map { bias[$0] } }, storageType: tensor.dtype)
+          let weight = StoredWeight(.init(matrix: matrix, isTransposed: stack.isTransposed, outputs: stack.outputs(of: part)))
+          linears[name] = Linear(weight: weight, bias: biases[name], storageType: tensor.dtype)
         }
       }
     }
     return linears
+  }
+
+  private func stackedBiases(of block: BlockDescription) throws(CheckpointError) -> [LinearName: [Float]] {
+    var biases: [LinearName: [Float]] = [:]
+    for stack in biasStacks(of: block) {
+      let name = block.prefix + (stack.biasName ?? "")
+      let tensor = try stored(name, stack.biasShape, use: "vectors of floats")
+      guard !tensor.holdsNonfinite else { throw .nonfiniteWeight(tensor: name) }
+      for (expert, parts) in stack.linears.enumerated() {
+        let values = tensor.entry(expert).floats()
+        for (part, linear) in parts.enumerated() { biases[linear] = stack.outputs(of: part).map { values[$0] } }
+      }
+    }
+    return biases
+  }
+
+  /// Names and shapes of a block's tensors, as the file lays experts out.
+  private func shapes(of block: BlockDescription) -> [(name: String, shape: [Int])] {
+    block.tensorShapes(stacks: stacks(of: block), biases: biasStacks(of: block))
   }
 
   private func stored(_ name: String, _ shape: [Int], use: String) throws(CheckpointError) -> Tensor {
@@ -140,7 +158,7 @@ struct BlockLoader: Sendable {
   func verify() throws(CheckpointError) {
     try verify(description.endShapes)
     // One block after the other: where the configuration has more of them than the file, the first that is missing ends it.
-    for block in description.blocks { try verify(block.tensorShapes(stacks: stacks(of: block))) }
+    for block in description.blocks { try verify(shapes(of: block)) }
   }
 
   private func verify(_ shapes: [(name: String, shape: [Int])]) throws(CheckpointError) {
@@ -170,9 +188,9 @@ struct BlockLoader: Sendable {
   }
 
   private func linear(
-    _ module: String, rows: Int, columns: Int, bias: Bool, isTransposed: Bool = false
+    _ module: String, rows: Int, columns: Int, bias: Bool, isTransposed: Bool = false, stacked: [Float]? = nil
   ) throws(CheckpointError) -> Linear {
-    let bias = bias ? try vector(module + ".bias", count: rows) : nil
+    let bias = if let stacked { stacked } else { bias ? try vector(module + ".bias", count: rows) : nil }
     if let reader, reader.holds(module, source) {
       let weight = try reader.weight(module, source)
       guard weight.rows == rows, weight.columns == columns else {
@@ -208,7 +226,7 @@ struct BlockLoader: Sendable {
 
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.
   func uncovered() -> [String] {
-    let named = description.blocks.flatMap { $0.tensorShapes(stacks: stacks(of: $0)) } + description.endShapes
+    let named = description.blocks.flatMap(shapes) + description.endShapes
     let head = description.hasLogits ? [description.head ?? description.ownHead] : []
     func isMatrix(_ named: (name: String, shape: [Int])) -> Bool { named.shape.count == 2 && named.name.hasSuffix(".weight") }
     let weights = Set(named.filter(isMatrix).map { String($0.name.dropLast(".weight".count)) } + head)
@@ -228,7 +246,7 @@ struct BlockLoader: Sendable {
       var module = parts.dropLast()
       if let part = module.last, reader?.parts.contains(String(part)) == true { module = module.dropLast() }
       return !(isWeight && weights.contains(module.joined(separator: "."))) && !exact.contains(name) && !buffers.contains(name)
-        && !name.hasSuffix(".rotary_emb.inv_freq")
+        && !name.hasSuffix(".rotary_emb.inv_freq") && reader?.covers(name) != true
     }
   }
 }

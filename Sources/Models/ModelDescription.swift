@@ -131,7 +131,9 @@ extension ModelDescription {
   package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
 
   /// Names and shapes of all tensors, as the family's checkpoints store them without compression.
-  package var tensorShapes: [(name: String, shape: [Int])] { blocks.flatMap { $0.tensorShapes(stacks: $0.expertStacks) } + endShapes }
+  package var tensorShapes: [(name: String, shape: [Int])] {
+    blocks.flatMap { $0.tensorShapes(stacks: $0.expertStacks, biases: $0.expertStacks) } + endShapes
+  }
 
   /// Those outside the blocks.
   var endShapes: [(name: String, shape: [Int])] {
@@ -147,19 +149,21 @@ extension ModelDescription {
 extension BlockDescription {
   /// Names and shapes of the block's tensors, as a checkpoint without compression stores them.
   ///
-  /// - Parameter stacks: the stacks that experts lie in; none for a checkpoint with tensors for each.
-  func tensorShapes(stacks: [ExpertStack] = []) -> [(name: String, shape: [Int])] {
+  /// - Parameters:
+  ///   - stacks: the stacks that experts lie in; none for a checkpoint with tensors for each.
+  ///   - biases: those whose biases do.
+  func tensorShapes(stacks: [ExpertStack], biases: [ExpertStack]) -> [(name: String, shape: [Int])] {
     var shapes: [(name: String, shape: [Int])] = []
-    let stacked = Set(stacks.flatMap(\.linears).joined())
-    for (name, shape) in linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) where !stacked.contains(name) {
+    let (stacked, biased) = (Set(stacks.flatMap(\.linears).joined()), Set(biases.flatMap(\.linears).joined()))
+    for (name, shape) in linearShapes.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
       let module = prefix + name.rawValue
-      shapes.append((module + ".weight", storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
-      if shape.bias { shapes.append((module + ".bias", [shape.rows])) }
+      if !stacked.contains(name) {
+        shapes.append((module + ".weight", storesTransposed ? [shape.columns, shape.rows] : [shape.rows, shape.columns]))
+      }
+      if shape.bias, !biased.contains(name) { shapes.append((module + ".bias", [shape.rows])) }
     }
-    for stack in stacks {
-      shapes.append((prefix + stack.name, stack.shape))
-      if let bias = stack.biasName { shapes.append((prefix + bias, stack.biasShape)) }
-    }
+    shapes += stacks.map { (prefix + $0.name, $0.shape) }
+    shapes += biases.compactMap { stack in stack.biasName.map { (prefix + $0, stack.biasShape) } }
     shapes += normSizes.flatMap { norm.tensorShapes(of: prefix + $0.name, size: $0.size) }
     return shapes + parameters.map { (prefix + $0.name, $0.shape) }
   }

@@ -6,6 +6,8 @@ public struct WeightReader: Sendable {
   public var components: Set<String>
   /// Last components of modules inside a module that together store it, such as the factors `A` and `B`.
   public var parts: Set<String>
+  /// Whether a tensor is read with modules whose names are not in its own, such as a stack of compressed experts.
+  public var covers: @Sendable (_ tensor: String) -> Bool
   /// Whether the module is stored the compressed way; otherwise a plain `weight` tensor is what remains.
   public var holds: @Sendable (_ module: String, _ source: any TensorSource) -> Bool
   public var weight: @Sendable (_ module: String, _ source: any TensorSource) throws(CheckpointError) -> any Weight
@@ -15,13 +17,15 @@ public struct WeightReader: Sendable {
   public var cache: @Sendable (_ attention: String, _ source: any TensorSource) throws(CheckpointError) -> CacheQuantization?
 
   public init(
-    components: Set<String>, parts: Set<String> = [], holds: @escaping @Sendable (String, any TensorSource) -> Bool,
+    components: Set<String>, parts: Set<String> = [], covers: @escaping @Sendable (String) -> Bool = { _ in false },
+    holds: @escaping @Sendable (String, any TensorSource) -> Bool,
     weight: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> any Weight,
     input: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> InputQuantization? = { _, _ in nil },
     cache: @escaping @Sendable (String, any TensorSource) throws(CheckpointError) -> CacheQuantization? = { _, _ in nil }
   ) {
     self.components = components
     self.parts = parts
+    self.covers = covers
     self.holds = holds
     self.weight = weight
     self.input = input

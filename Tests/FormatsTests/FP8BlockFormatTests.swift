@@ -83,6 +83,17 @@ struct FP8BlockFormatTests {
     }
   }
 
+  /// transformers divides the sides of a matrix by those of its scales, see `findings/transformers-fp8-ragged-tiles.sh`.
+  @Test func tilesThatAreCutOffAreTold() throws {
+    func remarks(_ size: Int) throws -> [String] {
+      let json = TinyModel.config.replacing("\"intermediate_size\":64", with: "\"intermediate_size\":\(size)")
+      let config = try ModelConfig(text: json.utf8)
+      return try FP8BlockFormat().remarks(on: ArchitectureCatalog.standard.describe(config), in: config)
+    }
+    #expect(try remarks(256).isEmpty)
+    #expect(try remarks(192).first?.contains("6 linears, such as model.layers.0.mlp.down_proj [32 x 192]") == true)
+  }
+
   @Test func otherWeightsAreRefused() throws {
     let rounded = QuantizedMatrix.sample(QuantizationScheme(bits: 4, granularity: .group(8)), rows: 8, columns: 16)
     let error = #expect(throws: FormatError.self) { try FP8BlockFormat().encode(Linear(weight: rounded), module: "m") }
