@@ -1,7 +1,7 @@
 public import CheckpointIO
 public import Models
 public import StrictJSON
-public import Tensors
+import Tensors
 
 /// gpt-oss as OpenAI releases it: experts in stacks of E2M1 with a power of two for every 32 inputs, all else in BF16. Read, not written.
 ///
