@@ -77,7 +77,7 @@ public struct Converter: Sendable {
         let block = merge ? stored.merged() : stored
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
-        try Self.compare(block, with: MemoryTensorSource(tensors), reader, &report)
+        try Self.compare(block, with: MemoryTensorSource(tensors), reader, writesNumbers: format is any DenseFormat, &report)
         try await writer.append(tensors)
         observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
       }
@@ -98,8 +98,15 @@ public struct Converter: Sendable {
 
   /// Reads every weight of a block back as the output's readers will, and holds it against the original.
   private static func compare(
-    _ block: Block, with written: MemoryTensorSource, _ reader: WeightReader?, _ report: inout ConversionReport
+    _ block: Block, with written: MemoryTensorSource, _ reader: WeightReader?, writesNumbers: Bool, _ report: inout ConversionReport
   ) throws {
+    // What lies in stacks is compared expert by expert, as it is written.
+    var stacks: [LinearName: (stack: ExpertStack, expert: Int, part: Int)] = [:]
+    for stack in block.denseStacks(writingAll: writesNumbers) {
+      for (expert, linears) in stack.linears.enumerated() {
+        for (part, name) in linears.enumerated() { stacks[name] = (stack, expert, part) }
+      }
+    }
     for name in block.inputGroups.flatMap(\.linears) {
       let (original, module) = (block[name].weight, block.fullName(of: name))
       guard !(original is StoredWeight || original is Matrix) else {
@@ -107,6 +114,12 @@ public struct Converter: Sendable {
         continue
       }
       let again: any Weight
+      if let place = stacks[name] {
+        let written = place.stack.weight(place.part, in: block.matrix(of: place.expert, in: place.stack))
+        report.dequantized += 1
+        report.roundedWeights += differences(of: original, written)
+        continue
+      }
       if let reader, reader.holds(module, written) {
         again = try reader.weight(module, written)
       } else {

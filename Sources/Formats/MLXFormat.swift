@@ -46,9 +46,13 @@ public struct MLXFormat: CheckpointFormat {
     return json
   }
 
+  /// Mixtures whose experts mlx-lm 0.32 joins with their scales and biases; of others it joins the codes alone, and does not load the rest.
+  private static let joined: Set = ["mixtral", "qwen2_moe", "olmoe", "glm4_moe", "dots1", "exaone_moe"]
+
   /// mlx-lm knows the windows of Gemma 3, and of the families it computes as Llama where at least one layer sees everything.
   ///
-  /// - Throws: `FormatError.cannotStore` for mixers other than attention, which mlx-lm lays out in ways of its own.
+  /// - Throws: `FormatError.cannotStore` for mixers other than attention, which mlx-lm lays out in ways of its own, and for experts that it
+  ///   would not load.
   public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {
     for block in description.blocks {
       guard let other = block.mixers.first(where: { !($0 is AttentionDescription) }) else { continue }
@@ -56,6 +60,13 @@ public struct MLXFormat: CheckpointFormat {
         module: block.prefix + other.module, format: Self.name,
         reason: "mlx-lm lays \(type(of: other).kind) out in a way of its own, which is not written here yet; safetensors and "
           + "compressed-tensors hold such models")
+    }
+    if let block = description.blocks.first(where: { $0.feedForward?.mixture != nil }), !Self.joined.contains(config.modelType) {
+      throw .cannotStore(
+        module: block.prefix + (block.feedForward?.mixture?.prefix.split(separator: ".").joined(separator: ".") ?? ""), format: Self.name,
+        reason:
+          "mlx-lm does not join packed experts of \(config.modelType) that are stored one by one, and its own stacks are not written here yet; "
+          + "safetensors and compressed-tensors hold such models")
     }
     guard let window = description.blocks.compactMap(\.attention?.window).min() else { return [] }
     let isMixed = description.blocks.contains { $0.attention?.window == nil }

@@ -81,8 +81,7 @@ struct BlockLoader: Sendable {
       for (expert, parts) in stack.linears.enumerated() {
         let matrix = tensor.entry(expert)
         for (part, name) in parts.enumerated() {
-          let weight = StoredWeight(.init(matrix: matrix, isTransposed: stack.isTransposed, outputs: stack.outputs(of: part)))
-          linears[name] = Linear(weight: weight, bias: biases[name], storageType: tensor.dtype)
+          linears[name] = Linear(weight: stack.weight(part, in: matrix), bias: biases[name], storageType: tensor.dtype)
         }
       }
     }

@@ -188,11 +188,11 @@ extension FeedForwardDescription {
   /// Whether a linear is the last of one of the networks.
   fileprivate func isDown(_ linear: LinearName) -> Bool {
     guard let mixture else { return linear == linears.down }
+    if let shared = mixture.shared, (shared.linears ?? linears).prefixed(shared.prefix).down == linear { return true }
     // Taken apart instead of compared with the names of all experts, of which there may be hundreds.
     let (name, down) = (linear.rawValue, linears.down.rawValue)
     guard name.hasSuffix(down) else { return false }
     let place = name.dropLast(down.count)
-    if let shared = mixture.shared, place == shared.prefix { return true }
     guard place.hasPrefix(mixture.prefix), place.hasSuffix("."), let expert = Int(place.dropFirst(mixture.prefix.count).dropLast())
     else { return false }
     return (0..<mixture.experts).contains(expert)

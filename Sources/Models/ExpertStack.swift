@@ -68,6 +68,13 @@ package struct ExpertStack: Sendable, Equatable {
   }
 }
 
+extension ExpertStack {
+  /// One of the linears of an expert, as it lies in the expert's matrix.
+  package func weight(_ part: Int, in matrix: Tensor) -> StoredWeight {
+    StoredWeight(StoredWeight.Expert(matrix: matrix, isTransposed: isTransposed, outputs: outputs(of: part)))
+  }
+}
+
 extension BlockDescription {
   /// The tensors that the family's checkpoints store routed experts in; none where each expert has matrices of its own.
   package var expertStacks: [ExpertStack] {

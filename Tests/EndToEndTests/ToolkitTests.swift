@@ -118,7 +118,8 @@ import Testing
         directory.appending(path: "packed"), directory.appending(path: "crate"), directory.appending(path: "plain")
       )
       let compressor = Compressor(
-        recipe: try recipe("{ rtn: { bits: 4, group_size: 32 } }", format: "gptq"), toolkit: Self.toolkit, bases: [directory],
+        recipe: try recipe("{ rtn: { bits: 4, group_size: 32 } }", format: "compressed-tensors"),
+        toolkit: Self.toolkit, bases: [directory],
         memoryLimit: 1 << 30)
       _ = try await compressor.run(model, to: packed)
       let format = try #require(Self.toolkit.format(named: "crate"))

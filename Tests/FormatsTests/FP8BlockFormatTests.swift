@@ -10,7 +10,10 @@ struct FP8BlockFormatTests {
     return try #require(try FP8BlockFormat().reader(for: ModelConfig(text: json.utf8)))
   }
 
-  private static let codes = (0..<5 * 7).map { UInt8($0 * 3 + 8) | ($0 % 3 == 0 ? 128 : 0) }
+  private static let codes: [UInt8] = (0..<35).map { (index: Int) -> UInt8 in
+    let magnitude = UInt8(index * 3 + 8)
+    return index % 3 == 0 ? magnitude | 128 : magnitude
+  }
 
   /// Every weight is the number of its code times the scale of its tile; tiles at the edges are cut off.
   @Test(arguments: [DType.float32, .bfloat16, .float8E8M0]) func aWeightIsItsCodeTimesTheScaleOfItsTile(type: DType) throws {
@@ -29,10 +32,11 @@ struct FP8BlockFormatTests {
     for row in 0..<5 {
       for column in 0..<7 {
         let code = Self.codes[row * 7 + column]
-        let (sign, exponent, mantissa) = (code >> 7, Int(code >> 3 & 15), Double(code & 7))
-        let magnitude = exponent == 0 ? mantissa / 8 * pow(2, -6) : (1 + mantissa / 8) * pow(2, Double(exponent - 7))
-        let expected = (sign == 1 ? -magnitude : magnitude) * Double(scales[row / 4 * 2 + column / 4])
-        #expect(Double(weight[row, column]) == expected)
+        let exponent = Int(code >> 3 & 15)
+        let fraction = Double(code & 7) / 8
+        let magnitude: Double = exponent == 0 ? fraction * 0.015625 : (1 + fraction) * pow(2.0, Double(exponent - 7))
+        let scale = Double(scales[row / 4 * 2 + column / 4])
+        #expect(Double(weight[row, column]) == (code >= 128 ? -magnitude : magnitude) * scale)
       }
     }
     #expect(try reader.input("m", source) == InputQuantization(bits: 8, grid: .float, granularity: .group(4)))

@@ -95,7 +95,7 @@ def check(name, program):
         form = "safetensors" if name.startswith(DENSE) or name in STACKED else "compressed-tensors"
         runs = [("rtn", "rtn", ""), ("gptq", "gptq", ", scales: full_range"), ("gptq-drift", "gptq", ", drift_correction: 0.5")]
         if name in STACKED:
-            runs.append(("gptq-attention", "gptq", ", layers: [self_attn]"))
+            runs.append(("gptq-attention", "gptq", ", layers: [\"*self_attn*\"]"))
         for label, method, more in runs:
             form = "compressed-tensors" if label.endswith("attention") else form
             recipe, out = os.path.join(folder, label + ".yaml"), os.path.join(folder, label)
@@ -138,6 +138,8 @@ def row(result):
     mean cosine of the embeddings and how far transformers' six figures are from ours at most."""
     def ratio(label):
         entry = result[label]
+        if "error" in entry:
+            return f"{entry['error'][:80]} | –"
         if "cosine" in entry:
             theirs = entry.get("transformers", {})
             worst = max(
