@@ -139,7 +139,14 @@ public struct Converter: Sendable {
         report.sameCodes += 1
       } else {
         let changed = differences(of: original, again)
-        if let factors = original as? FactoredWeight, let others = again as? FactoredWeight, factors.isQuantized, !others.isQuantized {
+        let losesCodes =
+          if let factors = original as? FactoredWeight, let others = again as? FactoredWeight {
+            factors.isQuantized && !others.isQuantized
+          } else {
+            false
+          }
+        // Numbers are rounded to their type, which is told.
+        if losesCodes || writesNumbers {
           report.dequantized += 1
           report.roundedWeights += changed
           continue
