@@ -47,10 +47,10 @@ public struct Converter: Sendable {
     for remark in model.remarks { observer.observe(.remark(remark)) }
     observer.observe(.step("read"))
     var modules: [StoredModule] = []
+    var unquantized: [String] = []
     for kind in model.kinds {
       try Task.checkCancellation()
-      let outline = try model.outline(kind)
-      modules += format.modules(of: merge ? outline.merged() : outline)
+      modules += format.modules(of: converted(try model.outline(kind), &unquantized))
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.knowing(toolkit.architectures).settled(for: modules)
@@ -62,6 +62,10 @@ public struct Converter: Sendable {
     var warnings = try format.remarks(on: model.description, in: described)
     let packed = Set(modules.filter { $0.scheme != nil || $0.factors != nil }.map(\.name))
     if !(format is any DenseFormat), let remark = model.description.separatedExperts(packed.contains) { warnings.append(remark) }
+    if let first = unquantized.first {
+      warnings.append(
+        "runtimes quantized the inputs of \(unquantized.count) linears, such as \(first); as numbers alone they are read without that")
+    }
     for remark in warnings { observer.observe(.remark(remark)) }
     let config = try format.configuration(of: modules, in: described)
     let reader = try format.completeReader(for: try ModelConfig(text: config.text().utf8))
@@ -74,7 +78,7 @@ public struct Converter: Sendable {
     do {
       try await ModelWalk(model).parts { index, stored in
         let start = ContinuousClock.now
-        let block = merge ? stored.merged() : stored
+        let block = converted(stored)
         observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
         let tensors = try format.encode(block)
         try Self.compare(block, with: MemoryTensorSource(tensors), reader, writesNumbers: format is any DenseFormat, &report)
@@ -94,6 +98,25 @@ public struct Converter: Sendable {
     }
     report.bytesAfter = ConversionReport.weightBytes(in: stage.destination)
     return report
+  }
+
+  /// A block as it is to be written: with factors multiplied out where that was asked for, and, by a format of numbers alone, without what
+  /// runtimes did to inputs.
+  ///
+  /// - Parameter unquantized: is added the names of the linears whose inputs are quantized no more.
+  private func converted(_ stored: Block, _ unquantized: inout [String]) -> Block {
+    var block = merge ? stored.merged() : stored
+    guard format is any DenseFormat else { return block }
+    for name in block.inputGroups.flatMap(\.linears) where block[name].inputQuantization != nil {
+      block[name].inputQuantization = nil
+      unquantized.append(block.fullName(of: name))
+    }
+    return block
+  }
+
+  private func converted(_ stored: Block) -> Block {
+    var names: [String] = []
+    return converted(stored, &names)
   }
 
   /// Reads every weight of a block back as the output's readers will, and holds it against the original.

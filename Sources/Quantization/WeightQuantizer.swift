@@ -113,7 +113,11 @@ extension WeightQuantizer {
     guard block.kind != .embedding else { return }
     var maximum: (amax: Float, isBorrowed: Bool)?
     for name in group.linears {
-      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.isNamedOnly(name)).quantization else { continue }
+      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.isNamedOnly(name)).quantization else {
+        // What the original's runtimes did to the input of a weight that is another now is no part of it.
+        block[name].inputQuantization = nil
+        continue
+      }
       if input.needsCalibration {
         let found = try maximum ?? context.largestInput(of: group, in: block)
         maximum = found

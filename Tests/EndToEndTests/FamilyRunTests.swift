@@ -96,6 +96,41 @@ struct FamilyRunTests {
     }
   }
 
+  /// An original with quantized inputs: rounded anew its inputs are what the recipe says, and as numbers alone it is read without that.
+  @Test func originalsInTilesAreRoundedAnewAndTurnedIntoNumbers() async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let (model, tiles, rounded, plain) = (
+        directory.appending(path: "model"), directory.appending(path: "tiles"), directory.appending(path: "rounded"),
+        directory.appending(path: "plain")
+      )
+      try await TinyModel.write(to: model, Families.configuration("qwen3-moe"))
+      func run(_ passes: String, _ format: String, _ source: URL, _ output: URL) async throws {
+        let yaml = "passes: [\(passes)]\noutput: { format: \(format) }\n"
+        let recipe = try Recipe(yaml: yaml, file: "recipe.yaml", passes: .standard)
+        _ = try await Compressor(recipe: recipe, bases: [directory], memoryLimit: 1 << 30).run(try Checkpoint(source), to: output)
+      }
+      try await run("{ rtn: { numbers: fp8, group_size: 128x128, activations: fp8_g128 } }", "fp8-block", model, tiles)
+      let original = try Model(try Checkpoint(tiles))
+      #expect(try original.block(.decoder(index: 0))["self_attn.q_proj"].inputQuantization == .fp8Group)
+
+      try await run("{ rtn: { bits: 4, group_size: 32 } }", "compressed-tensors", tiles, rounded)
+      let groups = try Checkpoint(rounded).config.json["quantization_config"]?["config_groups"]?.members ?? []
+      #expect(groups.count == 1 && groups[0].value["input_activations"]?.isNull == true)
+      #expect(groups[0].value["format"]?.string == "pack-quantized")
+
+      let report = try await Converter(to: PlainFormat()).run(try Checkpoint(tiles), to: plain)
+      #expect(report.remarks.contains { $0.contains("as numbers alone they are read without that") })
+      let numbers = try Model(try Checkpoint(plain))
+      for index in 0..<2 {
+        let (before, after) = (try original.block(.decoder(index: index)), try numbers.block(.decoder(index: index)))
+        for (name, linear) in before.linears {
+          let expected = linear.weight.dense().elements.map { DType.bfloat16.rounded($0) }
+          #expect(after[name].weight.dense().elements == expected && after[name].inputQuantization == nil, "\(name)")
+        }
+      }
+    }
+  }
+
   /// What is rounded and stored as numbers lies in the family's own tensors, as any reader of the family expects it.
   @Test(arguments: Families.stacked) func roundedStacksStayStacks(_ name: String) async throws {
     let (_, _, tensors) = try await run(name, "{ rtn: { bits: 4, group_size: 32 } }", format: "safetensors", sequences: 4)
