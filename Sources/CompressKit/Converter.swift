@@ -138,7 +138,8 @@ public struct Converter: Sendable {
       }
       let again: any Weight
       if let place = stacks[name] {
-        let written = place.stack.weight(place.part, in: block.matrix(of: place.expert, in: place.stack))
+        let written = place.stack.weight(
+          place.part, in: block.matrix(of: place.expert, in: place.stack, as: block.storageType(of: place.stack)))
         report.dequantized += 1
         report.roundedWeights += differences(of: original, written)
         continue

@@ -158,10 +158,9 @@ extension CheckpointFormat {
     let stacks = block.denseStacks(writingAll: self is any DenseFormat)
     let stacked = Set(stacks.flatMap(\.linears).joined())
     for stack in stacks {
+      let type = block.storageType(of: stack)
       tensors.append(
-        NamedTensor(name: block.prefix + stack.name, dtype: block[stack.linears[0][0]].storageType, shape: stack.shape) { expert in
-          block.matrix(of: expert, in: stack)
-        })
+        NamedTensor(name: block.prefix + stack.name, dtype: type, shape: stack.shape) { block.matrix(of: $0, in: stack, as: type) })
       if let name = stack.biasName, let biases = block.biases(of: stack) {
         tensors.append(NamedTensor(name: block.prefix + name, tensor: biases))
       }
@@ -283,6 +282,10 @@ extension ModelConfig {
     json["quantization_config"] = nil
     // MLX's name for it.
     json["quantization"] = nil
+    if var text = json["text_config"], text["quantization_config"] != nil {
+      text["quantization_config"] = nil
+      json["text_config"] = text
+    }
     return json
   }
 }

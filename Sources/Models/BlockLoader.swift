@@ -265,6 +265,10 @@ extension ModelDescription {
     guard let dot = landmark.firstIndex(of: ".") else { return self }
     let prefix = String(landmark[...dot])
     let others = ["", "language_model." + prefix, "model.language_model."]
-    return others.map { renamed(from: prefix, to: $0) }.first(where: fits) ?? self
+    var spelled = others.map { renamed(from: prefix, to: $0) }.first(where: fits) ?? self
+    // The head may stand inside the language model, too.
+    func holds(_ module: String) -> Bool { source.info(module + ".weight") != nil || reader?.holds(module, source) == true }
+    if let head, !holds(head), holds("language_model." + head) { spelled.head = "language_model." + head }
+    return spelled
   }
 }

@@ -108,14 +108,23 @@ extension Block {
     return areDense ? stacks : []
   }
 
-  /// An expert's matrix in a stack, in the type its linears are stored in: the bytes that were read, where nothing was changed.
-  package func matrix(of expert: Int, in stack: ExpertStack) -> Tensor {
+  /// What a stack is written as: the type of its experts, or single precision where a file of tensors for each has several.
+  package func storageType(of stack: ExpertStack) -> DType {
+    let types = Set(stack.linears.joined().map { self[$0].storageType })
+    return types.count == 1 ? types.first! : .float32
+  }
+
+  /// An expert's matrix in a stack.
+  ///
+  /// - Parameter type: of the whole stack, see `storageType(of:)`.
+  /// - Returns: the bytes that were read, where nothing was changed.
+  package func matrix(of expert: Int, in stack: ExpertStack, as type: DType) -> Tensor {
     let parts = stack.linears[expert].map { self[$0] }
-    if let stored = unchanged(parts, stack) { return stored }
+    if let stored = unchanged(parts, stack), stored.dtype == type { return stored }
     var joined = Matrix(rows: stack.outputs, columns: stack.columns)
     for (part, linear) in parts.enumerated() { joined.set(linear.weight.dense(), atRows: Array(stack.outputs(of: part))) }
     if stack.isTransposed { joined = joined.transposed() }
-    return Tensor(joined.elements, shape: [joined.rows, joined.columns], dtype: parts[0].storageType)
+    return Tensor(joined.elements, shape: [joined.rows, joined.columns], dtype: type)
   }
 
   private func unchanged(_ parts: [Linear], _ stack: ExpertStack) -> Tensor? {
@@ -131,13 +140,13 @@ extension Block {
 
   /// The biases of all experts in a stack; `nil` where there are none.
   package func biases(of stack: ExpertStack) -> Tensor? {
-    guard stack.biasName != nil, let dtype = stack.linears.first?.first.map({ self[$0].storageType }) else { return nil }
+    guard stack.biasName != nil else { return nil }
     var values = [Float](repeating: 0, count: stack.biasShape.reduce(1, *))
     for (expert, linears) in stack.linears.enumerated() {
       for (part, name) in linears.enumerated() {
         for (output, value) in zip(stack.outputs(of: part), self[name].bias ?? []) { values[expert * stack.outputs + output] = value }
       }
     }
-    return Tensor(values, shape: stack.biasShape, dtype: dtype)
+    return Tensor(values, shape: stack.biasShape, dtype: storageType(of: stack))
   }
 }

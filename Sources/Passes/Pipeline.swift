@@ -145,6 +145,7 @@ public struct Pipeline: Sendable {
     let before = block.linears.mapValues(\.revision)
     do {
       try pass.run(on: &block, in: context)
+      dropInputs(of: &block, since: before, context)
       if let name = block.nonfiniteLinear(besides: before)?.rawValue ?? block.nonfiniteNorm {
         throw NonFiniteResult(layer: block.prefix + name)
       }
@@ -153,6 +154,16 @@ public struct Pipeline: Sendable {
     }
     observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
     return (records.take(), records.remarks)
+  }
+
+  /// Weights that a pass has made plain numbers are multiplied as such: what the original's runtimes did to their inputs belonged to its codes.
+  private func dropInputs(of block: inout Block, since before: [LinearName: Linear.Revision], _ context: PassContext) {
+    let plain = block.linears.filter { name, linear in
+      linear.inputQuantization != nil && linear.weight is Matrix && linear.revision != before[name]
+    }
+    guard !plain.isEmpty else { return }
+    for name in plain.keys { block[name].inputQuantization = nil }
+    context.remark("weights that the original holds in codes become numbers, whose inputs are not quantized as those of the codes were")
   }
 
   /// What the analyses of all passes say. Each sees the model as the exact passes before its own leave it, so that what is measured is what

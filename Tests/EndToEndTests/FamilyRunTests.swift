@@ -118,6 +118,12 @@ struct FamilyRunTests {
       #expect(groups.count == 1 && groups[0].value["input_activations"]?.isNull == true)
       #expect(groups[0].value["format"]?.string == "pack-quantized")
 
+      // Pruned, its weights are numbers, which no format has quantized inputs for.
+      let pruned = directory.appending(path: "pruned")
+      try await run("{ magnitude: { sparsity: 0.5 } }", "compressed-tensors", tiles, pruned)
+      let sparse = try Model(try Checkpoint(pruned)).block(.decoder(index: 0))["self_attn.q_proj"]
+      #expect(sparse.inputQuantization == nil && sparse.weight is StoredWeight)
+
       let report = try await Converter(to: PlainFormat()).run(try Checkpoint(tiles), to: plain)
       #expect(report.remarks.contains { $0.contains("as numbers alone they are read without that") })
       let numbers = try Model(try Checkpoint(plain))

@@ -88,7 +88,7 @@ struct BlockMixTests {
     #expect(try roles("opt", layer: 1) == (["self_attn.v_proj"], ["self_attn.out_proj"], ["fc2"]))
   }
 
-  @Test(arguments: Families.mixtures + Families.groupedMixtures) func everyNetworkHasADown(_ family: String) throws {
+  @Test(arguments: Families.allMixtures) func everyNetworkHasADown(_ family: String) throws {
     let description = try Families.model(family).description
     for (layer, block) in description.blocks.enumerated() {
       let expected = try #require(block.feedForward).networks.map(\.down.rawValue)

@@ -121,6 +121,21 @@ struct ExpertStackTests {
     #expect(block.denseStacks().count == 2)
   }
 
+  /// A file of tensors for each expert may have several types; a stack has one, that holds all of them.
+  @Test func severalTypesBecomeOneThatHoldsAll() throws {
+    var block = try Families.model("gpt-oss", dtype: .bfloat16).block(.decoder(index: 0))
+    let name = try #require(block.description?.feedForward?.expert(2).down)
+    let values = (0..<32 * 64).map { 1 + Float($0) / 65_536 }
+    let exact = Tensor(values, shape: [32, 64], dtype: .float32)
+    block[name] = Linear(weight: StoredWeight(exact), bias: block[name].bias, storageType: .float32)
+    let written = try PlainFormat().encode(block).first { $0.name.hasSuffix("experts.down_proj") }
+    let tensor = try #require(written).tensor
+    #expect(written?.info == TensorInfo(dtype: .float32, shape: [4, 64, 32]))
+    #expect(tensor.entry(2).floats() == Matrix(rows: 32, columns: 64, elements: values).transposed().elements)
+    let first = try #require(block.description?.feedForward?.expert(0).down)
+    #expect(tensor.entry(0).floats() == block[first].weight.dense().transposed().elements)
+  }
+
   @Test func anotherShapeIsRefused() throws {
     let tensors = try TinyModel.tensors(try Self.config("gpt-oss")).map { named -> NamedTensor in
       guard named.name.hasSuffix("0.mlp.experts.down_proj") else { return named }

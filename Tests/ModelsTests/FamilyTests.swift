@@ -118,6 +118,10 @@ struct FamilyTests {
     let bare = try renamed("gpt2", { $0.replacing("transformer.", with: "") }, [buffer])
     #expect(bare.carried.isEmpty)
     #expect(try bare.logits(of: Self.tokens) == Families.model("gpt2").logits(of: Self.tokens))
+    // Untied, the head stands inside the language model, too.
+    let nested = try renamed("ministral", { "language_model." + $0 })
+    #expect(nested.carried.isEmpty && nested.description.head == "language_model.lm_head")
+    #expect(try nested.logits(of: Self.tokens) == Families.model("ministral").logits(of: Self.tokens))
     let tower = NamedTensor(name: "vision_tower.weight", tensor: Tensor([1, 2], shape: [1, 2], dtype: .float32))
     let whole = try renamed("gemma3", { "language_model." + $0 }, [tower])
     #expect(whole.carried == ["vision_tower.weight"])
