@@ -118,12 +118,12 @@ public struct Allocate: Pass, Hashable {
     return planned
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    guard case .decoder = block.kind else { return }
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    guard part is Block else { return }
     let allocation = context.answer(to: AllocationAnalysis(options: self))
-    let names = block.groups(layers).flatMap(\.linears)
+    let names = part.groups(layers).flatMap(\.linears)
     let overrides = names.map { name in
-      let full = block.fullName(of: name)
+      let full = part.fullName(of: name)
       let candidate = candidates[allocation.choices[full]!]
       return QuantizationOverride(
         layers: LayerSelector(include: [full]), numbers: candidate.numbers, bits: candidate.bits, groupSize: candidate.groupSize,
@@ -133,14 +133,14 @@ public struct Allocate: Pass, Hashable {
     case .gptq:
       var pass = pass(for: Candidate())
       (pass.layers, pass.overrides) = (layers, overrides)
-      try pass.run(on: &block, in: context)
+      try pass.run(on: &part, in: context)
     case .rtn:
       var pass = RoundToNearest()
       (pass.layers, pass.overrides, pass.scales, pass.importance) = (layers, overrides, scales, .activations)
-      try pass.run(on: &block, in: context)
+      try pass.run(on: &part, in: context)
     }
-    for name in block.inputGroups.flatMap(\.linears) {
-      if let loss = allocation.losses[block.fullName(of: name)] { context.record(name, in: block, [allocation.lossName: loss]) }
+    for name in part.inputGroups.flatMap(\.linears) {
+      if let loss = allocation.losses[part.fullName(of: name)] { context.record(name, in: part, [allocation.lossName: loss]) }
     }
     for remark in allocation.remarks { context.remark(remark) }
   }

@@ -120,8 +120,8 @@ struct AllocationAnalysis: Analysis {
     /// Index of the unit that holds the routed experts of all blocks.
     var experts: Int?
     var (fixedBits, weights) = (model.carriedBytes * 8, 0)
-    for kind in [Block.Kind.embedding, .head] {
-      let end = try model.outline(kind)
+    for place in [PartPlace.embedding, .head] {
+      let end = try model.outline(place)
       fixedBits += end.linears.values.reduce(0) { $0 + $1.weight.storedBits } + Self.vectorBits(of: end)
     }
     try walk.visit(progress: context.progress) { index, block in
@@ -136,8 +136,8 @@ struct AllocationAnalysis: Analysis {
       for group in groups {
         let hessian = try stream.statistic(Hessian.self, of: group, in: block)
         weights += group.linears.reduce(0) { $0 + block[$1].weight.rows * block[$1].weight.columns }
-        let isExpert = description(of: block).routedExperts.contains(group.linears[0])
-        let fused = Set(description(of: block).fused(with: group.linears[0]))
+        let isExpert = block.description.routedExperts.contains(group.linears[0])
+        let fused = Set(block.description.fused(with: group.linears[0]))
         let known = isExpert ? experts : units.indices[first...].first { !fused.isDisjoint(with: units[$0].linears) }
         let place = known ?? units.count
         if place == units.count {
@@ -176,11 +176,6 @@ struct AllocationAnalysis: Analysis {
     return (units, fixedBits, weights)
   }
 
-  private func description(of block: Block) -> BlockDescription {
-    guard let description = block.description else { preconditionFailure("only decoder blocks are allocated") }
-    return description
-  }
-
   /// What the whole combination does to the predictions: the sweep to come, rehearsed on the fitted sequences and scored on the probes. The
   /// losses of single groups rank combinations; how they add up only the whole can tell.
   private func divergence(of allocation: Allocation, _ model: Model, _ context: AnalysisContext) throws -> Double {
@@ -207,10 +202,10 @@ struct AllocationAnalysis: Analysis {
   }
 
   /// Biases and norms stay what they are.
-  private static func vectorBits(of block: Block) -> Int {
-    let biases = block.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount }
-    return biases + (block.norms.values.reduce(0) { $0 + $1.count } + block.normBiases.values.reduce(0) { $0 + $1.count })
-      * block.storageType.bitCount
+  private static func vectorBits(of part: any ModelPart) -> Int {
+    let (norms, biases) = (part.norms, part.linears.values.reduce(0) { $0 + ($1.bias?.count ?? 0) * $1.storageType.bitCount })
+    let count = norms.weights.values.reduce(0) { $0 + $1.count } + norms.biases.values.reduce(0) { $0 + $1.count }
+    return biases + count * norms.storageType.bitCount
   }
 
   /// The block with one group quantized, the bits that takes, and the layers' loss as a share of their outputs.

@@ -4,8 +4,8 @@ import Models
 import Passes
 import Tensors
 
-/// Spells finished blocks in a format and hands them to its writer.
-actor CheckpointSink: BlockSink {
+/// Spells finished parts of a model in a format and hands them to its writer.
+actor CheckpointSink: PartSink {
   private let format: any CheckpointFormat
   private let writer: (any CheckpointWriter)?
   private(set) var modules: [StoredModule] = []
@@ -29,17 +29,17 @@ actor CheckpointSink: BlockSink {
     self.dequantized = dequantized
   }
 
-  func append(_ finished: Block) async throws {
-    var block = finished
+  func append(_ finished: any ModelPart) async throws {
+    var part = finished
     for (name, linear) in finished.linears where linear.weight is BlockQuantizedMatrix && dequantized.contains(finished.fullName(of: name))
     {
-      block[name].weight = linear.weight.dense()
+      part[name].weight = linear.weight.dense()
     }
-    let tensors = try format.encode(block)
-    try checkFinite(tensors, of: block)
-    modules += format.modules(of: block)
-    if let description = block.description { descriptions.append(description) }
-    if case .decoder = block.kind {
+    let tensors = try format.encode(part)
+    try checkFinite(tensors, of: part)
+    modules += format.modules(of: part)
+    if let block = part as? Block {
+      descriptions.append(block.description)
       if let policy = block.cachePolicy { cachePolicies[block.name] = policy }
       for linear in block.linears.values {
         // A dense result does not know what it will be stored as; its layer does.
@@ -59,11 +59,11 @@ actor CheckpointSink: BlockSink {
   }
 
   /// - Throws: `FormatError` for a number that the type it is stored in cannot hold.
-  private func checkFinite(_ tensors: [NamedTensor], of block: Block) throws(FormatError) {
+  private func checkFinite(_ tensors: [NamedTensor], of part: any ModelPart) throws(FormatError) {
     // What is stored as it was read was looked through when it was read.
-    let asRead = Set(block.linears.filter { $0.value.weight is StoredWeight }.keys)
-    let stacks = block.denseStacks().filter { asRead.isSuperset(of: $0.linears.joined()) }
-    let read = Set(asRead.map { block.fullName(of: $0) + ".weight" } + stacks.map { block.prefix + $0.name })
+    let asRead = Set(part.linears.filter { $0.value.weight is StoredWeight }.keys)
+    let stacks = ((part as? Block)?.denseStacks() ?? []).filter { asRead.isSuperset(of: $0.linears.joined()) }
+    let read = Set(asRead.map { part.fullName(of: $0) + ".weight" } + stacks.map { part.prefix + $0.name })
     for named in tensors where [.float16, .bfloat16, .float32].contains(named.info.dtype) && !read.contains(named.name) {
       var isFinite = true
       named.forEachPart { isFinite = isFinite && !$0.holdsNonfinite }

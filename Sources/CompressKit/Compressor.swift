@@ -171,8 +171,9 @@ public struct Compressor: Sendable {
     let head = plan.model.description.head.map { name in
       recipe.passes.contains { $0.selectors.contains { $0.contains(name, isEnd: true) } }
     }
-    let kinds = [.embedding] + plan.model.description.unlikeBlocks.map { .decoder(index: $0) } + (head == true ? [Block.Kind.head] : [])
-    do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, kinds: kinds, into: sink) } catch {
+    let blocks = plan.model.description.unlikeBlocks.map { PartPlace.decoder(index: $0) }
+    let places = [.embedding] + blocks + (head == true ? [.head] : [])
+    do { _ = try await Pipeline(recipe.passes).run(on: plan.model, options: options, places: places, into: sink) } catch {
       throw recipe.placed(error)
     }
     if let block = await sink.descriptions.first, let announced = plan.description.blocks.first, block != announced {

@@ -48,9 +48,9 @@ public struct Converter: Sendable {
     observer.observe(.step("read"))
     var modules: [StoredModule] = []
     var unquantized: [String] = []
-    for kind in model.kinds {
+    for place in model.places {
       try Task.checkCancellation()
-      modules += format.modules(of: converted(try model.outline(kind), &unquantized))
+      modules += format.modules(of: converted(try model.outline(place), &unquantized))
     }
     modules += model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let format = format.knowing(toolkit.architectures).settled(for: modules)
@@ -78,12 +78,12 @@ public struct Converter: Sendable {
     do {
       try await ModelWalk(model).parts { index, stored in
         let start = ContinuousClock.now
-        let block = converted(stored)
-        observer.observe(.blockBegan(name: block.name, index: index, count: model.kinds.count))
-        let tensors = try format.encode(block)
-        try Self.compare(block, with: MemoryTensorSource(tensors), reader, writesNumbers: format is any DenseFormat, &report)
+        let part = converted(stored)
+        observer.observe(.blockBegan(name: part.name, index: index, count: model.places.count))
+        let tensors = try format.encode(part)
+        try Self.compare(part, with: MemoryTensorSource(tensors), reader, writesNumbers: format is any DenseFormat, &report)
         try await writer.append(tensors)
-        observer.observe(.blockEnded(name: block.name, index: index, count: model.kinds.count, took: start.duration(to: .now)))
+        observer.observe(.blockEnded(name: part.name, index: index, count: model.places.count, took: start.duration(to: .now)))
       }
       for name in model.carried {
         try await writer.append([NamedTensor(name: name, tensor: try checkpoint.tensors.tensor(name))])
@@ -100,50 +100,43 @@ public struct Converter: Sendable {
     return report
   }
 
-  /// A block as it is to be written: with factors multiplied out where that was asked for, and, by a format of numbers alone, without what
+  /// A part of the model as it is to be written: with factors multiplied out where that was asked for, and, by a format of numbers alone, without what
   /// runtimes did to inputs.
   ///
   /// - Parameter unquantized: is added the names of the linears whose inputs are quantized no more.
-  private func converted(_ stored: Block, _ unquantized: inout [String]) -> Block {
-    var block = merge ? stored.merged() : stored
-    guard format is any DenseFormat else { return block }
-    for name in block.inputGroups.flatMap(\.linears) where block[name].inputQuantization != nil {
-      block[name].inputQuantization = nil
-      unquantized.append(block.fullName(of: name))
+  private func converted(_ stored: any ModelPart, _ unquantized: inout [String]) -> any ModelPart {
+    var part = merge ? stored.merged() : stored
+    guard format is any DenseFormat else { return part }
+    for name in part.inputGroups.flatMap(\.linears) where part[name].inputQuantization != nil {
+      part[name].inputQuantization = nil
+      unquantized.append(part.fullName(of: name))
     }
-    return block
+    return part
   }
 
-  private func converted(_ stored: Block) -> Block {
+  private func converted(_ stored: any ModelPart) -> any ModelPart {
     var names: [String] = []
     return converted(stored, &names)
   }
 
-  /// Reads every weight of a block back as the output's readers will, and holds it against the original.
+  /// Reads every weight of a part back as the output's readers will, and holds it against the original.
   private static func compare(
-    _ block: Block, with written: MemoryTensorSource, _ reader: WeightReader?, writesNumbers: Bool, _ report: inout ConversionReport
+    _ part: any ModelPart, with written: MemoryTensorSource, _ reader: WeightReader?, writesNumbers: Bool, _ report: inout ConversionReport
   ) throws {
     // What lies in stacks is compared expert by expert, as it is written.
-    var stacks: [LinearName: (stack: ExpertStack, expert: Int, part: Int)] = [:]
-    for stack in block.denseStacks(writingAll: writesNumbers) {
-      for (expert, linears) in stack.linears.enumerated() {
-        for (part, name) in linears.enumerated() { stacks[name] = (stack, expert, part) }
-      }
-    }
-    for name in block.inputGroups.flatMap(\.linears) {
-      let (original, module) = (block[name].weight, block.fullName(of: name))
+    let stacked = (part as? Block)?.stackedWeights(writingAll: writesNumbers) ?? [:]
+    for name in part.inputGroups.flatMap(\.linears) {
+      let (original, module) = (part[name].weight, part.fullName(of: name))
       guard !(original is StoredWeight || original is Matrix) else {
         report.dense += 1
         continue
       }
-      let again: any Weight
-      if let place = stacks[name] {
-        let written = place.stack.weight(
-          place.part, in: block.matrix(of: place.expert, in: place.stack, as: block.storageType(of: place.stack)))
+      if let stacked = stacked[name] {
         report.dequantized += 1
-        report.roundedWeights += differences(of: original, written)
+        report.roundedWeights += differences(of: original, stacked())
         continue
       }
+      let again: any Weight
       if let reader, reader.holds(module, written) {
         again = try reader.weight(module, written)
       } else {

@@ -62,8 +62,8 @@ public struct StatisticsCollector: Sendable {
     try store.flush()
   }
 
-  private actor Nowhere: BlockSink {
-    func append(_ block: Block) {}
+  private actor Nowhere: PartSink {
+    func append(_ part: any ModelPart) {}
   }
 
   /// The sweep's only pass: it changes nothing, so that every statistic is the original model's.
@@ -74,14 +74,14 @@ public struct StatisticsCollector: Sendable {
     /// Nothing is an option.
     private enum CodingKeys: CodingKey {}
 
-    func run(on block: inout Block, in context: PassContext) throws {
-      guard block.kind != .embedding, let store else { return }
-      for group in block.inputGroups where !group.linears.isEmpty {
-        let statistics = try context.statistic(InputStatistics.self, of: group, in: block)
+    func run(on part: inout any ModelPart, in context: PassContext) throws {
+      guard !(part is Embedding), let store else { return }
+      for group in part.inputGroups where !group.linears.isEmpty {
+        let statistics = try context.statistic(InputStatistics.self, of: group, in: part)
         let (hessian, magnitude) = (statistics.hessian, statistics.magnitude)
-        let name = block.fullName(of: group.linears[0])
+        let name = part.fullName(of: group.linears[0])
         let size = hessian.matrix.size
-        func save(_ part: String, _ tensor: Tensor) throws(CheckpointError) { try store.append(tensor, "\(name)/\(part)") }
+        func save(_ what: String, _ tensor: Tensor) throws(CheckpointError) { try store.append(tensor, "\(name)/\(what)") }
         typealias Part = StatisticsFile.Part
         try save(Part.hessian, Tensor(hessian.matrix.lower, shape: [size, size]))
         try save(Part.sums, Tensor(magnitude.sums, shape: [size]))

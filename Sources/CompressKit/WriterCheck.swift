@@ -31,7 +31,7 @@ struct WriterCheck {
         guard asked.insert("\(choice) " + planned.map(Self.kind).joined(separator: "|")).inserted else { continue }
         var own: [LinearName: Linear] = [:]
         for (name, linear) in zip(names, planned) { own[name] = Self.linear(linear, choice, isTransposed: block.storesTransposed) }
-        var stand = Block(kind: .decoder(index: place), description: block, prefix: block.prefix, linears: own)
+        var stand = Block(index: place, description: block, linears: own)
         if hasCacheScales {
           let scale = CacheScale(grid: .float, scale: 1)
           stand.cache = CacheQuantization(key: scale, value: scale)
@@ -39,11 +39,11 @@ struct WriterCheck {
         _ = try format.encode(stand)
       }
     }
-    for (kind, module) in [(Block.Kind.embedding, Optional(description.embedding)), (.head, description.head)] {
-      guard let module, let linear = linears[module] else { continue }
-      let name = module.split(separator: ".").last.map(String.init) ?? module
-      _ = try format.encode(
-        Block(kind: kind, prefix: String(module.dropLast(name.count)), linears: [LinearName(rawValue: name): Self.linear(linear, 0)]))
+    if let table = linears[description.embedding] {
+      _ = try format.encode(Embedding(tableName: LinearName(rawValue: table.name), table: Self.linear(table, 0)))
+    }
+    if let head = description.head, let matrix = linears[head] {
+      _ = try format.encode(Head(linears: [LinearName(rawValue: head): Self.linear(matrix, 0)]))
     }
   }
 

@@ -51,7 +51,7 @@ extension Evaluator {
     }
     let windows = windows(of: tokens)
     let batches = batches(windows, of: [model, reference])
-    let total = batches.count * (model.kinds.count + reference.kinds.count)
+    let total = batches.count * (model.places.count + reference.places.count)
     var (done, size) = (0, CacheSize())
     var (pooled, tokenwise): ([Double], [Double]) = ([], [])
     for batch in batches {

@@ -58,7 +58,7 @@ public struct Evaluator: Sendable {
     var caches = [CacheSize](repeating: CacheSize(), count: reference == nil ? 1 : 2)
     let models = [model] + (reference.map { [$0] } ?? [])
     let batches = batches(windows, of: models)
-    let total = batches.count * models.reduce(0) { $0 + $1.kinds.count }
+    let total = batches.count * models.reduce(0) { $0 + $1.places.count }
     var done = 0
     var scores: [WindowScore] = []
     for batch in batches {

@@ -59,18 +59,18 @@ package struct HeadDivergence: Sendable {
 
 /// The final norm and the matrix that turns hidden states into logits.
 struct LogitHead: Sendable {
-  let block: Block
+  let head: Head
   let weight: Matrix
   private let inputQuantization: InputQuantization?
 
   /// - Throws: `EvaluationError.noLogits`, and what reading the model throws.
   init(_ model: Model) throws {
     guard model.description.hasLogits else { throw EvaluationError.noLogits }
-    let owner: Block
-    (block, owner) = try ModelWalk(model).head()
-    let linear = owner[owner.inputGroups[0].linears[0]]
-    weight = linear.weight.dense()
-    inputQuantization = block.linears.isEmpty ? nil : linear.inputQuantization
+    let matrix: Linear
+    (head, matrix) = try ModelWalk(model).head()
+    weight = matrix.weight.dense()
+    // Nothing quantizes token ids, which are what a table reads.
+    inputQuantization = head.linears.isEmpty ? nil : matrix.inputQuantization
   }
 
   var vocabularySize: Int { weight.rows }
@@ -79,10 +79,10 @@ struct LogitHead: Sendable {
   ///
   /// - Throws: `NonFiniteActivation` naming the final norm or the logits.
   func logits(_ hidden: Matrix, _ positions: Range<Int>) throws(NonFiniteActivation) -> Matrix {
-    let input = block.headInput(hidden.rows(positions))
-    guard input.isFinite else { throw NonFiniteActivation(block: block.name, layer: block.norms.keys.first ?? "the final norm") }
-    let logits = block.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))
-    guard logits.isFinite else { throw NonFiniteActivation(block: block.name, layer: "the logits") }
+    let input = head.input(hidden.rows(positions))
+    guard input.isFinite else { throw NonFiniteActivation(block: head.name, layer: head.norms.weights.keys.first ?? "the final norm") }
+    let logits = head.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))
+    guard logits.isFinite else { throw NonFiniteActivation(block: head.name, layer: "the logits") }
     return logits
   }
 }

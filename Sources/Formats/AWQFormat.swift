@@ -42,10 +42,10 @@ public struct AWQFormat: CheckpointFormat {
     return AWQLayout.encode(weight, scales: scales, module: module)
   }
 
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    try refuseCache(of: block)
-    if block.description == nil { try refuseQuantizedEnds(block) }
-    return try encodeLinears(of: block) + norms(of: block)
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    try refuseCache(of: part)
+    if !(part is Block) { try refuseQuantized(part, because: Self.endsStayDense) }
+    return try encodeLinears(of: part) + vectors(of: part)
   }
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
@@ -76,10 +76,4 @@ extension CheckpointFormat where Self == AWQFormat {
 
 extension AWQFormat {
   static let endsStayDense = "its readers know no quantized embedding or head; leave them out of the pass's layers"
-
-  private func refuseQuantizedEnds(_ block: Block) throws(FormatError) {
-    for (name, linear) in block.linears where linear.weight is QuantizedMatrix {
-      throw .cannotStore(module: block.fullName(of: name), format: Self.name, reason: Self.endsStayDense)
-    }
-  }
 }

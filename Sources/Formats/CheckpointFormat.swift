@@ -42,8 +42,8 @@ public protocol CheckpointFormat: Sendable {
   /// Bits that quantized weights of a shape take in this format; by default those they have.
   func storedBits(_ weights: QuantizationScheme, input: InputQuantization?, rows: Int, columns: Int) -> Int
 
-  /// All tensors of a block; by default its linears one by one, biases and norms as they came.
-  func encode(_ block: Block) throws(FormatError) -> [NamedTensor]
+  /// All tensors of a part of a model; by default its linears one by one, biases and norms as they came.
+  func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor]
 
   /// What reads the weights of a checkpoint whose configuration is in this format; `nil` for all others.
   func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader?
@@ -147,27 +147,29 @@ extension FormatError: CustomStringConvertible {
 }
 
 extension CheckpointFormat {
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    try refuseCache(of: block)
-    return try encodeLinears(of: block) + norms(of: block)
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    try refuseCache(of: part)
+    return try encodeLinears(of: part) + vectors(of: part)
   }
 
   /// Linears one by one as the format spells them, and their biases; dense experts in stacks, where the family stores them so.
-  func encodeLinears(of block: Block) throws(FormatError) -> [NamedTensor] {
+  func encodeLinears(of part: any ModelPart) throws(FormatError) -> [NamedTensor] {
     var tensors: [NamedTensor] = []
-    let stacks = block.denseStacks(writingAll: self is any DenseFormat)
-    let stacked = Set(stacks.flatMap(\.linears).joined())
-    for stack in stacks {
-      let type = block.storageType(of: stack)
-      tensors.append(
-        NamedTensor(name: block.prefix + stack.name, dtype: type, shape: stack.shape) { block.matrix(of: $0, in: stack, as: type) })
-      if let name = stack.biasName, let biases = block.biases(of: stack) {
-        tensors.append(NamedTensor(name: block.prefix + name, tensor: biases))
+    var stacked = Set<LinearName>()
+    if let block = part as? Block {
+      for stack in block.denseStacks(writingAll: self is any DenseFormat) {
+        stacked.formUnion(stack.linears.joined())
+        let type = block.storageType(of: stack)
+        tensors.append(
+          NamedTensor(name: block.prefix + stack.name, dtype: type, shape: stack.shape) { block.matrix(of: $0, in: stack, as: type) })
+        if let name = stack.biasName, let biases = block.biases(of: stack) {
+          tensors.append(NamedTensor(name: block.prefix + name, tensor: biases))
+        }
       }
     }
-    for name in block.inputGroups.flatMap(\.linears) where !stacked.contains(name) {
-      let (linear, module) = (block[name], block.fullName(of: name))
-      tensors += linear.weight is FactoredWeight ? try encodeFactors(of: name, in: block) : try encode(linear, module: module)
+    for name in part.inputGroups.flatMap(\.linears) where !stacked.contains(name) {
+      let (linear, module) = (part[name], part.fullName(of: name))
+      tensors += linear.weight is FactoredWeight ? try encodeFactors(of: name, in: part) : try encode(linear, module: module)
       if let bias = linear.bias {
         tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: linear.storageType)))
       }
@@ -175,25 +177,17 @@ extension CheckpointFormat {
     return tensors
   }
 
-  func norms(of block: Block) -> [NamedTensor] {
+  /// Norms, and what else there is besides linears.
+  func vectors(of part: any ModelPart) -> [NamedTensor] {
+    let (norms, type) = (part.norms, part.norms.storageType)
     var tensors: [NamedTensor] = []
-    for name in block.norms.keys.sorted() {
-      let module = block.description == nil ? name : block.prefix + name
-      let weight = block.storedNorm(name)
-      tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(weight, shape: [weight.count], dtype: block.storageType)))
-      guard let bias = block.normBiases[name] else { continue }
-      tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: block.storageType)))
+    for name in norms.weights.keys.sorted() {
+      let (module, weight) = (part.fullName(ofNorm: name), norms.stored(name))
+      tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(weight, shape: [weight.count], dtype: type)))
+      guard let bias = norms.biases[name] else { continue }
+      tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: type)))
     }
-    for (name, tensor) in block.parameters.sorted(by: { $0.key < $1.key }) {
-      tensors.append(NamedTensor(name: block.prefix + name, tensor: tensor))
-    }
-    if let positions = block.positions, let module = block.embedding.positions?.module {
-      tensors.append(NamedTensor(name: module + ".weight", tensor: positions.tensor))
-    }
-    if let types = block.tokenTypes, let module = block.embedding.tokenTypes?.module {
-      tensors.append(NamedTensor(name: module + ".weight", tensor: types.tensor))
-    }
-    return tensors
+    return tensors + part.otherTensors.map { NamedTensor(name: $0.name, tensor: $0.tensor) }
   }
 
   /// - Throws: for what the runtimes of most formats have no notion of: quantized inputs, and a cache with scales.
@@ -213,25 +207,25 @@ extension CheckpointFormat {
     }
   }
 
-  func refuseCache(of block: Block) throws(FormatError) {
-    guard block.cache == nil else {
-      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
+  func refuseCache(of part: any ModelPart) throws(FormatError) {
+    guard (part as? Block)?.cache == nil else {
+      throw .cannotStore(module: part.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
     }
   }
 
   /// What `encode(_:)` will be asked to describe later.
-  public func modules(of block: Block) -> [StoredModule] {
-    block.inputGroups.flatMap(\.linears).enumerated().flatMap { index, name -> [StoredModule] in
-      let quantized = block[name].weight as? QuantizedMatrix
-      var modules = factorModules(of: name, in: block)
+  public func modules(of part: any ModelPart) -> [StoredModule] {
+    part.inputGroups.flatMap(\.linears).enumerated().flatMap { index, name -> [StoredModule] in
+      let quantized = part[name].weight as? QuantizedMatrix
+      var modules = factorModules(of: name, in: part)
       if modules.isEmpty {
         modules = [
           StoredModule(
-            name: block.fullName(of: name), scheme: quantized?.scheme, input: block[name].inputQuantization,
-            isEmbedding: block.kind == .embedding, hasColumnGroups: quantized?.columnGroups != nil)
+            name: part.fullName(of: name), scheme: quantized?.scheme, input: part[name].inputQuantization,
+            isEmbedding: part is Embedding, hasColumnGroups: quantized?.columnGroups != nil)
         ]
       }
-      if index == 0 { modules[0].cache = block.cache }
+      if index == 0 { modules[0].cache = (part as? Block)?.cache }
       return modules
     }
   }

@@ -58,22 +58,21 @@ public struct CompressedTensorsFormat: CheckpointFormat {
     return tensors
   }
 
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    var tensors = try encodeLinears(of: block)
-    if let cache = block.cache {
-      let attention = block.description?.attention
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    var tensors = try encodeLinears(of: part)
+    if let block = part as? Block, let cache = block.cache {
+      let (attention, type) = (block.description.attention, block.norms.storageType)
       for (name, scale) in [("k_scale", cache.key), ("v_scale", cache.value)] {
         let module = "\(block.prefix)\(attention?.module ?? "self_attn")"
         if let scales = scale.headScales, let heads = attention?.keyValueHeads, scales.count != heads {
           throw .cannotStore(module: module, format: Self.name, reason: "\(scales.count) scales of cached heads for \(heads) heads")
         }
         let tensor =
-          scale.headScales.map { Tensor($0, shape: [$0.count, 1, 1], dtype: block.storageType) }
-          ?? Tensor([scale.scale], shape: [1], dtype: block.storageType)
+          scale.headScales.map { Tensor($0, shape: [$0.count, 1, 1], dtype: type) } ?? Tensor([scale.scale], shape: [1], dtype: type)
         tensors.append(NamedTensor(name: "\(module).\(name)", tensor: tensor))
       }
     }
-    return tensors + norms(of: block)
+    return tensors + vectors(of: part)
   }
 
   /// Weights of fewer bits beside quantized inputs lie in whole bytes.

@@ -48,14 +48,10 @@ public struct FP8BlockFormat: CheckpointFormat {
     ]
   }
 
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    try refuseCache(of: block)
-    if block.description == nil {
-      for (name, linear) in block.linears where linear.weight is QuantizedMatrix {
-        throw .cannotStore(module: block.fullName(of: name), format: Self.name, reason: AWQFormat.endsStayDense)
-      }
-    }
-    return try encodeLinears(of: block) + norms(of: block)
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    try refuseCache(of: part)
+    if !(part is Block) { try refuseQuantized(part, because: AWQFormat.endsStayDense) }
+    return try encodeLinears(of: part) + vectors(of: part)
   }
 
   public func remarks(on description: ModelDescription, in config: ModelConfig) throws(FormatError) -> [String] {

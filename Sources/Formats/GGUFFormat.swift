@@ -44,12 +44,10 @@ public struct GGUFFormat: CheckpointFormat {
     return [NamedTensor(name: name, tensor: Tensor(dtype: dtype, shape: [blocks.rows, blocks.columns], bytes: blocks.blocks.bytes))]
   }
 
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    if block.cache != nil {
-      throw .cannotStore(module: block.name, format: Self.name, reason: "its cache has scales, which this format cannot say")
-    }
-    let vectors = norms(of: block).map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }
-    return try encodeLinears(of: block).map { $0.tensor.shape.count == 1 ? NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) : $0 }
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    try refuseCache(of: part)
+    let vectors = vectors(of: part).map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }
+    return try encodeLinears(of: part).map { $0.tensor.shape.count == 1 ? NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) : $0 }
       + vectors
   }
 

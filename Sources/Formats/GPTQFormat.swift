@@ -63,10 +63,10 @@ public struct GPTQFormat: CheckpointFormat {
     return GPTQLayout.encode(weight, zeros: zeros, scales: scales, version, module: module)
   }
 
-  public func encode(_ block: Block) throws(FormatError) -> [NamedTensor] {
-    try refuseCache(of: block)
-    if block.kind == .embedding { try refuseQuantizedEmbedding(block) }
-    return try encodeLinears(of: block) + norms(of: block)
+  public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    try refuseCache(of: part)
+    if part is Embedding { try refuseQuantized(part, because: PackedConfiguration.embeddingsStayDense) }
+    return try encodeLinears(of: part) + vectors(of: part)
   }
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {

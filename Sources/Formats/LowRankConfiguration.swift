@@ -118,48 +118,48 @@ public struct StoredFactors: Sendable, Equatable {
 
 extension CheckpointFormat {
   /// The factors of a linear as linears of their own, by their full names: A unless another linear stores it, and B.
-  func factors(of linear: Linear, named name: LinearName, in block: Block) -> [(module: String, linear: Linear)] {
+  func factors(of linear: Linear, named name: LinearName, in part: any ModelPart) -> [(module: String, linear: Linear)] {
     guard let factors = linear.weight as? FactoredWeight else { return [] }
-    func part(_ weight: any Weight) -> Linear {
-      var part = Linear(weight: weight, storageType: linear.storageType)
-      part.scaleType = linear.scaleType
-      return part
+    func factor(_ weight: any Weight) -> Linear {
+      var factor = Linear(weight: weight, storageType: linear.storageType)
+      factor.scaleType = linear.scaleType
+      return factor
     }
-    let module = block.fullName(of: name)
-    let own = [(module: "\(module).\(LowRankConfiguration.outputName)", linear: part(factors.output))]
-    return factors.sharesInputOf == nil ? [("\(module).\(LowRankConfiguration.inputName)", part(factors.input))] + own : own
+    let module = part.fullName(of: name)
+    let own = [(module: "\(module).\(LowRankConfiguration.outputName)", linear: factor(factors.output))]
+    return factors.sharesInputOf == nil ? [("\(module).\(LowRankConfiguration.inputName)", factor(factors.input))] + own : own
   }
 
   /// - Throws: `FormatError` where runtimes of the format know no factors, or where a factor said to be shared is not.
-  func encodeFactors(of name: LinearName, in block: Block) throws(FormatError) -> [NamedTensor] {
-    let module = block.fullName(of: name)
-    guard let factors = block[name].weight as? FactoredWeight else { return [] }
+  func encodeFactors(of name: LinearName, in part: any ModelPart) throws(FormatError) -> [NamedTensor] {
+    let module = part.fullName(of: name)
+    guard let factors = part[name].weight as? FactoredWeight else { return [] }
     guard storesFactors else {
       throw .cannotStore(
         module: module, format: Self.name,
         reason: "it is two low-rank factors, and what loads this format multiplies by one matrix; choose safetensors, or merge the factors")
     }
     if let owner = factors.sharesInputOf {
-      guard let other = block.linears[owner]?.weight as? FactoredWeight, other.sharesInputOf == nil,
+      guard let other = part.linears[owner]?.weight as? FactoredWeight, other.sharesInputOf == nil,
         other.input.dense() == factors.input.dense()
       else { throw .cannotStore(module: module, format: Self.name, reason: "it shares a factor of \(owner), which has another") }
     }
-    if let input = block[name].inputQuantization {
+    if let input = part[name].inputQuantization {
       throw .cannotStore(module: module, format: Self.name, reason: "its input is quantized (\(input)) and its latents are not")
     }
     var tensors: [NamedTensor] = []
-    for part in self.factors(of: block[name], named: name, in: block) { tensors += try encode(part.linear, module: part.module) }
+    for own in self.factors(of: part[name], named: name, in: part) { tensors += try encode(own.linear, module: own.module) }
     return tensors
   }
 
   /// The modules that a factored linear is stored as; none for any other.
-  func factorModules(of name: LinearName, in block: Block) -> [StoredModule] {
-    guard let factors = block[name].weight as? FactoredWeight else { return [] }
-    let module = block.fullName(of: name)
-    let owner = factors.sharesInputOf.map { block.fullName(of: $0) } ?? module
-    return self.factors(of: block[name], named: name, in: block).map { part in
-      var stored = StoredModule(name: part.module, scheme: (part.linear.weight as? QuantizedMatrix)?.scheme)
-      if part.module.hasSuffix("." + LowRankConfiguration.outputName) {
+  func factorModules(of name: LinearName, in part: any ModelPart) -> [StoredModule] {
+    guard let factors = part[name].weight as? FactoredWeight else { return [] }
+    let module = part.fullName(of: name)
+    let owner = factors.sharesInputOf.map { part.fullName(of: $0) } ?? module
+    return self.factors(of: part[name], named: name, in: part).map { own in
+      var stored = StoredModule(name: own.module, scheme: (own.linear.weight as? QuantizedMatrix)?.scheme)
+      if own.module.hasSuffix("." + LowRankConfiguration.outputName) {
         stored.factors = StoredFactors(
           module: module, rank: factors.rank, groups: factors.groups, input: "\(owner).\(LowRankConfiguration.inputName)")
       }

@@ -35,9 +35,10 @@ enum PackedConfiguration {
 }
 
 extension CheckpointFormat {
-  func refuseQuantizedEmbedding(_ block: Block) throws(FormatError) {
-    for (name, linear) in block.linears where linear.weight is QuantizedMatrix {
-      throw .cannotStore(module: block.fullName(of: name), format: Self.name, reason: PackedConfiguration.embeddingsStayDense)
+  /// - Throws: for a part of the model that has to stay dense and is not.
+  func refuseQuantized(_ part: any ModelPart, because reason: String) throws(FormatError) {
+    for (name, linear) in part.linears where linear.weight is QuantizedMatrix {
+      throw .cannotStore(module: part.fullName(of: name), format: Self.name, reason: reason)
     }
   }
 }

@@ -15,7 +15,7 @@ import Tensors
 ///
 /// All but the fixed scales need no data and are described in `kv_cache.json` beside the weights. Deviation from KIVI: at least `residual`
 /// tokens stay unquantized, keys up to a group more; its own code quantizes all keys whenever `residual` of them have gathered.
-public struct CacheCompression: Pass {
+public struct CacheCompression: BlockPass {
   public static let name = "kv_cache"
   public static let summary = "how the key-value cache is stored, and which tokens it keeps"
 
@@ -142,16 +142,15 @@ public struct CacheCompression: Pass {
       guard let attention = block.attention else { continue }
       if let misfit = policy(headSize: attention.headSize).misfit(in: attention) { throw InvalidOption("scheme", misfit) }
     }
-    return model.changing { block in
-      guard let attention = block.description?.attention else { return }
+    return model.changingBlocks { block in
+      guard let attention = block.description.attention else { return }
       block.cachePolicy = policy(headSize: attention.headSize)
       block.cache = nil
     }
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description else { return }
-    guard let attention = description.attention else {
+    guard let attention = block.description.attention else {
       return context.recordBlock(block, [:], scheme: "no keys and values: left as it is")
     }
     let policy = policy(headSize: attention.headSize)
@@ -163,7 +162,7 @@ public struct CacheCompression: Pass {
     guard isFixed else { return context.recordBlock(block, metrics, scheme: "cache: \(policy)") }
     let range = try context.cacheRange(of: block)
     let grid: QuantizationScheme.Grid = scheme == .fp8 ? .float : .integer
-    let type = block.storageType
+    let type = block.norms.storageType
     func stored(_ amax: Float) -> CacheScale {
       CacheScale(grid: grid, scale: type.rounded(CacheScale(grid: grid, amax: amax).scale))
     }

@@ -9,13 +9,12 @@ public struct CachedBlock: Sendable {
   /// Expands the block's weights.
   ///
   /// - Parameter positions: the longest sequence that will be run.
-  /// - Precondition: `block` is a decoder block, and its cache policy fits its attention.
+  /// - Precondition: the block's cache policy fits its attention.
   public init(_ block: Block, positions: Int) {
-    guard let description = block.description else { preconditionFailure("only decoder blocks have a cache") }
     let policy = block.cachePolicy ?? CachePolicy()
     let horizon = policy.eviction?.method == .expectedAttention ? ExpectedAttention.horizon : 0
     prepared = PreparedBlock(block, longest: positions, horizon: horizon)
-    let memories = zip(description.mixers, prepared.mixers).map { mixer, prepared -> BlockCache.Memory in
+    let memories = zip(block.description.mixers, prepared.mixers).map { mixer, prepared -> BlockCache.Memory in
       if let recurrent = prepared as? any RecurrentMixer { return .state(recurrent.makeState()) }
       guard let attention = mixer as? AttentionDescription else {
         preconditionFailure("\(block.name): \(type(of: mixer).kind) runs on whole sequences only")
@@ -32,7 +31,7 @@ public struct CachedBlock: Sendable {
   /// Bytes that a cache without a policy holds of so many tokens: 16 bits a number of keys and values, or 8 under fixed scales, and 32 of
   /// other states.
   public static func byteCount(of block: Block, tokens: Int) -> Int {
-    let mixers = (block.description?.mixers ?? []).filter { $0.cacheObstacle == nil }
+    let mixers = block.description.mixers.filter { $0.cacheObstacle == nil }
     return mixers.reduce(0) { bytes, mixer in
       let width = mixer is AttentionDescription ? block.cache == nil ? HeadStore.plainBytes : 1 : 4
       return bytes + width * mixer.stateSize(tokens: tokens)

@@ -11,7 +11,7 @@ import Tensors
 /// metric of the output projection, and for keys one complex number for each head and pair, weighted by the queries that meet it. Both come
 /// from the second moment of the inputs, as the calibration data have it. `compensate` then refits the output projection to what the original
 /// attention would have put out.
-public struct GroupedQueries: Pass {
+public struct GroupedQueries: BlockPass {
   public static let name = "gqa"
   public static let summary = "merge key-value heads: fewer of them, shared by more queries (mean, Procrustes, components)"
 
@@ -58,7 +58,7 @@ public struct GroupedQueries: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description, let attention = description.attention, let path = description.valuePath else { return }
+    guard let attention = block.description.attention, let path = block.description.valuePath else { return }
     let group = block.inputGroups[0]
     for name in group.linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
       throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put gqa before what compresses")
@@ -73,14 +73,14 @@ public struct GroupedQueries: Pass {
       context.recordBlock(block, ["key_error_\(index)": errors.keys, "value_error_\(index)": errors.values])
     }
     heads.apply(merges, to: &block)
-    block.description?.attention?.keyValueHeads = target
+    block.description.attention?.keyValueHeads = target
     block.cache = block.cache?.wholeBlock
     for name in group.linears + [path.reader] {
       context.record(name, in: block, ["bits_per_weight": Double(block[name].storageType.bitCount)])
     }
     if let remark { try context.recordFallback(group.linears[1], in: block, remark) }
     if compensate { try compensate(path.reader, of: &block, context) }
-    let (type, width) = (block.storageType, 2 * attention.headSize)
+    let (type, width) = (block.norms.storageType, 2 * attention.headSize)
     context.recordBlock(
       block,
       [

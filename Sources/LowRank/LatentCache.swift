@@ -9,7 +9,7 @@ import Tensors
 /// dimensions by the mean square of the queries that meet it, because the rotary embedding mixes a pair and nothing else. Deviations from the
 /// paper: that weighting, ranks by a given share instead of Fisher information, and factors that are stored as the two linears they are: B of
 /// the values could be folded into the output projection, B of the keys not, as it stands before the rotary embedding.
-public struct LatentCache: Pass {
+public struct LatentCache: BlockPass {
   public static let name = "kv_latents"
   public static let summary = "keys and values through low-rank latents, which take their place in the cache (Palu)"
 
@@ -78,7 +78,8 @@ public struct LatentCache: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description, let attention = description.attention, let path = description.valuePath else { return }
+    let description = block.description
+    guard let attention = description.attention, let path = description.valuePath else { return }
     let group = block.inputGroups[0]
     let names = group.linears.filter { share(of: $0, description) != nil }
     guard names.count == 2 else {
@@ -100,7 +101,7 @@ public struct LatentCache: Pass {
       try factor(name, shape, of: &block, moment, name == names[0] ? .keys(heads) : .values(heads), context)
     }
     let whole = 2 * attention.keyValueHeads * attention.headSize
-    let type = block.storageType
+    let type = block.norms.storageType
     context.recordBlock(
       block, ["cache_bytes_per_token": type.cacheBytes(cached), "cache_bytes_per_token_before": type.cacheBytes(whole)],
       scheme: "\(cached) latents for \(whole) numbers")
@@ -115,7 +116,7 @@ public struct LatentCache: Pass {
     _ name: LinearName, _ shape: (groups: Int, rank: Int), of block: inout Block, _ moment: DoubleMatrix, _ kind: Kind,
     _ context: PassContext
   ) throws {
-    guard let attention = block.description?.attention else { return }
+    guard let attention = block.description.attention else { return }
     let weight = DoubleMatrix(block[name].weight.dense())
     let (height, heads) = (weight.rows / shape.groups, attention.keyValueHeads / shape.groups)
     var (outputs, inputs) = ([DoubleMatrix](), [DoubleMatrix]())

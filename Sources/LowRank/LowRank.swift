@@ -13,7 +13,7 @@ import Tensors
 /// Linears that read the same input may share A: it is stored once, so that the same bytes buy a higher rank. Deviations from the papers:
 /// ranks are multiples of `rank_multiple`, no singular value is spread over both factors (B has orthonormal columns), and a layer that no
 /// rank makes smaller stays dense and is reported.
-public struct LowRank: Pass, Hashable {
+public struct LowRank: BlockPass, Hashable {
   public static let name = "low_rank"
   public static let summary =
     "replace weights by products of two thin factors (SVD, ASVD, SVD-LLM), the later ones mending the earlier ones"
@@ -158,7 +158,6 @@ public struct LowRank: Pass, Hashable {
   // MARK: Run
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard case .decoder = block.kind else { return }
     let allocated = allocation == .uniform ? nil : context.answer(to: RankAllocation(options: self))
     if let allocated { for remark in allocated.remarks { context.remark(remark) } }
     var surplus = 0

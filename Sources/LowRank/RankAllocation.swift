@@ -78,9 +78,9 @@ struct RankAllocation: Analysis {
     return result
   }
 
-  private static func shapes(of group: InputGroup, in block: Block) -> [LinearName: FactorShape] {
+  private static func shapes(of group: InputGroup, in part: any ModelPart) -> [LinearName: FactorShape] {
     Dictionary(
-      uniqueKeysWithValues: group.linears.map { ($0, FactorShape(rows: block[$0].weight.rows, columns: block[$0].weight.columns)) })
+      uniqueKeysWithValues: group.linears.map { ($0, FactorShape(rows: part[$0].weight.rows, columns: part[$0].weight.columns)) })
   }
 
   private func measure(_ model: Model, _ context: AnalysisContext) throws -> [Measured] {

@@ -45,7 +45,7 @@ extension Model {
         throw .malformedConfiguration(path: path, reason: "\(name): \(misfit)")
       }
     }
-    return changing { block in if let policy = file.layers[block.name] { block.cachePolicy = policy } }
+    return changingBlocks { block in if let policy = file.layers[block.name] { block.cachePolicy = policy } }
   }
 }
 

@@ -100,7 +100,7 @@ extension Block {
   ///
   /// - Parameter isDense: whether whoever asks writes any weight as numbers.
   package func denseStacks(writingAll isDense: Bool = false) -> [ExpertStack] {
-    guard let stacks = description?.expertStacks else { return [] }
+    let stacks = description.expertStacks
     let areDense = stacks.flatMap(\.linears).joined().allSatisfy { name in
       guard let linear = linears[name] else { return false }
       return linear.inputQuantization == nil && (isDense || linear.weight is StoredWeight || linear.weight is Matrix)
@@ -125,6 +125,19 @@ extension Block {
     for (part, linear) in parts.enumerated() { joined.set(linear.weight.dense(), atRows: Array(stack.outputs(of: part))) }
     if stack.isTransposed { joined = joined.transposed() }
     return Tensor(joined.elements, shape: [joined.rows, joined.columns], dtype: type)
+  }
+
+  /// The linears of experts as the stacks that they are written in hold them, each made when it is asked for.
+  package func stackedWeights(writingAll isDense: Bool) -> [LinearName: () -> StoredWeight] {
+    var weights: [LinearName: () -> StoredWeight] = [:]
+    for stack in denseStacks(writingAll: isDense) {
+      for (expert, names) in stack.linears.enumerated() {
+        for (part, name) in names.enumerated() {
+          weights[name] = { stack.weight(part, in: matrix(of: expert, in: stack, as: storageType(of: stack))) }
+        }
+      }
+    }
+    return weights
   }
 
   private func unchanged(_ parts: [Linear], _ stack: ExpertStack) -> Tensor? {

@@ -52,12 +52,3 @@ public struct FactoredWeight: Weight {
       })
   }
 }
-
-extension Block {
-  /// The same block with the factors of every linear multiplied out.
-  public func merged() -> Block {
-    var block = self
-    for (name, linear) in linears where linear.weight is FactoredWeight { block[name].weight = linear.weight.dense() }
-    return block
-  }
-}

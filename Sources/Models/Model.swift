@@ -1,7 +1,7 @@
 public import CheckpointIO
 public import Tensors
 
-/// A checkpoint that an architecture has made sense of. Blocks are made when asked for; their weights stay mapped.
+/// A checkpoint that an architecture has made sense of. Its parts are made when asked for; their weights stay mapped.
 public struct Model: Sendable {
   public private(set) var description: ModelDescription
   /// Tensors of the checkpoint that the description does not cover; they are carried along unchanged.
@@ -20,12 +20,16 @@ public struct Model: Sendable {
   public let tensors: (any TensorSource)?
   /// What scales are to be rounded to where they are not powers of two or E4M3; `nil` for the type each weight is stored in.
   public var scaleType: DType?
-  private var load: @Sendable (Block.Kind) throws -> Block
-  private var check: @Sendable (Block) throws -> Void
-  private var change: (@Sendable (inout Block) throws -> Void)?
+  private var load: @Sendable (PartPlace) throws -> any ModelPart
+  private var check: @Sendable (any ModelPart) throws -> Void
+  private var change: (@Sendable (inout any ModelPart) throws -> Void)?
 
-  /// A model from any source of blocks: what tests and other containers use.
-  public init(description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (Block.Kind) throws -> Block) {
+  /// A model from any source of parts: what tests and other containers use.
+  ///
+  /// - Parameter load: gives an `Embedding`, a `Block` of the index asked for, or a `Head`.
+  public init(
+    description: ModelDescription, carried: [String] = [], load: @escaping @Sendable (PartPlace) throws -> any ModelPart
+  ) {
     self.description = description
     self.carried = carried
     carriedModules = []
@@ -36,18 +40,29 @@ public struct Model: Sendable {
     check = { _ in }
   }
 
-  /// The units of the sweep, in order. A model without logits has no head.
-  public var kinds: [Block.Kind] {
+  /// Where it has parts, in the order of the sweep. A model without logits has no head.
+  public var places: [PartPlace] {
     [.embedding] + description.blocks.indices.map { .decoder(index: $0) } + (description.hasLogits ? [.head] : [])
   }
 
   /// - Throws: `CheckpointError` where the checkpoint turns out to be damaged, a NaN in a weight included.
-  public func block(_ kind: Block.Kind) throws -> Block {
-    var block = try outline(kind)
-    try check(block)
+  public func part(_ place: PartPlace) throws -> any ModelPart {
+    var part = try outline(place)
+    try check(part)
     try Self.checkFiles()
-    try change?(&block)
-    return block
+    try change?(&part)
+    return part
+  }
+
+  /// As `part`, for those who want to know which it is.
+  public func embedding() throws -> Embedding { try typed(.embedding) }
+  public func block(_ index: Int) throws -> Block { try typed(.decoder(index: index)) }
+  public func head() throws -> Head { try typed(.head) }
+
+  private func typed<Part: ModelPart>(_ place: PartPlace) throws -> Part {
+    let part = try part(place)
+    guard let typed = part as? Part else { preconditionFailure("at \(place) the model's source gave \(type(of: part))") }
+    return typed
   }
 
   /// To be asked before anything is made of what was computed with stored weights.
@@ -61,13 +76,10 @@ public struct Model: Sendable {
     let (name, load) = (LinearName(rawValue: description.ownHead), load)
     var untied = self
     untied.description.head = name.rawValue
-    untied.load = { kind in
-      var block = try load(kind)
-      if kind == .head {
-        let table = try load(.embedding)
-        for linear in table.linears.values { block.linears[name] = linear }
-      }
-      return block
+    untied.load = { place in
+      var part = try load(place)
+      if place == .head { for table in try load(.embedding).linears.values { part.linears[name] = table } }
+      return part
     }
     return untied
   }
@@ -83,15 +95,20 @@ public struct Model: Sendable {
   /// Tensors among those carried along that have the residual stream's width on some side: what writes into the stream or reads from it.
   package var carriedOnStream: [String] { carried.filter { carriedTensors[$0]?.shape.contains(description.hiddenSize) == true } }
 
-  /// The same model with every block changed when it is asked for; its outlines stay what they are.
-  package func changing(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
+  /// The same model with every part changed when it is asked for; its outlines stay what they are.
+  package func changing(_ change: @escaping @Sendable (inout any ModelPart) throws -> Void) -> Model {
     var changed = self
     let before = self.change
-    changed.change = { block in
-      try before?(&block)
-      try change(&block)
+    changed.change = { part in
+      try before?(&part)
+      try change(&part)
     }
     return changed
+  }
+
+  /// The same, of decoder blocks alone.
+  package func changingBlocks(_ change: @escaping @Sendable (inout Block) throws -> Void) -> Model {
+    changing { part in try part.withBlock(change) }
   }
 
   /// The same model without some of its decoder blocks, by index; those that remain are numbered and named as in a smaller model.
@@ -105,23 +122,26 @@ public struct Model: Sendable {
       block.prefix = prefixes[place]
       return block
     }
-    smaller.load = { kind in
-      guard case .decoder(let place) = kind else { return try load(kind) }
-      return try load(.decoder(index: kept[place])).moved(to: kind, prefix: prefixes[place])
+    smaller.load = { place in
+      guard case .decoder(let index) = place else { return try load(place) }
+      var part = try load(.decoder(index: kept[index]))
+      part.withBlock { $0.move(to: index, prefix: prefixes[index]) }
+      return part
     }
-    smaller.check = { block in
-      guard case .decoder(let place) = block.kind else { return try check(block) }
+    smaller.check = { part in
       // What is wrong is reported under the name it has in the file.
-      try check(block.moved(to: .decoder(index: kept[place]), prefix: prefixes[kept[place]]))
+      var original = part
+      original.withBlock { $0.move(to: kept[$0.index], prefix: prefixes[kept[$0.index]]) }
+      try check(original)
     }
     return smaller
   }
 
-  /// The block unchecked, for its names and shapes: no stored weight is read.
-  package func outline(_ kind: Block.Kind) throws -> Block {
-    var block = try load(kind)
-    if let scaleType { for name in block.linears.keys { block.linears[name]!.scaleType = scaleType } }
-    return block
+  /// A part unchecked, for its names and shapes: no stored weight is read.
+  package func outline(_ place: PartPlace) throws -> any ModelPart {
+    var part = try load(place)
+    if let scaleType { for name in part.linears.keys { part[name].scaleType = scaleType } }
+    return part
   }
 }
 
@@ -144,7 +164,7 @@ extension Model {
       description.head = description.ownHead
       remarks.append("tie_word_embeddings is true, but \(description.ownHead) differs from the embedding: read as untied")
     }
-    let loader = BlockLoader(source: source, description: description, reader: reader)
+    let loader = PartLoader(source: source, description: description, reader: reader)
     try loader.verify()
     self.description = description
     self.remarks = remarks
@@ -152,7 +172,7 @@ extension Model {
     carried = loader.uncovered()
     carriedModules = carried.filter { $0.hasSuffix(".weight") && source.info($0)?.shape.count == 2 }.map { String($0.dropLast(7)) }
     carriedTensors = Dictionary(carried.compactMap { name in source.info(name).map { (name, $0) } }) { first, _ in first }
-    load = { try loader.block($0) }
+    load = { try loader.part($0) }
     check = { try loader.checkFinite($0) }
   }
 }

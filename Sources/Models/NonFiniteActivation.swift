@@ -23,25 +23,9 @@ extension Matrix {
   package var isFinite: Bool { !elements.withUnsafeBufferPointer(Kernel.hasNonfinite) }
 }
 
-extension Block {
-  /// The first linear, by name, whose weight or bias holds what is not finite.
-  ///
-  /// - Parameter revisions: of linears that need not be looked at again.
-  package func nonfiniteLinear(besides revisions: [LinearName: Linear.Revision] = [:]) -> LinearName? {
-    linears.sorted { $0.key.rawValue < $1.key.rawValue }.first { name, linear in
-      linear.revision != revisions[name]
-        && (linear.weight.holdsNonfinite || linear.bias?.withUnsafeBufferPointer(Kernel.hasNonfinite) == true)
-    }?.key
-  }
-
-  /// The first norm, by name, whose weight or bias holds what is not finite.
-  package var nonfiniteNorm: String? {
-    (Array(norms) + Array(normBiases)).sorted { $0.key < $1.key }.first { $0.value.withUnsafeBufferPointer(Kernel.hasNonfinite) }?.key
-  }
-}
-
 extension Weight {
-  fileprivate var holdsNonfinite: Bool {
+  /// Whether some number of it, or of what stores it, is not finite.
+  var holdsNonfinite: Bool {
     switch self {
     case let stored as StoredWeight: stored.tensor.holdsNonfinite
     case let quantized as QuantizedMatrix: quantized.holdsNonfinite

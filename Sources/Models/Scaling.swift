@@ -78,7 +78,7 @@ public struct Scaling: Sendable, Hashable {
     case .norm(let name):
       guard var weight = block.norms[name] else { preconditionFailure("the block has no norm \(name)") }
       for channel in weight.indices {
-        let divided = block.rounded(normWeight: weight[channel] / scale[channel])
+        let divided = block.norms.rounded(weight[channel] / scale[channel])
         let moved = weight[channel] / divided
         // An element that is zero, or would leave the range of its type, stays as it is.
         guard moved.isFinite, moved > 0 else {
@@ -89,7 +89,7 @@ public struct Scaling: Sendable, Hashable {
         scale[channel] = moved
       }
       block.norms[name] = weight
-      if let bias = block.normBiases[name] { block.normBiases[name] = zip(bias, scale).map { $0 / $1 } }
+      if let bias = block.norms.biases[name] { block.norms.biases[name] = zip(bias, scale).map { $0 / $1 } }
     case .linear(let name):
       var weight = block[name].weight.dense()
       var inverse = scale.map { 1 / $0 }

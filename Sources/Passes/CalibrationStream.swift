@@ -16,15 +16,14 @@ package final class CalibrationStream: Sendable {
     /// The layers computed so far, as they were.
     var revisions: [LinearName: Linear.Revision] = [:]
     /// The norms they were computed with; `nil` before anything was.
-    var norms: [String: [Float]]?
-    var normBiases: [String: [Float]] = [:]
+    var norms: PartNorms?
     /// Tokens that each expert of the current block has seen, the shared one last.
     var expertTokens: [Int] = []
     /// Multiply-adds per token spent in the current block, and those of one whole forward pass.
     var spent = 0
     var whole = 1
 
-    mutating func forget() { (stage, revisions, norms, normBiases, cache) = (0, [:], nil, [:], nil) }
+    mutating func forget() { (stage, revisions, norms, cache) = (0, [:], nil, nil) }
   }
 
   package let sequences: [[Int32]]
@@ -67,18 +66,20 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Looks the sequences up in the embedding.
-  package func embed(_ block: Block, reference: Block? = nil) throws {
-    if let originals { try originals.embed(reference ?? block) }
-    let embedding = PreparedEmbedding(block)
+  package func embed(_ embedding: Embedding, reference: Embedding? = nil) throws {
+    if let originals { try originals.embed(reference ?? embedding) }
+    let embedding = PreparedEmbedding(embedding)
     try Parallel.forEach(sequences.count, throwing: { [self] index in try hidden.write(embedding(sequences[index]), at: index) })
   }
 
   /// Accumulates the inputs of a group of a decoder block, or of the head.
   ///
   /// - Parameter changing: whether what makes these inputs is about to change: the sequences are then kept before it.
-  package func statistic<S: Statistic>(_: S.Type, of group: InputGroup, in block: Block, changingMakers changing: Bool = false) throws -> S
-  {
-    let visit = try visit(group, in: block, keepingBefore: changing)
+  /// - Throws: `MissingCalibration` for the embedding, whose input is no vector.
+  package func statistic<S: Statistic>(
+    _: S.Type, of group: InputGroup, in part: any ModelPart, changingMakers changing: Bool = false
+  ) throws -> S {
+    let visit = try visit(group, in: part, keepingBefore: changing)
     var statistic: S?
     try accumulate({ try visit.input($0).input }) { batch in
       if statistic == nil { statistic = S(features: batch.columns) }
@@ -90,15 +91,15 @@ package final class CalibrationStream: Sendable {
   }
 
   /// Accumulates what the inputs of a group would be in the reference model.
-  package func originalStatistic<S: Statistic>(_: S.Type, of group: InputGroup, in reference: Block) throws -> S {
+  package func originalStatistic<S: Statistic>(_: S.Type, of group: InputGroup, in reference: any ModelPart) throws -> S {
     guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }
     return try originals.statistic(S.self, of: group, in: reference)
   }
 
   /// Accumulates the inputs of a group together with what they would be in the reference model.
-  package func drift(of group: InputGroup, in block: Block, reference: Block) throws -> InputDrift {
+  package func drift(of group: InputGroup, in part: any ModelPart, reference: any ModelPart) throws -> InputDrift {
     guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }
-    let (own, other) = (try visit(group, in: block), try originals.visit(group, in: reference))
+    let (own, other) = (try visit(group, in: part), try originals.visit(group, in: reference))
     var drift: InputDrift?
     // Both inputs of a token side by side are one row of twice the width.
     try accumulate({ index in Self.pair(try own.input(index), try other.input(index)) }) { pair in
@@ -147,15 +148,18 @@ package final class CalibrationStream: Sendable {
     return Matrix(besides: own.input.rows(at: common), other.input.rows(at: common.map { places[ownTokens[$0]]! }))
   }
 
-  private func visit(_ group: InputGroup, in block: Block, keepingBefore: Bool = false) throws -> Visit {
-    guard block.kind != .head, let description = block.description else {
-      return Visit(input: { [self] in (block.headInput(try hidden.read($0)), nil) }, finish: {})
-    }
+  private func visit(_ group: InputGroup, in part: any ModelPart, keepingBefore: Bool = false) throws -> Visit {
+    if let head = part as? Head { return Visit(input: { [self] in (head.input(try hidden.read($0)), nil) }, finish: {}) }
+    guard let block = part as? Block else { throw MissingCalibration() }
+    return try visit(group, in: block, keepingBefore: keepingBefore)
+  }
+
+  private func visit(_ group: InputGroup, in block: Block, keepingBefore: Bool) throws -> Visit {
     guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else {
       preconditionFailure("the linears \(group.linears) do not share an input")
     }
     // An expert is reached from the router; what is kept is what the router reads.
-    let program = description.program
+    let program = block.description.program
     let stops = program.stops
     guard let anchor = stops.firstIndex(of: program.anchor(ofStop: stops[stage])) else { preconditionFailure("an anchor is a stop") }
     let isExpert = anchor != stage
@@ -185,7 +189,6 @@ package final class CalibrationStream: Sendable {
         position.withLock {
           $0.stage = place
           $0.norms = block.norms
-          $0.normBiases = block.normBiases
           $0.cache = block.cache
           $0.revisions = Dictionary(
             uniqueKeysWithValues: block.inputGroups[..<place].flatMap(\.linears).map { ($0, block[$0].revision) })
@@ -241,7 +244,7 @@ package final class CalibrationStream: Sendable {
   private func startingPoint(for stage: Int, in block: Block) -> Int {
     position.withLock { position in
       let holds =
-        position.stage <= stage && (position.norms.map { $0 == block.norms && position.normBiases == block.normBiases } ?? true)
+        position.stage <= stage && (position.norms.map { $0 == block.norms } ?? true)
         && (position.stage == 0 || position.cache == block.cache)
         && position.revisions.allSatisfy { block.linears[$0.key]?.revision == $0.value }
       if !holds { position.forget() }

@@ -116,12 +116,12 @@ extension LayerSelector: Codable {
   }
 }
 
-extension Block {
+extension ModelPart {
   public func selects(_ selector: LayerSelector, _ linear: LinearName) -> Bool {
     selector.contains(fullName(of: linear), isEnd: isNamedOnly(linear))
   }
 
-  /// The selected linears, group by group in the order the block computes them.
+  /// The selected linears, group by group in the order the part computes them.
   public func groups(_ selector: LayerSelector) -> [InputGroup] {
     inputGroups.compactMap { group in
       let kept = group.linears.filter { selects(selector, $0) }

@@ -24,12 +24,12 @@ package struct ModelWalk: Sendable {
 
   // MARK: The ends
 
-  package func embedding() throws -> Block { try model.block(.embedding) }
+  package func embedding() throws -> Embedding { try model.embedding() }
 
-  /// The head, and the block that holds its matrix: the embedding's where both are tied.
-  package func head() throws -> (head: Block, owner: Block) {
-    let head = try model.block(.head)
-    return (head, head.linears.isEmpty ? try embedding() : head)
+  /// The head and its matrix: the embedding's table where both are tied.
+  package func head() throws -> (head: Head, matrix: Linear) {
+    let head = try model.head()
+    return (head, try head.linears.values.first ?? embedding().table)
   }
 
   /// The sequences as they enter the first block, [tokens × hidden size] each.
@@ -54,7 +54,7 @@ package struct ModelWalk: Sendable {
     let count = model.description.blocks.count
     for index in first..<max(first, count) where isWanted(index) {
       try Task.checkCancellation()
-      let block = try model.block(.decoder(index: index))
+      let block = try model.block(index)
       try body(index, block)
       block.releasePages()
       progress(index + 1, count)
@@ -107,10 +107,10 @@ package struct ModelWalk: Sendable {
   // MARK: Parts
 
   /// Visits embedding, blocks and head, one after the other.
-  package func parts(_ body: (_ index: Int, _ part: Block) async throws -> Void) async throws {
-    for (index, kind) in model.kinds.enumerated() {
+  package func parts(_ body: (_ index: Int, _ part: any ModelPart) async throws -> Void) async throws {
+    for (index, place) in model.places.enumerated() {
       try Task.checkCancellation()
-      let part = try model.block(kind)
+      let part = try model.part(place)
       try await body(index, part)
       part.releasePages()
     }
@@ -120,18 +120,19 @@ package struct ModelWalk: Sendable {
   /// most.
   ///
   /// - Parameters:
-  ///   - kinds: which ones, in this order.
+  ///   - places: where those are, in this order.
   ///   - write: takes what `work` has made, one after the other.
   package func sweep(
-    _ kinds: [Block.Kind], into write: @escaping @Sendable (Block) async throws -> Void,
-    _ work: (_ index: Int, _ part: Block) throws -> Block
+    _ places: [PartPlace], into write: @escaping @Sendable (any ModelPart) async throws -> Void,
+    _ work: (_ index: Int, _ part: any ModelPart) throws -> any ModelPart
   ) async throws {
-    var (next, finished) = (try kinds.first.map { try model.block($0) }, Block?.none)
-    for index in kinds.indices {
+    var next = try places.first.map { try model.part($0) }
+    var finished: (any ModelPart)?
+    for index in places.indices {
       try Task.checkCancellation()
       guard let part = next else { break }
-      let (previous, following) = (finished, index + 1 < kinds.count ? kinds[index + 1] : nil)
-      async let upcoming = following.map { try model.block($0) }
+      let (previous, following) = (finished, index + 1 < places.count ? places[index + 1] : nil)
+      async let upcoming = following.map { try model.part($0) }
       async let written: Void = Self.hand(previous, to: write)
       finished = try work(index, part)
       part.releasePages()
@@ -141,7 +142,7 @@ package struct ModelWalk: Sendable {
     try await Self.hand(finished, to: write)
   }
 
-  private static func hand(_ part: Block?, to write: @Sendable (Block) async throws -> Void) async throws {
+  private static func hand(_ part: (any ModelPart)?, to write: @Sendable (any ModelPart) async throws -> Void) async throws {
     if let part { try await write(part) }
   }
 }

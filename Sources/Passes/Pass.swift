@@ -1,7 +1,7 @@
 public import Models
 public import Tensors
 
-/// One transformation, applied to one block at a time. A pass is a value: its stored properties are its options.
+/// One transformation, applied to one part of a model at a time. A pass is a value: its stored properties are its options.
 ///
 /// Options need defaults, because a recipe names only what it changes, and `Codable` keys are what recipes spell.
 public protocol Pass: Sendable, Codable {
@@ -13,7 +13,7 @@ public protocol Pass: Sendable, Codable {
   init()
   /// Whether `run` asks for statistics of the calibration data. A run without such passes computes no activations at all.
   var usesCalibration: Bool { get }
-  /// Whether the block computes the same function afterwards, up to rounding: rotations and scalings do.
+  /// Whether the part computes the same function afterwards, up to rounding: rotations and scalings do.
   var isExact: Bool { get }
   /// Whether `run` asks how inputs have drifted from the reference model's. Such a run carries the calibration data through both.
   var comparesInputs: Bool { get }
@@ -51,7 +51,19 @@ public protocol Pass: Sendable, Codable {
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
   func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear
+  /// Works on the embedding, a decoder block, or the head, as the sweep comes to them.
+  func run(on part: inout any ModelPart, in context: PassContext) throws
+}
+
+/// A pass that works on decoder blocks and leaves both ends of a model as they are.
+public protocol BlockPass: Pass {
   func run(on block: inout Block, in context: PassContext) throws
+}
+
+extension BlockPass {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    try part.withBlock { try run(on: &$0, in: context) }
+  }
 }
 
 extension Pass {

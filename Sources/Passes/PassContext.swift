@@ -2,7 +2,7 @@ public import Models
 internal import Synchronization
 public import Tensors
 
-/// Everything a pass may know besides the block in its hands.
+/// Everything a pass may know besides the part of the model in its hands.
 public struct PassContext: Sendable {
   private let stream: CalibrationStream?
   private let statistics: (any StoredStatistics)?
@@ -12,9 +12,9 @@ public struct PassContext: Sendable {
   private let strict: Bool
   private let records: Records
   let borrowed = BorrowedMaxima()
-  /// The block as it was after the last exact pass, before the first other one that follows it: what quantized weights are measured against.
-  public let reference: Block
-  /// The passes that will run on the block after this one, in their order.
+  /// The part as it was after the last exact pass, before the first other one that follows it: what quantized weights are measured against.
+  public let reference: any ModelPart
+  /// The passes that will run on the part after this one, in their order.
   public let following: [any Pass]
 
   /// What passes report, gathered while they run.
@@ -44,7 +44,7 @@ public struct PassContext: Sendable {
   }
 
   package init(
-    stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: Block,
+    stream: CalibrationStream?, answers: Answers, seed: UInt64, pass: String, strict: Bool, records: Records, reference: any ModelPart,
     following: [any Pass] = [], statistics: (any StoredStatistics)? = nil
   ) {
     self.stream = stream
@@ -58,7 +58,7 @@ public struct PassContext: Sendable {
     self.following = following
   }
 
-  /// Runs the block, as it is now, over the calibration data and accumulates the inputs of `group`; or answers with what was stored of the
+  /// Runs a block, or the head, as it is now, over the calibration data and accumulates the inputs of `group`; or answers with what was stored of the
   /// original model.
   ///
   /// - Parameter changingMakers: whether the pass is about to change the layers that make these inputs, which need not be computed from the
@@ -66,33 +66,33 @@ public struct PassContext: Sendable {
   /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the embedding, whose input is no vector;
   ///   `StatisticNotStored`.
   public func statistic<S: Statistic>(
-    _ type: S.Type, of group: InputGroup, in block: Block, changingMakers: Bool = false
+    _ type: S.Type, of group: InputGroup, in part: any ModelPart, changingMakers: Bool = false
   ) throws -> S {
-    if let statistics, block.kind != .embedding {
+    if let statistics, !(part is Embedding) {
       // Stored under the first linear of the whole group, whichever of them were selected.
-      let whole = block.inputGroups.first { Set(group.linears).isSubset(of: $0.linears) } ?? group
-      let linear = block.fullName(of: whole.linears[0])
+      let whole = part.inputGroups.first { Set(group.linears).isSubset(of: $0.linears) } ?? group
+      let linear = part.fullName(of: whole.linears[0])
       guard let stored = try statistics.statistic(type, of: linear) else { throw StatisticNotStored(statistic: "\(type)", linear: linear) }
       return stored
     }
-    guard let stream, block.kind != .embedding else { throw MissingCalibration() }
-    return try stream.statistic(type, of: group, in: block, changingMakers: changingMakers)
+    guard let stream else { throw MissingCalibration() }
+    return try stream.statistic(type, of: group, in: part, changingMakers: changingMakers)
   }
 
   /// As `statistic`, and besides how the inputs of `group` have drifted from those in the reference model, whose inputs never met a
   /// quantized layer.
   ///
   /// - Precondition: the pass `comparesInputs`.
-  public func drift(of group: InputGroup, in block: Block) throws -> InputDrift {
-    guard let stream, block.kind != .embedding else { throw MissingCalibration() }
-    return try stream.drift(of: group, in: block, reference: reference)
+  public func drift(of group: InputGroup, in part: any ModelPart) throws -> InputDrift {
+    guard let stream else { throw MissingCalibration() }
+    return try stream.drift(of: group, in: part, reference: reference)
   }
 
   /// The inputs of `group` in the reference model, which met no block that is not exact.
   ///
   /// - Precondition: the pass `comparesInputs`.
   public func originalStatistic<S: Statistic>(_ type: S.Type, of group: InputGroup) throws -> S {
-    guard let stream, reference.kind != .embedding else { throw MissingCalibration() }
+    guard let stream else { throw MissingCalibration() }
     return try stream.originalStatistic(type, of: group, in: reference)
   }
 
@@ -112,9 +112,9 @@ public struct PassContext: Sendable {
 
   /// What flows into a decoder block, of at most `limit` calibration sequences spread evenly over all of them: [tokens × hidden size] each.
   ///
-  /// - Throws: `MissingCalibration` in a recipe without calibration data, and for the two ends.
+  /// - Throws: `MissingCalibration` in a recipe without calibration data.
   public func inputs(of block: Block, limit: Int) throws -> [Matrix] {
-    guard let stream, block.description != nil else { throw MissingCalibration() }
+    guard let stream else { throw MissingCalibration() }
     return try stream.blockInputs(limit: limit)
   }
 
@@ -125,13 +125,13 @@ public struct PassContext: Sendable {
   }
 
   /// Random numbers for a linear, the same whatever else ran.
-  public func randomness(for linear: LinearName, in block: Block) -> some RandomNumberGenerator {
-    KeyedRandomness(seed: seed, key: pass, block.fullName(of: linear))
+  public func randomness(for linear: LinearName, in part: any ModelPart) -> some RandomNumberGenerator {
+    KeyedRandomness(seed: seed, key: pass, part.fullName(of: linear))
   }
 
   /// Puts figures about a linear into the report.
-  public func record(_ linear: LinearName, in block: Block, _ metrics: [String: Double], scheme: String? = nil) {
-    let name = block.fullName(of: linear)
+  public func record(_ linear: LinearName, in part: any ModelPart, _ metrics: [String: Double], scheme: String? = nil) {
+    let name = part.fullName(of: linear)
     records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
       record.metrics.merge(metrics) { _, new in new }
       if let scheme { record.scheme = scheme }
@@ -142,8 +142,8 @@ public struct PassContext: Sendable {
   public func remark(_ text: String) { records.say(text) }
 
   /// Reports that a linear was not done as asked, and why; under `--strict` that ends the run. Several reasons are all told.
-  public func recordFallback(_ linear: LinearName, in block: Block, _ reason: String) throws(UnwantedFallback) {
-    let name = block.fullName(of: linear)
+  public func recordFallback(_ linear: LinearName, in part: any ModelPart, _ reason: String) throws(UnwantedFallback) {
+    let name = part.fullName(of: linear)
     if strict { throw UnwantedFallback(layer: name, reason: reason) }
     records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
       guard let told = record.fallback else { return record.fallback = reason }

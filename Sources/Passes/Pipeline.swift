@@ -2,9 +2,9 @@ public import Foundation
 public import Models
 internal import Tensors
 
-/// Where finished blocks go: a format with its writer, or a test's array.
-public protocol BlockSink: Actor {
-  func append(_ block: Block) async throws
+/// Where finished parts of a model go: a format with its writer, or a test's array.
+public protocol PartSink: Actor {
+  func append(_ part: any ModelPart) async throws
 }
 
 /// A failure, and where it happened.
@@ -63,7 +63,7 @@ public struct SweepOptions: Sendable {
   }
 }
 
-/// Passes, swept over a model one block at a time.
+/// Passes, swept over a model one part at a time.
 public struct Pipeline: Sendable {
   public var passes: [any Pass]
 
@@ -75,11 +75,11 @@ public struct Pipeline: Sendable {
 
   /// Sweeps embedding, blocks and head in order and hands each to `sink` when all passes have run on it.
   ///
-  /// - Parameter kinds: the units to sweep; all of them but in a rehearsal. Those that a pass has left out of the model are passed over.
+  /// - Parameter places: the parts to sweep; all of them but in a rehearsal. Those that a pass has left out of the model are passed over.
   /// - Throws: `PipelineError` for what a pass throws; `CancellationError` when the task is cancelled.
   public func run(
-    on model: Model, options: SweepOptions = SweepOptions(), kinds: [Block.Kind]? = nil, observer: any PipelineObserver = Silent(),
-    into sink: any BlockSink
+    on model: Model, options: SweepOptions = SweepOptions(), places: [PartPlace]? = nil, observer: any PipelineObserver = Silent(),
+    into sink: any PartSink
   ) async throws -> Report {
     try checkOrder()
     let whole = prepared(model)
@@ -90,48 +90,48 @@ public struct Pipeline: Sendable {
       ? try CalibrationStream(
         options.calibration, description: model.description, memory: options.activationMemory, scratch: options.scratch,
         comparing: comparesInputs) : nil
-    let present = model.kinds
-    let kinds = kinds?.filter(present.contains) ?? present
+    let present = model.places
+    let places = places?.filter(present.contains) ?? present
     // Inputs of other widths cannot be compared, so what a pass has made smaller is what later ones are measured against.
     let lastExact =
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
     report.keptBlocks = kept
-    try await ModelWalk(model).sweep(kinds, into: { try await sink.append($0) }) { index, original in
+    try await ModelWalk(model).sweep(places, into: { try await sink.append($0) }) { index, original in
       let start = ContinuousClock.now
-      var block = original
-      observer.observe(.blockBegan(name: block.name, index: index, count: kinds.count))
-      var reference: Block?
+      var part = original
+      observer.observe(.blockBegan(name: part.name, index: index, count: places.count))
+      var reference: (any ModelPart)?
       for (place, pass) in passes.enumerated() {
-        if place > lastExact, !pass.isExact, reference == nil { reference = block }
+        if place > lastExact, !pass.isExact, reference == nil { reference = part }
         let (layers, remarks) = try run(
-          place, on: &block, reference: reference ?? block, stream: stream, answers: answers, options: options, observer)
+          place, on: &part, reference: reference ?? part, stream: stream, answers: answers, options: options, observer)
         report.layers += layers
         report.remarks += remarks.filter { !report.remarks.contains($0) }
       }
       var cost: (forwardPasses: Double, expertTokens: [Int])?
-      switch kinds[index] {
-      case .embedding: try stream?.embed(block, reference: reference ?? block)
+      switch part {
+      case let embedding as Embedding: try stream?.embed(embedding, reference: reference as? Embedding)
       // Nothing after the last block reads its output unless the head is worked on, which any pass may do.
-      case .decoder: cost = try stream?.finish(block, reference: reference ?? block)
-      case .head: break
+      case let block as Block: cost = try stream?.finish(block, reference: reference as? Block)
+      default: break
       }
       let took = start.duration(to: .now)
-      var record = Report.BlockRecord(block: block.name, seconds: took.seconds, forwardPasses: cost?.forwardPasses)
+      var record = Report.BlockRecord(block: part.name, seconds: took.seconds, forwardPasses: cost?.forwardPasses)
       if let cost, !cost.expertTokens.isEmpty {
         record.expertTokens = cost.expertTokens
-        if let remark = starvation(of: block, cost.expertTokens) { report.remarks.append(remark) }
+        if let block = part as? Block, let remark = starvation(of: block, cost.expertTokens) { report.remarks.append(remark) }
       }
       report.blocks.append(record)
-      observer.observe(.blockEnded(name: block.name, index: index, count: kinds.count, took: took))
-      return block
+      observer.observe(.blockEnded(name: part.name, index: index, count: places.count, took: took))
+      return part
     }
     return report
   }
 
   private func run(
-    _ index: Int, on block: inout Block, reference: Block, stream: CalibrationStream?, answers: Answers, options: SweepOptions,
-    _ observer: any PipelineObserver
+    _ index: Int, on part: inout any ModelPart, reference: any ModelPart, stream: CalibrationStream?, answers: Answers,
+    options: SweepOptions, _ observer: any PipelineObserver
   ) throws -> (layers: [Report.LayerRecord], remarks: [String]) {
     try Task.checkCancellation()
     let pass = passes[index]
@@ -140,29 +140,29 @@ public struct Pipeline: Sendable {
     let context = PassContext(
       stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
       reference: reference, following: Array(passes[(index + 1)...]), statistics: options.statistics)
-    observer.observe(.passBegan(pass: name, block: block.name))
+    observer.observe(.passBegan(pass: name, block: part.name))
     let start = ContinuousClock.now
-    let before = block.linears.mapValues(\.revision)
+    let before = part.linears.mapValues(\.revision)
     do {
-      try pass.run(on: &block, in: context)
-      dropInputs(of: &block, since: before, context)
-      if let name = block.nonfiniteLinear(besides: before)?.rawValue ?? block.nonfiniteNorm {
-        throw NonFiniteResult(layer: block.prefix + name)
+      try pass.run(on: &part, in: context)
+      dropInputs(of: &part, since: before, context)
+      if let name = part.nonfiniteLinear(besides: before).map(part.fullName(of:)) ?? part.norms.nonfinite.map(part.fullName(ofNorm:)) {
+        throw NonFiniteResult(layer: name)
       }
     } catch let error as CancellationError { throw error } catch {
-      throw PipelineError(pass: name, block: block.name, cause: error, index: index)
+      throw PipelineError(pass: name, block: part.name, cause: error, index: index)
     }
-    observer.observe(.passEnded(pass: name, block: block.name, took: start.duration(to: .now)))
+    observer.observe(.passEnded(pass: name, block: part.name, took: start.duration(to: .now)))
     return (records.take(), records.remarks)
   }
 
   /// Weights that a pass has made plain numbers are multiplied as such: what the original's runtimes did to their inputs belonged to its codes.
-  private func dropInputs(of block: inout Block, since before: [LinearName: Linear.Revision], _ context: PassContext) {
-    let plain = block.linears.filter { name, linear in
+  private func dropInputs(of part: inout any ModelPart, since before: [LinearName: Linear.Revision], _ context: PassContext) {
+    let plain = part.linears.filter { name, linear in
       linear.inputQuantization != nil && linear.weight is Matrix && linear.revision != before[name]
     }
     guard !plain.isEmpty else { return }
-    for name in plain.keys { block[name].inputQuantization = nil }
+    for name in plain.keys { part[name].inputQuantization = nil }
     context.remark("weights that the original holds in codes become numbers, whose inputs are not quantized as those of the codes were")
   }
 
@@ -178,7 +178,7 @@ public struct Pipeline: Sendable {
       for analysis in pass.analyses {
         try await Self.ask(analysis, for: pass, index, of: model, options: options, observer, into: &answers)
       }
-      let ahead: @Sendable (Block) -> PassContext = { [answers] reference in
+      let ahead: @Sendable (any ModelPart) -> PassContext = { [answers] reference in
         PassContext(
           stream: nil, answers: answers, seed: options.seed, pass: type(of: pass).name, strict: false, records: PassContext.Records(),
           reference: reference)
@@ -189,7 +189,7 @@ public struct Pipeline: Sendable {
         kept = kept.indices.filter { !removed.contains($0) }.map { kept[$0] }
       }
       guard pass.removesBlocks || pass.isExact && !pass.usesCalibration else { continue }
-      model = model.changing { block in try pass.run(on: &block, in: ahead(block)) }
+      model = model.changing { part in try pass.run(on: &part, in: ahead(part)) }
     }
     return (answers, remaining, kept)
   }
@@ -215,11 +215,11 @@ public struct Pipeline: Sendable {
 
   /// Which experts saw too few calibration tokens for the second moment of their inputs to have full rank.
   private func starvation(of block: Block, _ tokens: [Int]) -> String? {
-    guard let description = block.description else { return nil }
-    let starved = tokens.indices.filter { tokens[$0] < description.hiddenSize }
+    let inputs = block.description.hiddenSize
+    let starved = tokens.indices.filter { tokens[$0] < inputs }
     guard !starved.isEmpty else { return nil }
     let list = starved.prefix(16).map { "\($0) (\(tokens[$0]))" }.joined(separator: ", ")
-    return "\(block.name): \(starved.count) of \(tokens.count) experts saw fewer calibration tokens than their \(description.hiddenSize) "
+    return "\(block.name): \(starved.count) of \(tokens.count) experts saw fewer calibration tokens than their \(inputs) "
       + "inputs: \(list)\(starved.count > 16 ? ", …" : ""); more calibration data would serve them"
   }
 }

@@ -11,15 +11,15 @@ extension Pipeline {
     let hasOwnHead = model.description.head != nil
     let model = prepared(model)
     var linears: [PlannedLinear] = []
-    for kind in model.kinds {
-      let block = try model.outline(kind)
-      for name in block.inputGroups.flatMap(\.linears) {
-        let weight = block[name].weight
+    for place in model.places {
+      let part = try model.outline(place)
+      for name in part.inputGroups.flatMap(\.linears) {
+        let weight = part[name].weight
         linears.append(
           PlannedLinear(
-            name: block.fullName(of: name), rows: weight.rows, columns: weight.columns, role: Self.role(of: name, in: block),
-            scheme: Self.words(for: weight) ?? block[name].storageType.rawValue, storedBits: weight.storedBits,
-            storageType: block[name].storageType, scaleType: block[name].scaleType, isAdded: kind == .head && !hasOwnHead))
+            name: part.fullName(of: name), rows: weight.rows, columns: weight.columns, role: Self.role(of: name, in: part),
+            scheme: Self.words(for: weight) ?? part[name].storageType.rawValue, storedBits: weight.storedBits,
+            storageType: part[name].storageType, scaleType: part[name].scaleType, isAdded: place == .head && !hasOwnHead))
         linears[linears.count - 1].weights = (weight as? QuantizedMatrix)?.scheme
         linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
         linears[linears.count - 1].factorNumbers = ((weight as? FactoredWeight)?.input as? QuantizedMatrix)?.scheme
@@ -58,12 +58,9 @@ extension Pipeline {
     }
   }
 
-  private static func role(of name: LinearName, in block: Block) -> PlannedLinear.Role {
-    switch block.kind {
-    case .embedding: .embedding
-    case .decoder: !block.isNamedOnly(name) ? .layer : block.description?.sensitive.contains(name) == true ? .sensitive : .router
-    case .head: .head
-    }
+  private static func role(of name: LinearName, in part: any ModelPart) -> PlannedLinear.Role {
+    guard let block = part as? Block else { return part is Embedding ? .embedding : .head }
+    return !block.isNamedOnly(name) ? .layer : block.description.sensitive.contains(name) ? .sensitive : .router
   }
 
   /// - Throws: `InvalidOption` for a pass that would multiply low-rank factors out without saying so.

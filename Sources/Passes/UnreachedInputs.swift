@@ -20,21 +20,21 @@ extension PassContext {
   ///
   /// - Returns: besides it, whether it had to be taken from the others.
   /// - Throws: `UnreachedInput` where there are no others, or these were not reached either.
-  package func largestInput(of group: InputGroup, in block: Block) throws -> (amax: Float, isBorrowed: Bool) {
-    let own = try statistic(InputMaximum.self, of: group, in: block)
+  package func largestInput(of group: InputGroup, in part: any ModelPart) throws -> (amax: Float, isBorrowed: Bool) {
+    let own = try statistic(InputMaximum.self, of: group, in: part)
     if own.tokens > 0 { return (own.amax, false) }
-    let others = block.description?.counterparts(of: group) ?? []
-    guard let first = others.first else { throw UnreachedInput(layer: block.fullName(of: group.linears[0])) }
+    let others = (part as? Block)?.description.counterparts(of: group) ?? []
+    guard let first = others.first else { throw UnreachedInput(layer: part.fullName(of: group.linears[0])) }
     // One visit to every expert serves all that were not reached.
-    let key = block.fullName(of: first.linears[0])
+    let key = part.fullName(of: first.linears[0])
     if let known = borrowed.value(key) { return (known, true) }
     var (amax, tokens) = (Float(0), 0)
     for other in others {
-      let found = try statistic(InputMaximum.self, of: other, in: block)
+      let found = try statistic(InputMaximum.self, of: other, in: part)
       amax = max(amax, found.amax)
       tokens += found.tokens
     }
-    guard tokens > 0 else { throw UnreachedInput(layer: block.fullName(of: group.linears[0])) }
+    guard tokens > 0 else { throw UnreachedInput(layer: part.fullName(of: group.linears[0])) }
     borrowed.set(key, amax)
     return (amax, true)
   }
@@ -42,11 +42,13 @@ extension PassContext {
   /// The second moment of a group's inputs and, where the pass compares them, how they have drifted.
   ///
   /// An expert may be reached in both models and yet by no token in common: its own second moment then stands alone, without a drift.
-  package func secondMoment(of group: InputGroup, in block: Block, comparing: Bool) throws -> (hessian: Hessian, drift: InputDrift?) {
-    guard comparing else { return (try statistic(Hessian.self, of: group, in: block), nil) }
-    let drift = try drift(of: group, in: block)
+  package func secondMoment(
+    of group: InputGroup, in part: any ModelPart, comparing: Bool
+  ) throws -> (hessian: Hessian, drift: InputDrift?) {
+    guard comparing else { return (try statistic(Hessian.self, of: group, in: part), nil) }
+    let drift = try drift(of: group, in: part)
     guard drift.hessian.tokens == 0 else { return (drift.hessian, drift) }
-    return (try statistic(Hessian.self, of: group, in: block), nil)
+    return (try statistic(Hessian.self, of: group, in: part), nil)
   }
 }
 

@@ -10,7 +10,7 @@ import Tensors
 /// size of its residual stream; value projections are scaled under grouped queries too; what loses more than
 /// no scaling is reverted; and because the quantizing pass comes next on the same block, later blocks see the inputs that the compressed
 /// model will give them instead of the original's.
-public struct AWQ: Pass {
+public struct AWQ: BlockPass {
   public static let name = "awq"
   public static let summary = "activation-aware scales, moved into the weights before a pass that quantizes"
 
@@ -47,7 +47,7 @@ public struct AWQ: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description else { return }
+    let description = block.description
     let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
     let sample = try BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
@@ -100,7 +100,6 @@ public struct AWQ: Pass {
     }
     guard !reverted else { return }
     block.norms = scaled.norms
-    block.normBiases = scaled.normBiases
     for name in changed { block[name] = scaled[name] }
   }
 

@@ -86,30 +86,30 @@ public struct BlockQuantization: Pass {
     return planned
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
     let description = context.answer(to: Outline())
-    for group in block.groups(layers) {
-      let weighted = importance == .activations && block.kind != .embedding
-      let norms = try weighted ? context.statistic(InputNorm.self, of: group, in: block) : nil
+    for group in part.groups(layers) {
+      let weighted = importance == .activations && !(part is Embedding)
+      let norms = try weighted ? context.statistic(InputNorm.self, of: group, in: part) : nil
       let isUnreached = norms?.tokens == 0
       let importance = isUnreached ? nil : norms?.meanSquares
       for name in group.linears {
-        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): its scales are searched without importances") }
-        let weight = block[name].weight.dense()
-        let wanted = type(of: block.fullName(of: name), columns: weight.columns, in: description)
+        if isUnreached { try context.recordFallback(name, in: part, "\(Unreached.reason): its scales are searched without importances") }
+        let weight = part[name].weight.dense()
+        let wanted = type(of: part.fullName(of: name), columns: weight.columns, in: description)
         let type = wanted.fitting(columns: weight.columns)
         if type != wanted {
           try context.recordFallback(
-            name, in: block, "rows of \(weight.columns) are no whole number of \(wanted.name) blocks of \(wanted.blockLength): \(type.name)"
+            name, in: part, "rows of \(weight.columns) are no whole number of \(wanted.name) blocks of \(wanted.blockLength): \(type.name)"
           )
         }
         let usable = importance.map { Self.usable($0, blockLength: type.blockLength) }
         let quantized = BlockQuantizedMatrix(weight, as: type, importance: usable)
         let error = Self.relativeError(of: quantized, against: weight)
-        guard error.isFinite else { throw ScaleOutOfRange(layer: block.fullName(of: name), type: type.name) }
-        block[name].weight = quantized
+        guard error.isFinite else { throw ScaleOutOfRange(layer: part.fullName(of: name), type: type.name) }
+        part[name].weight = quantized
         context.record(
-          name, in: block,
+          name, in: part,
           [
             "bits_per_weight": Double(quantized.storedBits) / Double(weight.rows * weight.columns),
             "relative_weight_error": error,

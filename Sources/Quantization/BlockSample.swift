@@ -27,8 +27,7 @@ struct BlockSample {
   ///   - tokens: how many to keep; at least one of every sequence is kept.
   /// - Throws: `NonFiniteActivation` where the block overflows.
   init(of block: Block, sequences: [Matrix], tokens: Int) throws {
-    guard let description = block.description else { preconditionFailure("only decoder blocks run") }
-    self.description = description
+    description = block.description
     let stages = description.inputGroups.count
     let prepared = PreparedBlock(block, stages: 0..<stages - 1, positions: sequences.map(\.rows).max() ?? 0)
     let share = max(1, tokens / sequences.count)

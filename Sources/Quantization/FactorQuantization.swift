@@ -12,11 +12,11 @@ extension WeightQuantizer {
   ///
   /// - Throws: `InvalidOption` where groups do not divide their columns, or where latents would have to be quantized.
   func factorSchemes(
-    of factors: FactoredWeight, named name: LinearName, in block: Block
+    of factors: FactoredWeight, named name: LinearName, in part: any ModelPart
   ) throws(InvalidOption) -> (input: QuantizationScheme, output: QuantizationScheme) {
-    let full = block.fullName(of: name)
+    let full = part.fullName(of: name)
     var scheme = scheme(of: full, isEnd: false)
-    if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].scaleType }
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = part[name].scaleType }
     guard inputFormat(of: full, isEnd: false) == .none else {
       throw InvalidOption("activations", "\(full) is two low-rank factors, and quantized latents between them are not simulated; none")
     }
@@ -60,14 +60,14 @@ extension WeightQuantizer {
 extension GPTQ {
   /// - Parameter solver: of the Hessian of A's inputs.
   func quantize(
-    _ factors: FactoredWeight, named name: LinearName, of block: inout Block, _ solver: GPTQSolver, _ hessian: Hessian,
+    _ factors: FactoredWeight, named name: LinearName, of part: inout any ModelPart, _ solver: GPTQSolver, _ hessian: Hessian,
     _ context: PassContext
   ) throws {
-    let schemes = try factorSchemes(of: factors, named: name, in: block)
+    let schemes = try factorSchemes(of: factors, named: name, in: part)
     let (a, b) = (factors.input.dense(), factors.output.dense())
     var quantized = factors
     // The linear that stores a shared factor comes before those that only read it.
-    if let owner = factors.sharesInputOf, let done = block[owner].weight as? FactoredWeight, done.input is QuantizedMatrix {
+    if let owner = factors.sharesInputOf, let done = part[owner].weight as? FactoredWeight, done.input is QuantizedMatrix {
       quantized.input = done.input
     } else {
       quantized.input =
@@ -95,17 +95,17 @@ extension GPTQ {
           ).quantized)
       case .failure(let failure):
         parts.append(RoundToNearest.quantize(own, scheme: schemes.output, scales: scales))
-        try context.recordFallback(name, in: block, "output factor: \(failure)")
+        try context.recordFallback(name, in: part, "output factor: \(failure)")
       }
     }
     quantized.output = parts.count == 1 ? parts[0] : QuantizedMatrix(stacking: parts)
-    block[name].weight = quantized
+    part[name].weight = quantized
     let dense = factors.dense()
     var error = dense
     error.subtract(quantized.dense())
     let size = hessian.loss(of: dense)
     context.record(
-      name, in: block,
+      name, in: part,
       [
         "bits_per_weight": Double(quantized.storedBits) / Double(factors.rows * factors.columns),
         "relative_layer_loss": size > 0 ? hessian.loss(of: error) / size : 0, "damping": solver.damping,
@@ -116,19 +116,19 @@ extension GPTQ {
 
 extension RoundToNearest {
   func quantize(
-    _ factors: FactoredWeight, named name: LinearName, of block: inout Block, importance: [Float]?, _ context: PassContext
+    _ factors: FactoredWeight, named name: LinearName, of part: inout any ModelPart, importance: [Float]?, _ context: PassContext
   ) throws {
-    let schemes = try factorSchemes(of: factors, named: name, in: block)
+    let schemes = try factorSchemes(of: factors, named: name, in: part)
     var quantized = factors
     quantized.input = Self.quantize(factors.input.dense(), scheme: schemes.input, scales: scales, importance: importance)
     quantized.output = Self.quantize(factors.output.dense(), scheme: schemes.output, scales: scales)
-    block[name].weight = quantized
+    part[name].weight = quantized
     let dense = factors.dense()
     var error = dense
     error.subtract(quantized.dense())
     let size = dense.elements.reduce(0.0) { $0 + Double($1) * Double($1) }
     context.record(
-      name, in: block,
+      name, in: part,
       [
         "bits_per_weight": Double(quantized.storedBits) / Double(factors.rows * factors.columns),
         "relative_weight_error": size > 0 ? error.elements.reduce(0.0) { $0 + Double($1) * Double($1) } / size : 0,

@@ -73,40 +73,40 @@ public struct GPTQ: WeightQuantizer {
     guard blockSize >= 1 else { throw InvalidOption("block_size", "\(blockSize): a positive number") }
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    for group in block.groups(layers) {
-      guard block.kind != .embedding else {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for group in part.groups(layers) {
+      guard !(part is Embedding) else {
         for name in group.linears {
-          try round(name, of: &block, context, because: "an embedding is looked up, so it has no Hessian: rounded to nearest")
+          try round(name, of: &part, context, because: "an embedding is looked up, so it has no Hessian: rounded to nearest")
         }
         continue
       }
       // Taken after the groups before it were quantized: true-sequential.
-      let (hessian, drift) = try context.secondMoment(of: group, in: block, comparing: comparesInputs)
-      let global = globalScale(of: group, in: block)
+      let (hessian, drift) = try context.secondMoment(of: group, in: part, comparing: comparesInputs)
+      let global = globalScale(of: group, in: part)
       guard hessian.tokens > 0 else {
         for name in group.linears {
-          try round(name, of: &block, context, globalScale: global, because: "\(Unreached.reason): rounded to nearest")
+          try round(name, of: &part, context, globalScale: global, because: "\(Unreached.reason): rounded to nearest")
         }
-        try quantizeInputs(of: group, in: &block, context)
+        try quantizeInputs(of: group, in: &part, context)
         continue
       }
       var solvers: [QuantizationScheme.Granularity: Result<GPTQSolver, GPTQSolver.Failure>] = [:]
       for name in group.linears {
-        let linear = block[name]
-        if comparesInputs, drift == nil { try context.recordFallback(name, in: block, Unreached.noDrift) }
+        let linear = part[name]
+        if comparesInputs, drift == nil { try context.recordFallback(name, in: part, Unreached.noDrift) }
         if let factors = linear.weight as? FactoredWeight {
           guard
             case .success(let solver) = GPTQSolver.prepare(
-              hessian, groupSize: try factorSchemes(of: factors, named: name, in: block).input.groupSize(columns: factors.columns),
+              hessian, groupSize: try factorSchemes(of: factors, named: name, in: part).input.groupSize(columns: factors.columns),
               order: order, damping: damping, refining: refine > 0)
-          else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(block.fullName(of: name)) positive definite") }
-          try quantize(factors, named: name, of: &block, solver, hessian, context)
+          else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(part.fullName(of: name)) positive definite") }
+          try quantize(factors, named: name, of: &part, solver, hessian, context)
           continue
         }
-        let scheme = try storedScheme(of: name, in: block)
+        let scheme = try storedScheme(of: name, in: part)
         if case .block(_, let width) = scheme.granularity, linear.weight.columns % width != 0 {
-          throw InvalidOption("group_size", "tiles of \(width) columns do not divide \(block.fullName(of: name)); round it with rtn")
+          throw InvalidOption("group_size", "tiles of \(width) columns do not divide \(part.fullName(of: name)); round it with rtn")
         }
         // The order of columns may depend on the groups, and the factorization on the order.
         let key = order == .group ? scheme.granularity : .channel
@@ -117,7 +117,7 @@ public struct GPTQ: WeightQuantizer {
             refining: refine > 0)
         solvers[key] = solver
         switch solver {
-        case .failure(let failure): try round(name, of: &block, context, globalScale: global, because: failure.description)
+        case .failure(let failure): try round(name, of: &part, context, globalScale: global, because: failure.description)
         case .success(let solver):
           var weight = linear.weight.dense()
           let zeros = zerosToKeep(of: weight, in: scheme)
@@ -127,7 +127,7 @@ public struct GPTQ: WeightQuantizer {
             weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, refine: refine,
             blockSize: blockSize, globalScale: global, zeros: zeros)
           let figures = RoundingFigures(of: quantized, against: weight)
-          block[name].weight = quantized
+          part[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
             "clip": figures.clip, "calibration_tokens": Double(hessian.tokens),
@@ -135,40 +135,40 @@ public struct GPTQ: WeightQuantizer {
           if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
           if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }
           metrics.merge(sparsityMetrics((zeroShare, figures.zeros.now))) { $1 }
-          context.record(name, in: block, metrics, scheme: scheme.description)
-          try recordLostZeros(name, in: block, (zeroShare, figures.zeros.now), context)
+          context.record(name, in: part, metrics, scheme: scheme.description)
+          try recordLostZeros(name, in: part, (zeroShare, figures.zeros.now), context)
           if solver.damping > damping {
             try context.recordFallback(
-              name, in: block, "the Hessian was not positive definite: damping raised from \(damping) to \(solver.damping)")
+              name, in: part, "the Hessian was not positive definite: damping raised from \(damping) to \(solver.damping)")
           }
         }
       }
-      try quantizeInputs(of: group, in: &block, context)
+      try quantizeInputs(of: group, in: &part, context)
     }
   }
 
   /// - Parameter globalScale: of the linears that runtimes fuse with this one.
   private func round(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, globalScale: Float? = nil, because reason: String
+    _ name: LinearName, of part: inout any ModelPart, _ context: PassContext, globalScale: Float? = nil, because reason: String
   ) throws {
-    if let factors = block[name].weight as? FactoredWeight {
+    if let factors = part[name].weight as? FactoredWeight {
       var rounding = RoundToNearest()
       (rounding.numbers, rounding.bits, rounding.groupSize, rounding.symmetric) = (numbers, bits, groupSize, symmetric)
       (rounding.zeroPoint, rounding.scales, rounding.overrides) = (zeroPoint, scales, overrides)
-      try rounding.quantize(factors, named: name, of: &block, importance: nil, context)
-      return try context.recordFallback(name, in: block, reason)
+      try rounding.quantize(factors, named: name, of: &part, importance: nil, context)
+      return try context.recordFallback(name, in: part, reason)
     }
-    let scheme = try storedScheme(of: name, in: block)
-    let weight = block[name].weight.dense()
+    let scheme = try storedScheme(of: name, in: part)
+    let weight = part[name].weight.dense()
     let quantized = RoundToNearest.quantize(weight, scheme: scheme, scales: scales, globalScale: globalScale)
     let figures = RoundingFigures(of: quantized, against: weight)
-    block[name].weight = quantized
+    part[name].weight = quantized
     context.record(
-      name, in: block,
+      name, in: part,
       ["bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": figures.relativeError].merging(
         sparsityMetrics(figures.zeros)
       ) { $1 }, scheme: scheme.description)
-    try context.recordFallback(name, in: block, reason)
+    try context.recordFallback(name, in: part, reason)
   }
 }
 

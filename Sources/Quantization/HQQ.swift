@@ -46,24 +46,24 @@ public struct HQQ: WeightQuantizer {
     guard iterations > 0 else { throw InvalidOption("iterations", "\(iterations): a positive number") }
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    for group in block.groups(layers) {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for group in part.groups(layers) {
       for name in group.linears {
-        let scheme = try storedScheme(of: name, in: block)
+        let scheme = try storedScheme(of: name, in: part)
         guard scheme.groupHeight(rows: 2) == 1 else {
           throw InvalidOption("group_size", "zero points are fitted to groups of a row; give a number of columns or channel")
         }
-        let weight = block[name].weight.dense()
+        let weight = part[name].weight.dense()
         let quantized = quantize(weight, scheme: scheme)
-        block[name].weight = quantized
+        part[name].weight = quantized
         context.record(
-          name, in: block,
+          name, in: part,
           [
             "bits_per_weight": quantized.bitsPerWeight,
             "relative_weight_error": RoundingFigures(of: quantized, against: weight).relativeError,
           ], scheme: scheme.description)
       }
-      try quantizeInputs(of: group, in: &block, context)
+      try quantizeInputs(of: group, in: &part, context)
     }
   }
 

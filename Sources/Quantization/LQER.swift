@@ -20,31 +20,31 @@ public struct LQER: Pass {
     guard rank > 0 else { throw InvalidOption("rank", "\(rank): a positive number") }
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    guard block.kind != .embedding else { return }
-    for group in block.groups(layers) {
-      var hessian = try context.statistic(Hessian.self, of: group, in: block)
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    guard !(part is Embedding) else { return }
+    for group in part.groups(layers) {
+      var hessian = try context.statistic(Hessian.self, of: group, in: part)
       let isUnreached = hessian.tokens == 0
       if isUnreached { hessian = .identity(features: hessian.matrix.size) }
       for name in group.linears {
-        let linear = block[name]
-        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): corrected by plain SVD") }
+        let linear = part[name]
+        if isUnreached { try context.recordFallback(name, in: part, "\(Unreached.reason): corrected by plain SVD") }
         guard rank < min(linear.weight.rows, linear.weight.columns) else {
           throw InvalidOption(
-            "rank", "\(rank) is not below the \(linear.weight.rows)×\(linear.weight.columns) of \(block.fullName(of: name))")
+            "rank", "\(rank) is not below the \(linear.weight.rows)×\(linear.weight.columns) of \(part.fullName(of: name))")
         }
         var error = context.reference[name].weight.dense()
         error.subtract(linear.weight.dense())
         guard let correction = Self.correction(of: error, hessian: hessian, rank: rank, storageType: linear.storageType) else {
-          try context.recordFallback(name, in: block, "the second moment of its inputs has no factor: left without a correction")
+          try context.recordFallback(name, in: part, "the second moment of its inputs has no factor: left without a correction")
           continue
         }
         let before = hessian.loss(of: error)
         error.subtract(correction.dense())
         let weight = SumOfWeights([linear.weight, correction])
-        block[name].weight = weight
+        part[name].weight = weight
         context.record(
-          name, in: block,
+          name, in: part,
           [
             "rank": Double(rank), "bits_per_weight": Double(weight.storedBits) / Double(weight.rows * weight.columns),
             "remaining_loss": before > 0 ? hessian.loss(of: error) / before : 0,

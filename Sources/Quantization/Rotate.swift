@@ -64,13 +64,17 @@ public struct Rotate: Pass {
     return try plan(linear)
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
     let matrix = context.answer(to: HiddenRotation(choice: hidden))
-    for (name, turn) in turns(of: block, hidden: matrix, context).sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-      try apply(turn, to: name, of: &block, context)
+    let block = part as? Block
+    let turns = block.map { self.turns(of: $0, hidden: matrix, context) } ?? self.turns(ofEnd: part, hidden: matrix)
+    if let block, block.cache != nil, !turns.isEmpty {
+      throw InvalidOption("values", "\(block.name) has fixed cache scales; put rotate before what sets them")
     }
-    if matrix != nil {
-      for norm in foldedNorms(of: block) { block.norms[norm] = block.norms[norm]!.map { _ in 1 } }
+    for (name, turn) in turns.sorted(by: { $0.key.rawValue < $1.key.rawValue }) { try apply(turn, to: name, of: &part, context) }
+    guard matrix != nil, !(part is Embedding) else { return }
+    for norm in block?.description.residualReaders.compactMap(\.norm) ?? Array(part.norms.weights.keys) {
+      part.norms[norm] = part.norms[norm]!.map { _ in 1 }
     }
   }
 
@@ -83,15 +87,16 @@ public struct Rotate: Pass {
     var outputRows: [Int]?
   }
 
+  /// A row of the embedding is a hidden state; a row of the head is multiplied with one, normalised.
+  private func turns(ofEnd part: any ModelPart, hidden matrix: OrthogonalMatrix?) -> [LinearName: Turn] {
+    guard let matrix else { return [:] }
+    let scale = part is Head ? part.norms.weights.values.first : nil
+    return part.linears.mapValues { _ in Turn(inputs: [matrix], scale: scale) }
+  }
+
   private func turns(of block: Block, hidden matrix: OrthogonalMatrix?, _ context: PassContext) -> [LinearName: Turn] {
+    let description = block.description
     var turns: [LinearName: Turn] = [:]
-    guard let description = block.description else {
-      guard let matrix else { return [:] }
-      // A row of the embedding is a hidden state; a row of the head is multiplied with one.
-      let scale = block.kind == .head ? block.norms.values.first : nil
-      for name in block.linears.keys { turns[name] = Turn(inputs: [matrix], scale: scale) }
-      return turns
-    }
     if let matrix {
       for (norm, group) in description.residualReaders {
         for name in group.linears { turns[name, default: Turn()].inputs = [matrix] }
@@ -109,37 +114,29 @@ public struct Rotate: Pass {
     return turns
   }
 
-  private func foldedNorms(of block: Block) -> [String] {
-    if let description = block.description { return description.residualReaders.compactMap(\.norm) }
-    return block.kind == .head ? Array(block.norms.keys) : []
-  }
-
-  private func apply(_ turn: Turn, to name: LinearName, of block: inout Block, _ context: PassContext) throws {
-    guard block[name].weight is StoredWeight || block[name].weight is Matrix else {
-      throw Self.refusal(of: block.fullName(of: name), stored: "\(type(of: block[name].weight))")
+  private func apply(_ turn: Turn, to name: LinearName, of part: inout any ModelPart, _ context: PassContext) throws {
+    guard part[name].weight is StoredWeight || part[name].weight is Matrix else {
+      throw Self.refusal(of: part.fullName(of: name), stored: "\(type(of: part[name].weight))")
     }
-    guard block.cache == nil else {
-      throw InvalidOption("values", "\(block.name) has fixed cache scales; put rotate before what sets them")
-    }
-    let original = block[name].weight.dense()
+    let original = part[name].weight.dense()
     var weight = original
     if !turn.inputs.isEmpty { weight = weight.times(turn.inputs, scaling: turn.scale) }
     if !turn.outputs.isEmpty {
       let rows = turn.outputRows ?? Array(0..<weight.rows)
       weight.set(weight.rows(at: rows).multiplied(onTheLeftByTransposeOf: turn.outputs), atRows: rows)
-      if var bias = block[name].bias {
+      if var bias = part[name].bias {
         let turned = Matrix(rows: 1, columns: rows.count, elements: rows.map { bias[$0] }).times(turn.outputs).elements
         for (row, value) in zip(rows, turned) { bias[row] = value }
-        block[name].bias = bias
+        part[name].bias = bias
       }
     }
-    block[name].weight = weight
-    context.record(name, in: block, ["incoherence_before": original.incoherence, "incoherence_after": weight.incoherence])
-    for partial in turn.inputs + turn.outputs {
-      guard let order = partial.hadamardOrder, order < partial.size else { continue }
+    part[name].weight = weight
+    context.record(name, in: part, ["incoherence_before": original.incoherence, "incoherence_after": weight.incoherence])
+    for matrix in turn.inputs + turn.outputs {
+      guard let order = matrix.hadamardOrder, order < matrix.size else { continue }
       try context.recordFallback(
-        name, in: block,
-        "no Hadamard matrix of order \(partial.size) is known here: blocks of \(order) on the diagonal; \"random\" mixes all")
+        name, in: part,
+        "no Hadamard matrix of order \(matrix.size) is known here: blocks of \(order) on the diagonal; \"random\" mixes all")
       break
     }
   }

@@ -35,31 +35,31 @@ public struct RoundToNearest: WeightQuantizer {
 
   public func validate() throws(InvalidOption) { try validateGrid() }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    for group in block.groups(layers) {
-      let weighted = importance == .activations && block.kind != .embedding
-      let norms = weighted ? try context.statistic(InputNorm.self, of: group, in: block) : nil
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for group in part.groups(layers) {
+      let weighted = importance == .activations && !(part is Embedding)
+      let norms = weighted ? try context.statistic(InputNorm.self, of: group, in: part) : nil
       let isUnreached = norms?.tokens == 0
       let importance = isUnreached ? nil : norms?.squaredValues.map { Float($0) }
-      let global = globalScale(of: group, in: block)
+      let global = globalScale(of: group, in: part)
       for name in group.linears {
-        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): its scales are searched unweighted") }
-        if let factors = block[name].weight as? FactoredWeight {
-          try quantize(factors, named: name, of: &block, importance: importance, context)
+        if isUnreached { try context.recordFallback(name, in: part, "\(Unreached.reason): its scales are searched unweighted") }
+        if let factors = part[name].weight as? FactoredWeight {
+          try quantize(factors, named: name, of: &part, importance: importance, context)
           continue
         }
-        let scheme = try storedScheme(of: name, in: block)
+        let scheme = try storedScheme(of: name, in: part)
         let (quantized, figures) = Self.quantize(
-          WeightRows(block[name].weight), ScaleSearch(scheme: scheme, choice: scales, globalScale: global), importance, measuring: true)
-        block[name].weight = quantized
+          WeightRows(part[name].weight), ScaleSearch(scheme: scheme, choice: scales, globalScale: global), importance, measuring: true)
+        part[name].weight = quantized
         context.record(
-          name, in: block,
+          name, in: part,
           [
             "bits_per_weight": quantized.bitsPerWeight, "relative_weight_error": figures.relativeError, "clip": figures.clip,
           ].merging(sparsityMetrics(figures.zeros)) { $1 }, scheme: scheme.description)
-        try recordLostZeros(name, in: block, figures.zeros, context)
+        try recordLostZeros(name, in: part, figures.zeros, context)
       }
-      try quantizeInputs(of: group, in: &block, context)
+      try quantizeInputs(of: group, in: &part, context)
     }
   }
 

@@ -8,7 +8,7 @@ import Tensors
 ///
 /// The strength α may be chosen for every scale by what the output of attention or of the feed-forward layer loses once weights and inputs are
 /// rounded as the pass that follows will round them.
-public struct SmoothQuant: Pass {
+public struct SmoothQuant: BlockPass {
   public static let name = "smoothquant"
   public static let summary = "scales that move the range of inputs into the weights, before a pass that quantizes both"
 
@@ -66,8 +66,7 @@ public struct SmoothQuant: Pass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let description = block.description else { return }
-    let scalings = description.scalings.filter { scaling in
+    let scalings = block.description.scalings.filter { scaling in
       if producers == .norms, case .linear = scaling.producer { return false }
       return scaling.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) }
     }

@@ -19,11 +19,11 @@ extension WeightQuantizer {
   }
 
   func recordLostZeros(
-    _ name: LinearName, in block: Block, _ zeros: (before: Double, now: Double), _ context: PassContext
+    _ name: LinearName, in part: any ModelPart, _ zeros: (before: Double, now: Double), _ context: PassContext
   ) throws(UnwantedFallback) {
     guard zeros.before >= sparse, zeros.now < zeros.before else { return }
     func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
     try context.recordFallback(
-      name, in: block, "of \(percent(zeros.before)) zeros \(percent(zeros.now)) are left: a grid with real zero points has none")
+      name, in: part, "of \(percent(zeros.before)) zeros \(percent(zeros.now)) are left: a grid with real zero points has none")
   }
 }

@@ -85,11 +85,11 @@ extension WeightQuantizer {
   /// The scheme with scales of the type the output will have.
   ///
   /// - Throws: `InvalidOption` where the groups do not divide the columns.
-  package func storedScheme(of name: LinearName, in block: Block) throws(InvalidOption) -> QuantizationScheme {
-    let full = block.fullName(of: name)
-    var scheme = scheme(of: full, isEnd: block.isNamedOnly(name))
-    if scheme.scaleType == .bfloat16 { scheme.scaleType = block[name].scaleType }
-    let columns = block[name].weight.columns
+  package func storedScheme(of name: LinearName, in part: any ModelPart) throws(InvalidOption) -> QuantizationScheme {
+    let full = part.fullName(of: name)
+    var scheme = scheme(of: full, isEnd: part.isNamedOnly(name))
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = part[name].scaleType }
+    let columns = part[name].weight.columns
     guard scheme.fits(columns: columns) else {
       throw InvalidOption("group_size", "\(scheme.groupSize(columns: columns)) does not divide the \(columns) columns of \(full)")
     }
@@ -97,10 +97,10 @@ extension WeightQuantizer {
   }
 
   /// One for all linears of a group: runtimes fuse them.
-  package func globalScale(of group: InputGroup, in block: Block) -> Float? {
-    let members = group.linears.filter { scheme(of: block.fullName(of: $0), isEnd: block.isNamedOnly($0)).hasGlobalScale }
+  package func globalScale(of group: InputGroup, in part: any ModelPart) -> Float? {
+    let members = group.linears.filter { scheme(of: part.fullName(of: $0), isEnd: part.isNamedOnly($0)).hasGlobalScale }
     guard !members.isEmpty else { return nil }
-    return ScaleSearch.globalScale(amax: members.map { block[$0].weight.dense().amax }.max()!)
+    return ScaleSearch.globalScale(amax: members.map { part[$0].weight.dense().amax }.max()!)
   }
 
   func inputFormat(of name: String, isEnd: Bool) -> InputFormat {
@@ -108,28 +108,28 @@ extension WeightQuantizer {
   }
 
   /// Says how the inputs of a group's linears are quantized; their weights are done.
-  func quantizeInputs(of group: InputGroup, in block: inout Block, _ context: PassContext) throws {
+  func quantizeInputs(of group: InputGroup, in part: inout any ModelPart, _ context: PassContext) throws {
     // Token ids are not quantized.
-    guard block.kind != .embedding else { return }
+    guard !(part is Embedding) else { return }
     var maximum: (amax: Float, isBorrowed: Bool)?
     for name in group.linears {
-      guard var input = inputFormat(of: block.fullName(of: name), isEnd: block.isNamedOnly(name)).quantization else {
+      guard var input = inputFormat(of: part.fullName(of: name), isEnd: part.isNamedOnly(name)).quantization else {
         // What the original's runtimes did to the input of a weight that is another now is no part of it.
-        block[name].inputQuantization = nil
+        part[name].inputQuantization = nil
         continue
       }
       if input.needsCalibration {
-        let found = try maximum ?? context.largestInput(of: group, in: block)
+        let found = try maximum ?? context.largestInput(of: group, in: part)
         maximum = found
         input = input.calibrated(amax: found.amax)
-        if input.granularity == .tensor { input.scale = block[name].storageType.rounded(input.scale!) }
-        context.record(name, in: block, ["input_maximum": Double(found.amax)])
+        if input.granularity == .tensor { input.scale = part[name].storageType.rounded(input.scale!) }
+        context.record(name, in: part, ["input_maximum": Double(found.amax)])
         if found.isBorrowed {
           try context.recordFallback(
-            name, in: block, "\(Unreached.reason): the scale of its input is for the largest inputs of all experts beside it")
+            name, in: part, "\(Unreached.reason): the scale of its input is for the largest inputs of all experts beside it")
         }
       }
-      block[name].inputQuantization = input
+      part[name].inputQuantization = input
     }
   }
 

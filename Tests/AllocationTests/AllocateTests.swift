@@ -3,9 +3,9 @@ import Foundation
 import TestSupport
 import Testing
 
-private actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Collected: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
 private func sweep(_ options: String, _ model: Model) async throws -> (blocks: [Block], report: Report) {
@@ -14,13 +14,13 @@ private func sweep(_ options: String, _ model: Model) async throws -> (blocks: [
   let sink = Collected()
   let report = try await Pipeline(recipe.passes).run(
     on: model, options: SweepOptions(calibration: TinyModel.sequences(12, length: 32)), into: sink)
-  return (await sink.blocks, report)
+  return (await sink.parts.decoders, report)
 }
 
 private let candidates = "candidates: [ { bits: 2, group_size: 16 }, { bits: 4, group_size: 16 }, { bits: 8, group_size: 16 } ], probes: 4"
 
 private func bits(_ blocks: [Block]) -> (stored: Int, weights: Int) {
-  let linears = blocks.filter { $0.description != nil }.flatMap { Array($0.linears.values) }
+  let linears = blocks.flatMap { Array($0.linears.values) }
   return (linears.reduce(0) { $0 + $1.weight.storedBits }, linears.reduce(0) { $0 + $1.weight.rows * $1.weight.columns })
 }
 
@@ -32,7 +32,7 @@ struct AllocateTests {
       let (stored, weights) = bits(blocks)
       #expect(Double(stored) <= target * Double(weights))
       if target == 9 { #expect(Double(stored) == 9 * Double(weights)) }
-      for block in blocks where block.description != nil {
+      for block in blocks {
         for group in block.inputGroups {
           let schemes = Set(group.linears.map { (block[$0].weight as? QuantizedMatrix)?.scheme })
           #expect(schemes.count == 1 && schemes.first != .some(nil), "layers that are fused got different formats")
@@ -56,8 +56,8 @@ struct AllocateTests {
     options.probes = Array(TinyModel.sequences(20, length: 32).suffix(5))
     let sink = Collected()
     let report = try await Pipeline(recipe.passes).run(on: model, options: options, into: sink)
-    let blocks = await sink.blocks
-    let compressed = Model(description: model.description) { kind in blocks[model.kinds.firstIndex(of: kind)!] }
+    let parts = await sink.parts
+    let compressed = Model(description: model.description) { place in parts[model.places.firstIndex(of: place)!] }
     let measured = try Evaluator(window: 32).evaluate(compressed, against: model, on: options.probes.flatMap { $0 }).divergence!.mean
     let predicted = report.layers.reduce(0) { $0 + ($1.metrics["predicted_divergence"] ?? 0) }
     // The last position of a window predicts a token that is not there: it is rehearsed and not scored.
@@ -90,10 +90,10 @@ struct AllocateTests {
       let sink = Collected()
       _ = try await Pipeline(recipe.passes).run(
         on: model, options: SweepOptions(calibration: TinyModel.sequences(12, length: 32)), into: sink)
-      let blocks = await sink.blocks
-      let compressed = Model(description: model.description) { kind in blocks[model.kinds.firstIndex(of: kind)!] }
+      let parts = await sink.parts
+      let compressed = Model(description: model.description) { place in parts[model.places.firstIndex(of: place)!] }
       let result = try Evaluator(window: 32).evaluate(compressed, against: model, on: tokens)
-      return (result.divergence!.mean, bits(blocks).stored)
+      return (result.divergence!.mean, bits(parts.decoders).stored)
     }
     let uniform = try await divergence("passes: [ { gptq: { bits: 4, group_size: 16 } } ]")
     let mixed = try await divergence(

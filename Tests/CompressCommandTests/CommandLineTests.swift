@@ -8,7 +8,7 @@ import Testing
 private struct Nothing: Pass {
   static let name = "nothing"
   static let summary = "leaves everything as it is"
-  func run(on block: inout Block, in context: PassContext) throws {}
+  func run(on part: inout any ModelPart, in context: PassContext) throws {}
 }
 
 /// The main function of an executable with passes of its own, as the guide shows it.

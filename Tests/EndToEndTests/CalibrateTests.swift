@@ -28,8 +28,8 @@ struct CalibrateTests {
       let file = try StatisticsFile(try await prepare(directory))
       let model = try Model(try Checkpoint(directory.appending(path: "model")))
       // The first group of the first block reads the embeddings, which anyone can sum.
-      let block = try model.block(.decoder(index: 0))
-      let table = try model.block(.embedding)
+      let block = try model.block(0)
+      let table = try model.embedding()
       let states = try PreparedEmbedding(table)(TinyModel.sequences(4, length: 16).flatMap { $0 })
       let norm = try #require(block.norms["input_layernorm"])
       var sum = 0.0

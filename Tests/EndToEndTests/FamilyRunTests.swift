@@ -111,7 +111,7 @@ struct FamilyRunTests {
       }
       try await run("{ rtn: { numbers: fp8, group_size: 128x128, activations: fp8_g128 } }", "fp8-block", model, tiles)
       let original = try Model(try Checkpoint(tiles))
-      #expect(try original.block(.decoder(index: 0))["self_attn.q_proj"].inputQuantization == .fp8Group)
+      #expect(try original.block(0)["self_attn.q_proj"].inputQuantization == .fp8Group)
 
       try await run("{ rtn: { bits: 4, group_size: 32 } }", "compressed-tensors", tiles, rounded)
       let groups = try Checkpoint(rounded).config.json["quantization_config"]?["config_groups"]?.members ?? []
@@ -121,14 +121,14 @@ struct FamilyRunTests {
       // Pruned, its weights are numbers, which no format has quantized inputs for.
       let pruned = directory.appending(path: "pruned")
       try await run("{ magnitude: { sparsity: 0.5 } }", "compressed-tensors", tiles, pruned)
-      let sparse = try Model(try Checkpoint(pruned)).block(.decoder(index: 0))["self_attn.q_proj"]
+      let sparse = try Model(try Checkpoint(pruned)).block(0)["self_attn.q_proj"]
       #expect(sparse.inputQuantization == nil && sparse.weight is StoredWeight)
 
       let report = try await Converter(to: PlainFormat()).run(try Checkpoint(tiles), to: plain)
       #expect(report.remarks.contains { $0.contains("as numbers alone they are read without that") })
       let numbers = try Model(try Checkpoint(plain))
       for index in 0..<2 {
-        let (before, after) = (try original.block(.decoder(index: index)), try numbers.block(.decoder(index: index)))
+        let (before, after) = (try original.block(index), try numbers.block(index))
         for (name, linear) in before.linears {
           let expected = linear.weight.dense().elements.map { DType.bfloat16.rounded($0) }
           #expect(after[name].weight.dense().elements == expected && after[name].inputQuantization == nil, "\(name)")

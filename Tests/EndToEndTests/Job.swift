@@ -141,7 +141,7 @@ func checkResult(
   try checkZeros(of: model, report)
   for linear in quantized {
     let full = linear["name"] as? String ?? ""
-    let unit = try model.kinds.map { try model.block($0) }.first { block in block.linears.keys.contains { block.fullName(of: $0) == full } }
+    let unit = try model.places.map { try model.part($0) }.first { block in block.linears.keys.contains { block.fullName(of: $0) == full } }
     let weight = unit?.linears.first { unit!.fullName(of: $0.key) == full }?.value.weight
     #expect(
       isGGUF ? (weight as? BlockQuantizedMatrix)?.type.name == linear["scheme"] as? String : weight is StoredWeight == false, "\(full)")
@@ -168,8 +168,8 @@ private func checkZeros(of model: Model, _ report: [String: Any]) throws {
   let shares = Dictionary(
     records.map { ($0["layer"] as? String ?? "", $0.object("metrics").number("sparsity")) }, uniquingKeysWith: { _, last in last })
   var byKind: [String: [Double]] = [:]
-  for kind in model.kinds {
-    let block = try model.block(kind)
+  for place in model.places {
+    let block = try model.part(place)
     for (name, linear) in block.linears {
       guard let share = shares[block.fullName(of: name)] else { continue }
       let dense = linear.weight.dense()

@@ -24,11 +24,11 @@ import Testing
     var layers = LayerSelector()
     var usesCalibration: Bool { false }
 
-    func run(on block: inout Block, in context: PassContext) throws {
-      for name in block.groups(layers).flatMap(\.linears) {
-        let old = block[name].weight.dense()
-        block[name].weight = Matrix(rows: old.rows, columns: old.columns, elements: old.elements.map { $0 / 2 })
-        context.record(name, in: block, [:])
+    func run(on part: inout any ModelPart, in context: PassContext) throws {
+      for name in part.groups(layers).flatMap(\.linears) {
+        let old = part[name].weight.dense()
+        part[name].weight = Matrix(rows: old.rows, columns: old.columns, elements: old.elements.map { $0 / 2 })
+        context.record(name, in: part, [:])
       }
     }
   }

@@ -116,7 +116,7 @@ struct CompressedTensorsFloatTests {
   @Test func cachesHaveScalesOfTheirOwn() async throws {
     let format = CompressedTensorsFormat()
     let model = try TinyModel.model()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     block.cache = CacheQuantization(key: CacheScale(grid: .float, scale: 0.5), value: CacheScale(grid: .float, scale: 0.25))
     let tensors = try format.encode(block)
     #expect(tensors.first { $0.name == "model.layers.0.self_attn.k_scale" }?.tensor.floats() == [0.5])
@@ -130,7 +130,7 @@ struct CompressedTensorsFloatTests {
   @Test func cachesMayHaveScalesByHead() throws {
     let format = CompressedTensorsFormat()
     let model = try TinyModel.model()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     let cache = CacheQuantization(
       key: CacheScale(grid: .float, headScales: [0.5, 2]), value: CacheScale(grid: .float, headScales: [0.25, 1]))
     block.cache = cache
@@ -154,9 +154,9 @@ struct CompressedTensorsFloatTests {
       let opened = try Model(Checkpoint(directory: URL(filePath: "/nonexistent"), config: config, tensors: source))
       #expect(opened.carried.isEmpty)
       if fits {
-        #expect(try opened.block(.decoder(index: 1)).cache?.key.headScales == scales)
+        #expect(try opened.block(1).cache?.key.headScales == scales)
       } else {
-        #expect(throws: CheckpointError.self) { try opened.block(.decoder(index: 1)) }
+        #expect(throws: CheckpointError.self) { try opened.block(1) }
       }
     }
   }

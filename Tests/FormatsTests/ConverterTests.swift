@@ -16,9 +16,9 @@ struct ConverterTests {
   ) async throws {
     let original = try TinyModel.checkpoint(Self.config, dtype: .bfloat16)
     let model = try Model(original)
-    let blocks = try model.kinds.map { kind in
-      var block = try model.block(kind)
-      guard block.description != nil else { return block }
+    let blocks = try model.places.map { place in
+      var block = try model.part(place)
+      guard block is Block else { return block }
       for name in block.linears.keys {
         var quantized = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme, scales: .minmax)
         change(&quantized)
@@ -38,8 +38,8 @@ struct ConverterTests {
   private func weights(_ folder: URL) throws -> [String: any Weight] {
     let model = try Model(try Checkpoint(folder))
     return try Dictionary(
-      uniqueKeysWithValues: model.kinds.flatMap { kind in
-        let block = try model.block(kind)
+      uniqueKeysWithValues: model.places.flatMap { place in
+        let block = try model.part(place)
         return block.linears.map { (block.fullName(of: $0), $1.weight) }
       })
   }

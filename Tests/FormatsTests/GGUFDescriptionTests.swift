@@ -69,7 +69,7 @@ struct GGUFDescriptionTests {
   ) async throws {
     let original = try TinyModel.checkpoint(json)
     let model = try Model(original)
-    try await withGGUF(try model.kinds.map { try model.block($0) }, original.config) { checkpoint in
+    try await withGGUF(try model.places.map { try model.part($0) }, original.config) { checkpoint in
       let url = checkpoint.directory.appending(path: "model.gguf")
       let file = try GGUFFile(url)
       var metadata = file.metadata

@@ -5,7 +5,7 @@ import Testing
 
 /// Writes blocks as a GGUF directory and opens it again.
 func withGGUF(
-  _ blocks: [Block], _ config: ModelConfig, files: [CheckpointFile] = [], _ body: (Checkpoint) throws -> Void
+  _ blocks: [any ModelPart], _ config: ModelConfig, files: [CheckpointFile] = [], _ body: (Checkpoint) throws -> Void
 ) async throws {
   try await Places.withTemporaryDirectory { directory in
     let (format, output) = (GGUFFormat(), directory.appending(path: "out"))
@@ -18,16 +18,16 @@ func withGGUF(
 }
 
 extension Model {
-  fileprivate func blocks(_ change: (inout Block) -> Void = { _ in }) throws -> [Block] {
-    try kinds.map { kind in
-      var block = try block(kind)
-      change(&block)
-      return block
+  fileprivate func parts(_ change: (inout any ModelPart) -> Void = { _ in }) throws -> [any ModelPart] {
+    try places.map { place in
+      var part = try part(place)
+      change(&part)
+      return part
     }
   }
 }
 
-extension Block {
+extension ModelPart {
   fileprivate mutating func quantize(_ type: BlockType) {
     for name in linears.keys { self[name].weight = BlockQuantizedMatrix(self[name].weight.dense(), as: type) }
   }
@@ -53,17 +53,17 @@ struct GGUFFormatTests {
   func aModelOpensAgain(_ json: String, _ type: BlockType) async throws {
     let original = try TinyModel.checkpoint(json, dtype: .bfloat16)
     let model = try Model(original)
-    let blocks = try model.blocks { $0.quantize(type) }
+    let blocks = try model.parts { $0.quantize(type) }
     try await withGGUF(blocks, original.config) { checkpoint in
       let again = try Model(checkpoint)
       #expect(again.description == model.description)
       #expect(again.carried.isEmpty && again.remarks.isEmpty)
-      for (kind, block) in zip(model.kinds, blocks) {
-        let read = try again.block(kind)
-        #expect(read.norms == block.norms)
+      for (place, block) in zip(model.places, blocks) {
+        let read = try again.part(place)
+        #expect(read.norms.weights == block.norms.weights)
         #expect(Set(read.linears.keys) == Set(block.linears.keys))
         for (name, linear) in block.linears {
-          #expect(read[name].weight as? BlockQuantizedMatrix == linear.weight as? BlockQuantizedMatrix, "\(kind) \(name)")
+          #expect(read[name].weight as? BlockQuantizedMatrix == linear.weight as? BlockQuantizedMatrix, "\(place) \(name)")
           #expect(read[name].bias == linear.bias)
         }
       }
@@ -74,7 +74,7 @@ struct GGUFFormatTests {
   func denseWeightsKeepTheirType(_ dtype: DType) async throws {
     let original = try TinyModel.checkpoint(dtype: dtype)
     let model = try Model(original)
-    try await withGGUF(try model.blocks(), original.config) { checkpoint in
+    try await withGGUF(try model.parts(), original.config) { checkpoint in
       #expect(checkpoint.config.json["tie_word_embeddings"]?.bool == false)
       let again = try Model(checkpoint)
       for name in original.tensors.names {
@@ -90,7 +90,7 @@ struct GGUFFormatTests {
 
   @Test func theFileIsOrderedAndDescribedAsLlamaCppDoes() async throws {
     let original = try TinyModel.checkpoint(configs[5], dtype: .bfloat16)
-    try await withGGUF(try Model(original).blocks { $0.quantize(.q8_0) }, original.config) { checkpoint in
+    try await withGGUF(try Model(original).parts { $0.quantize(.q8_0) }, original.config) { checkpoint in
       let file = try GGUFFile(checkpoint.directory.appending(path: "model.gguf"))
       #expect(
         file.names == ["output.weight", "output_norm.weight", "rope_freqs.weight", "token_embd.weight"]
@@ -108,7 +108,7 @@ struct GGUFFormatTests {
       ]
       for (key, value) in expected { #expect(file.metadata[key] == value, "\(key)") }
       // Heads of eight rows: 0, 4, 1, 5, 2, 6, 3, 7.
-      let (q, source) = (try file.tensor("blk.1.attn_q.weight"), try Model(original).block(.decoder(index: 1))["self_attn.q_proj"])
+      let (q, source) = (try file.tensor("blk.1.attn_q.weight"), try Model(original).block(1)["self_attn.q_proj"])
       let blocks = BlockQuantizedMatrix(source.weight.dense(), as: .q8_0).blocks
       #expect(q.bytes == blocks.rows(inOrder: (0..<4).flatMap { h in [0, 4, 1, 5, 2, 6, 3, 7].map { 8 * h + $0 } }).bytes)
       // What the frequencies are divided by.
@@ -122,7 +122,7 @@ struct GGUFFormatTests {
 
   @Test func aDirectoryHoldsOneFileAndAFileOpensToo() async throws {
     let original = try TinyModel.checkpoint(dtype: .bfloat16)
-    try await withGGUF(try Model(original).blocks(), original.config) { checkpoint in
+    try await withGGUF(try Model(original).parts(), original.config) { checkpoint in
       let file = checkpoint.directory.appending(path: "model.gguf")
       #expect(try Model(Checkpoint(file)).description == Model(checkpoint).description)
       #expect(checkpoint.companions().files.isEmpty)
@@ -182,7 +182,7 @@ struct GGUFFormatTests {
   /// Metadata that is not that of a model this package computes.
   @Test func foreignMetadataIsRefused() async throws {
     let original = try TinyModel.checkpoint(dtype: .bfloat16)
-    try await withGGUF(try Model(original).blocks(), original.config) { checkpoint in
+    try await withGGUF(try Model(original).parts(), original.config) { checkpoint in
       let file = checkpoint.directory.appending(path: "model.gguf")
       let (own, bytes) = (try GGUFFile(file), try Data(contentsOf: file))
       func reason(_ key: String, _ value: GGUFValue?) throws -> String? {

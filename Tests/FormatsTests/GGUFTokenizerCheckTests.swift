@@ -116,7 +116,7 @@ struct GGUFTokenizerCheckTests {
       let original = try TinyModel.checkpoint(text)
       let model = try Model(original)
       let files = [CheckpointFile("tokenizer.json", .text(json))]
-      try await withGGUF(try model.kinds.map { try model.block($0) }, original.config, files: files) { checkpoint in
+      try await withGGUF(try model.places.map { try model.part($0) }, original.config, files: files) { checkpoint in
         let metadata = try GGUFFile(checkpoint.directory.appending(path: "model.gguf")).metadata
         #expect(metadata["tokenizer.ggml.add_eos_token"] == .bool(true) && metadata["tokenizer.ggml.eos_token_id"] == .uint32(2))
         #expect(metadata["tokenizer.ggml.bos_token_id"] == .uint32(1))

@@ -16,7 +16,7 @@ struct GGUFTokenizerTests {
       let original = try TinyModel.checkpoint(TinyModel.config.replacing("\"vocab_size\":64", with: "\"vocab_size\":\(vocabulary)"))
       let model = try Model(original)
       var found: GGUFMetadata?
-      try await withGGUF(try model.kinds.map { try model.block($0) }, original.config, files: list) { checkpoint in
+      try await withGGUF(try model.places.map { try model.part($0) }, original.config, files: list) { checkpoint in
         found = try GGUFFile(checkpoint.directory.appending(path: "model.gguf")).metadata
       }
       return try #require(found)
@@ -29,7 +29,7 @@ struct GGUFTokenizerTests {
     let source = try Checkpoint(Places.pocketLlama)
     let model = try Model(source)
     try await withGGUF(
-      try model.kinds.map { try model.block($0) }, source.config,
+      try model.places.map { try model.part($0) }, source.config,
       files: source.companions().files
     ) { checkpoint in
       let metadata = try GGUFFile(checkpoint.directory.appending(path: "model.gguf")).metadata

@@ -82,7 +82,7 @@ struct GGUFVocabularyTests {
       let model = try Model(original)
       let format = GGUFFormat()
       let writer = try format.makeWriter(into: try StagedDirectory(for: directory.appending(path: "gguf"), overwrite: false), shardLimit: 1)
-      let blocks = try model.kinds.map { try model.block($0) }
+      let blocks = try model.places.map { try model.part($0) }
       for block in blocks { try await writer.append(try format.encode(block)) }
       let described = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: original.config)
       try await writer.finish(files: [CheckpointFile("config.json", .text(described.text()))] + files)

@@ -319,9 +319,9 @@ struct GPTQFormatTests {
       let scheme = QuantizationScheme(bits: 4, granularity: .group(32), symmetric: true, scaleType: .float16)
       var tensors: [NamedTensor] = []
       var name = ""
-      for kind in try Model(original).kinds {
-        var block = try Model(original).block(kind)
-        if kind == .decoder(index: 1) {
+      for place in try Model(original).places {
+        var block = try Model(original).part(place)
+        if place == .decoder(index: 1) {
           name = block.fullName(of: "mlp.up_proj")
           block["mlp.up_proj"].weight = RoundToNearest.quantize(block["mlp.up_proj"].weight.dense(), scheme: scheme)
         }
@@ -337,7 +337,7 @@ struct GPTQFormatTests {
       try FileManager.default.moveItem(
         at: folder.appending(path: "model.safetensors"), to: folder.appending(path: "gptq_model-4bit-32g.safetensors"))
       let checkpoint = try Checkpoint(folder)
-      let weight = try Model(checkpoint).block(.decoder(index: 1))["mlp.up_proj"].weight
+      let weight = try Model(checkpoint).block(1)["mlp.up_proj"].weight
       #expect((weight as? QuantizedMatrix)?.scheme == scheme, "\(name)")
       #expect(checkpoint.companions().files.isEmpty)
     }

@@ -3,14 +3,14 @@ import Foundation
 import TestSupport
 import Testing
 
-private actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Collected: PartSink {
+  var blocks: [any ModelPart] = []
+  func append(_ part: any ModelPart) { blocks.append(part) }
 }
 
 /// Checkpoints whose linears are two factors.
 struct LowRankFormatTests {
-  private func blocks(_ passes: String) async throws -> [Block] {
+  private func blocks(_ passes: String) async throws -> [any ModelPart] {
     let recipe = try Recipe(yaml: "passes: [ \(passes) ]", file: "test", passes: .standard)
     let sink = Collected()
     _ = try await Pipeline(recipe.passes).run(
@@ -18,7 +18,7 @@ struct LowRankFormatTests {
     return await sink.blocks
   }
 
-  private func checkpoint(_ blocks: [Block], as format: any CheckpointFormat) throws -> Checkpoint {
+  private func checkpoint(_ blocks: [any ModelPart], as format: any CheckpointFormat) throws -> Checkpoint {
     let config = try format.configuration(
       of: blocks.flatMap { format.modules(of: $0) }, in: try ModelConfig(text: TinyModel.config.utf8))
     let tensors = try blocks.flatMap { try format.encode($0) }
@@ -40,8 +40,8 @@ struct LowRankFormatTests {
     let model = try Model(checkpoint)
     #expect(model.carried.isEmpty)
     #expect(checkpoint.config.json["quantization_config"]?["quant_method"]?.string == "low_rank")
-    for (index, kind) in model.kinds.enumerated() {
-      let (before, after) = (blocks[index], try model.block(kind))
+    for (index, place) in model.places.enumerated() {
+      let (before, after) = (blocks[index], try model.part(place))
       for (name, linear) in before.linears {
         let again = after[name].weight
         #expect(linear.weight.dense() == again.dense(), "\(name)")
@@ -75,6 +75,6 @@ struct LowRankFormatTests {
         try good.tensors.names.filter { !$0.hasSuffix("o_proj.B.weight") }.map {
           NamedTensor(name: $0, tensor: try good.tensors.tensor($0))
         }))
-    #expect(throws: CheckpointError.self) { _ = try Model(lacking).block(.decoder(index: 0)) }
+    #expect(throws: CheckpointError.self) { _ = try Model(lacking).block(0) }
   }
 }

@@ -4,16 +4,16 @@ import TestSupport
 import Testing
 
 struct ModelFormatTests {
-  private func quantized(_ model: Model, _ scheme: QuantizationScheme) throws -> [Block] {
-    try model.kinds.map { kind in
-      var block = try model.block(kind)
-      guard block.description != nil else { return block }
+  private func quantized(_ model: Model, _ scheme: QuantizationScheme) throws -> [any ModelPart] {
+    try model.places.map { place in
+      var block = try model.part(place)
+      guard block is Block else { return block }
       for name in block.linears.keys { block[name].weight = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme) }
       return block
     }
   }
 
-  private func checkpoint(_ blocks: [Block], _ format: any CheckpointFormat, _ config: ModelConfig) throws -> Checkpoint {
+  private func checkpoint(_ blocks: [any ModelPart], _ format: any CheckpointFormat, _ config: ModelConfig) throws -> Checkpoint {
     let tensors = try blocks.flatMap { try format.encode($0) }
     let json = try format.configuration(of: blocks.flatMap { format.modules(of: $0) }, in: config)
     return Checkpoint(
@@ -31,9 +31,9 @@ struct ModelFormatTests {
     #expect(packed.tensors.info("model.layers.0.self_attn.q_proj.bias") == TensorInfo(dtype: .bfloat16, shape: [32]))
     let model = try Model(packed)
     #expect(model.carried.isEmpty)
-    for (kind, block) in zip(model.kinds, blocks) {
-      let again = try model.block(kind)
-      #expect(again.norms == block.norms)
+    for (place, block) in zip(model.places, blocks) {
+      let again = try model.part(place)
+      #expect(again.norms.weights == block.norms.weights)
       for (name, linear) in block.linears {
         #expect(again[name].weight.dense() == linear.weight.dense())
         #expect(again[name].bias == linear.bias)
@@ -44,7 +44,7 @@ struct ModelFormatTests {
     let dense = try Model(try checkpoint(blocks, PlainFormat(), original.config))
     for (name, linear) in blocks[1].linears {
       #expect(
-        try dense.block(.decoder(index: 0))[name].weight.dense().elements == linear.weight.dense().elements.map(DType.bfloat16.rounded))
+        try dense.block(0)[name].weight.dense().elements == linear.weight.dense().elements.map(DType.bfloat16.rounded))
     }
   }
 
@@ -53,9 +53,9 @@ struct ModelFormatTests {
     let original = try TinyModel.checkpoint(json)
     let model = try Model(original)
     let format = CompressedTensorsFormat()
-    let modules = try model.kinds.flatMap { kind in
-      var block = try model.block(kind)
-      if kind == .embedding {
+    let modules = try model.places.flatMap { place in
+      var block = try model.part(place)
+      if place == .embedding {
         let scheme = QuantizationScheme(bits: 8, granularity: .channel, scaleType: .float32)
         for name in block.linears.keys { block[name].weight = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme) }
       }
@@ -73,7 +73,7 @@ struct ModelFormatTests {
   @Test func plainModelsKeepEveryByte() throws {
     let original = try TinyModel.checkpoint(dtype: .float16)
     let model = try Model(original)
-    let copy = try checkpoint(try model.kinds.map { try model.block($0) }, PlainFormat(), original.config)
+    let copy = try checkpoint(try model.places.map { try model.part($0) }, PlainFormat(), original.config)
     #expect(Set(copy.tensors.names) == Set(original.tensors.names))
     for name in original.tensors.names { #expect(try copy.tensors.tensor(name).bytes == original.tensors.tensor(name).bytes, "\(name)") }
     #expect(copy.config.json == original.config.json)
@@ -119,7 +119,7 @@ struct ModelFormatTests {
       return NamedTensor(name: each, tensor: damaged)
     }
     let model = try Model(Checkpoint(directory: packed.directory, config: packed.config, tensors: MemoryTensorSource(tensors)))
-    #expect(throws: CheckpointError.nonfiniteWeight(tensor: "model.layers.1.mlp.up_proj.weight")) { try model.block(.decoder(index: 1)) }
+    #expect(throws: CheckpointError.nonfiniteWeight(tensor: "model.layers.1.mlp.up_proj.weight")) { try model.block(1) }
   }
 
   @Test func formatsAreFoundByName() {

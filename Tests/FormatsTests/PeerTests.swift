@@ -59,7 +59,7 @@ struct PeerTests {
         #expect(digest(try checkpoint.tensors.tensor(member.key).bytes) == member.value.string, "\(member.key)")
       }
       let model = try Model(checkpoint)
-      let blocks = try model.kinds.map { try model.block($0) }
+      let blocks = try model.places.map { try model.part($0) }
       let ours = blocks.flatMap { block in block.linears.map { (block.fullName(of: $0), $1.weight) } }
       #expect(ours.contains { $1 is QuantizedMatrix })
       try expect(fixture, Dictionary(uniqueKeysWithValues: ours))

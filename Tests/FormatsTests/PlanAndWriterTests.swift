@@ -74,22 +74,22 @@ struct PlanAndWriterTests {
     let described = pipeline.prepared(model)
     let sink = Collected()
     _ = try await pipeline.run(on: model, options: SweepOptions(calibration: TinyModel.sequences(2, length: 32)), into: sink)
-    let blocks = await sink.blocks
-    let modules = blocks.flatMap { format.modules(of: $0) }
+    let parts = await sink.parts
+    let modules = parts.flatMap { format.modules(of: $0) }
     let settled = format.settled(for: modules)
-    for block in blocks { _ = try settled.encode(block) }
+    for part in parts { _ = try settled.encode(part) }
     var config = checkpoint.config
     if described.description.head != nil, try ArchitectureCatalog.standard.describe(config).head == nil {
       config.json["tie_word_embeddings"] = .bool(false)
     }
     var description = try pipeline.reshapings(of: described.description).last ?? described.description
-    description.blocks = blocks.compactMap(\.description)
+    description.blocks = parts.decoders.map(\.description)
     config = try ArchitectureCatalog.standard.configuration(of: description, in: config)
     _ = try settled.configuration(of: modules, in: config)
   }
 
-  private actor Collected: BlockSink {
-    var blocks: [Block] = []
-    func append(_ block: Block) { blocks.append(block) }
+  private actor Collected: PartSink {
+    var parts: [any ModelPart] = []
+    func append(_ part: any ModelPart) { parts.append(part) }
   }
 }

@@ -81,7 +81,7 @@ struct RangeTests {
         let remark = try #require(report.remarks.first { $0.contains("come in ggml's blocks") })
         #expect(remark.hasPrefix("1 weights") || remark.hasPrefix("2 weights"), "\(remark)")
         let after = try Model(try Checkpoint(packed))
-        let embedding = try (before.block(.embedding), after.block(.embedding))
+        let embedding = try (before.embedding(), after.embedding())
         #expect(embedding.0.linears.values.first!.weight.dense() == embedding.1.linears.values.first!.weight.dense())
       }
     }

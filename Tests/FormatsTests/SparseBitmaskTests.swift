@@ -62,7 +62,7 @@ import Testing
     let model = try edited.model()
     #expect(model.carried.isEmpty && expected.count == 12)
     for index in 0..<2 {
-      let block = try model.block(.decoder(index: index))
+      let block = try model.block(index)
       for (name, linear) in block.linears {
         guard let weight = expected[block.fullName(of: name)] else { continue }
         #expect(linear.weight.dense() == weight && linear.weight is StoredWeight)
@@ -73,7 +73,7 @@ import Testing
     var bits = try #require(edited[name]).integers(UInt8.self)
     bits[0] = ~bits[0] | bits[0]
     edited[name] = Tensor(dtype: .uint8, shape: [32, 4], integers: bits)
-    let error = #expect(throws: CheckpointError.self) { try edited.model().block(.decoder(index: 0)) }
+    let error = #expect(throws: CheckpointError.self) { try edited.model().block(0) }
     #expect(error?.description.contains("q_proj") == true)
   }
 

@@ -41,8 +41,8 @@ struct StoredSpellingTests {
     let scheme = QuantizationScheme(bits: 4, granularity: .group(16))
     var tensors: [NamedTensor] = []
     var expected: [String: Matrix] = [:]
-    for kind in original.kinds {
-      var block = try original.block(kind)
+    for place in original.places {
+      var block = try original.part(place)
       for name in block.linears.keys where name.rawValue.contains(".experts.") {
         let quantized = RoundToNearest.quantize(block[name].weight.dense(), scheme: scheme)
         expected[block.fullName(of: name)] = quantized.dense()
@@ -60,8 +60,8 @@ struct StoredSpellingTests {
     let stored = tensors.map { NamedTensor(name: Self.asLLMCompressor($0.name), tensor: $0.tensor) }
     let model = try Model(Checkpoint(directory: URL(filePath: "/nonexistent"), config: config, tensors: MemoryTensorSource(stored)))
     #expect(model.carried.isEmpty && !expected.isEmpty)
-    for kind in model.kinds {
-      let block = try model.block(kind)
+    for place in model.places {
+      let block = try model.part(place)
       for name in block.linears.keys {
         if let weight = expected[block.fullName(of: name)] { #expect(block[name].weight.dense() == weight, "\(name.rawValue)") }
       }
@@ -75,7 +75,7 @@ struct StoredSpellingTests {
     let checkpoint = try renamed(Self.tied) { $0 == "model.embed_tokens.weight" ? "lm_head.weight" : $0 }
     let model = try Model(checkpoint)
     #expect(model.description.isTied && model.carried.isEmpty && model.remarks.count == 1)
-    let embedding = try model.block(.embedding).linears.values.first?.weight.dense()
+    let embedding = try model.embedding().linears.values.first?.weight.dense()
     #expect(embedding == (try checkpoint.tensors.tensor("lm_head.weight")).matrix)
     // An untied model without embedding is still damaged.
     let untied = try renamed(TinyModel.config) { $0 == "model.embed_tokens.weight" ? nil : $0 }
@@ -92,7 +92,7 @@ struct StoredSpellingTests {
     let checkpoint = Checkpoint(directory: URL(filePath: "/nonexistent"), config: config, tensors: MemoryTensorSource(tensors))
     let model = try Model(checkpoint)
     #expect(!model.description.isTied && model.remarks.first?.contains("read as untied") == true)
-    #expect(try model.block(.head).linears.values.first?.weight.dense() == head.dense())
+    #expect(try model.head().linears.values.first?.weight.dense() == head.dense())
     // And what is written of it says so.
     try await Places.withTemporaryDirectory { directory in
       let output = directory.appending(path: "out")

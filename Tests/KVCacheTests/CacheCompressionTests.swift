@@ -47,20 +47,20 @@ struct CacheCompressionTests {
   }
 
   private func sweep(_ options: String, _ model: Model) async throws -> (blocks: [Block], report: Report) {
-    actor Sink: BlockSink {
-      var blocks: [Block] = []
-      func append(_ block: Block) { blocks.append(block) }
+    actor Sink: PartSink {
+      var parts: [any ModelPart] = []
+      func append(_ part: any ModelPart) { parts.append(part) }
     }
     let sink = Sink()
     let report = try await Pipeline([pass(options)]).run(
       on: model, options: SweepOptions(calibration: TinyModel.sequences(2, length: 16)), into: sink)
-    return (await sink.blocks, report)
+    return (await sink.parts.decoders, report)
   }
 
   @Test func blocksCarryThePolicyAndTheReportSaysSo() async throws {
     let (blocks, report) = try await sweep("{ scheme: kivi, bits: 2, group_size: 8, residual: 4 }", try TinyModel.model())
-    #expect(blocks[0].cachePolicy == nil && blocks[3].cachePolicy == nil)
-    for block in blocks[1...2] {
+    #expect(blocks.count == 2)
+    for block in blocks {
       #expect(block.cachePolicy == (try pass("{ scheme: kivi, bits: 2, group_size: 8, residual: 4 }").policy(headSize: 8)))
       let record = try #require(report.layers.first { $0.layer == block.name })
       #expect(record.metrics["bits_per_key"] == 6 && record.metrics["bits_per_value"] == 6)
@@ -70,9 +70,9 @@ struct CacheCompressionTests {
 
   @Test func fixedScalesMayStandBesideAnEviction() async throws {
     let (blocks, _) = try await sweep("{ scheme: fp8, eviction: { method: streaming, budget: 8 } }", try TinyModel.model())
-    #expect(blocks[1].cache != nil && blocks[1].cachePolicy?.eviction?.budget == 8 && blocks[1].cachePolicy?.key == nil)
-    var caches = [CachedBlock(blocks[1], positions: 20).makeCache()]
-    _ = try CachedBlock(blocks[1], positions: 20).forward(.random(rows: 20, columns: 32, key: "hidden"), caches: &caches)
+    #expect(blocks[0].cache != nil && blocks[0].cachePolicy?.eviction?.budget == 8 && blocks[0].cachePolicy?.key == nil)
+    var caches = [CachedBlock(blocks[0], positions: 20).makeCache()]
+    _ = try CachedBlock(blocks[0], positions: 20).forward(.random(rows: 20, columns: 32, key: "hidden"), caches: &caches)
     #expect(caches[0].keysAndValues?.held == 8 && caches[0].byteCount == 2 * 2 * 8 * 8)
   }
 
@@ -89,7 +89,7 @@ struct CacheCompressionTests {
 
   @Test(arguments: models)
   func withoutAPolicyCachesChangeNothing(config: String) throws {
-    let block = try TinyModel.model(config).block(.decoder(index: 1))
+    let block = try TinyModel.model(config).block(1)
     let hidden = Matrix.random(rows: 50, columns: 32, key: "hidden")
     let expected = try PreparedBlock(block, positions: 50).forward(hidden)
     for piece in [1, 7, 50, 64] {
@@ -101,7 +101,7 @@ struct CacheCompressionTests {
 
   @Test(arguments: [QuantizationScheme.Grid.integer, .float])
   func fixedScalesAreWhatThePlainForwardPassRounds(grid: QuantizationScheme.Grid) throws {
-    var block = try TinyModel.model().block(.decoder(index: 0))
+    var block = try TinyModel.model().block(0)
     block.cache = CacheQuantization(key: CacheScale(grid: grid, amax: 3), value: CacheScale(grid: grid, amax: 2))
     let hidden = Matrix.random(rows: 33, columns: 32, key: "hidden")
     let expected = try PreparedBlock(block, positions: 33).forward(hidden)
@@ -130,8 +130,8 @@ struct CacheCompressionTests {
       func refusal() -> String { do { _ = try open() } catch { return "\(error)" }; return "" }
       #expect(refusal().contains("no block model.layers.10"))
       try Data(CachePolicyFile(layers: ["model.layers.1": .byToken(4, group: 8)]).json.utf8).write(to: path)
-      #expect(try open().block(.decoder(index: 0)).cachePolicy == nil)
-      #expect(try open().block(.decoder(index: 1)).cachePolicy == .byToken(4, group: 8))
+      #expect(try open().block(0).cachePolicy == nil)
+      #expect(try open().block(1).cachePolicy == .byToken(4, group: 8))
       try Data(CachePolicyFile(layers: ["model.layers.1": .byToken(4, group: 5)]).json.utf8).write(to: path)
       #expect(refusal().contains("groups of 5"))
       for text in ["{\"version\":2,\"layers\":{}}", "{\"layers\":3}", ""] {

@@ -16,8 +16,8 @@ struct Sample {
   init(tokens: Int, window: Int? = nil) throws {
     let config = TinyModel.config.replacing(
       "\"llama\"", with: window == nil ? "\"llama\"" : "\"mistral\",\"sliding_window\":\(window ?? 0)")
-    let stored = try TinyModel.model(config).block(.decoder(index: 0))
-    description = stored.description!.attention!
+    let stored = try TinyModel.model(config).block(0)
+    description = stored.description.attention!
     block = PreparedBlock(stored, longest: tokens, horizon: 600).attention!
     queries = .random(rows: tokens, columns: description.heads * description.headSize, key: "queries", scale: 1.5)
     keys = .random(rows: tokens, columns: description.keyValueHeads * description.headSize, key: "keys", scale: 1.5)

@@ -8,9 +8,9 @@ struct GroupedQueriesTests {
   /// The tiny model with the second head's keys and values made from the first's: keys by an angle for each pair, values by a rotation.
   private func turned() throws -> Model {
     let base = try TinyModel.model(dtype: .bfloat16)
-    return Model(description: base.description) { kind in
-      var block = try base.block(kind)
-      guard block.description != nil else { return block }
+    return Model(description: base.description) { place in
+      guard case .decoder(let index) = place else { return try base.part(place) }
+      var block = try base.block(index)
       let (keys, values) = (block["self_attn.k_proj"].weight.dense(), block["self_attn.v_proj"].weight.dense())
       var second = keys.rows(0..<8)
       for pair in 0..<4 {
@@ -32,13 +32,13 @@ struct GroupedQueriesTests {
 
   private func error(_ options: String, _ model: Model) async throws -> Double {
     let (blocks, _) = try await sweep("{ gqa: { \(options) } }", model)
-    #expect(blocks[1].description?.attention?.keyValueHeads == 1 && blocks[1]["self_attn.k_proj"].weight.rows == 8)
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-    let original = try model.block(.decoder(index: 0))
+    #expect(blocks[0].description.attention?.keyValueHeads == 1 && blocks[0]["self_attn.k_proj"].weight.rows == 8)
+    let table = try model.embedding()["embed_tokens"].weight.dense()
+    let original = try model.block(0)
     var (sum, size) = (0.0, 0.0)
     for sequence in TinyModel.sequences(8, length: 48) {
       let start = Matrix(rows: 48, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
-      let own = try PreparedBlock(blocks[1], positions: 48).forward(start)
+      let own = try PreparedBlock(blocks[0], positions: 48).forward(start)
       let other = try PreparedBlock(original, positions: 48).forward(start)
       sum += zip(own.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       size += zip(start.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }

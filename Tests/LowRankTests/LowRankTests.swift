@@ -8,7 +8,7 @@ struct LowRankTests {
   func everyLayerLosesTheTailOfItsSpectrum(_ options: String) async throws {
     let (blocks, report) = try await sweep("{ low_rank: { ratio: 0.2, rank_multiple: 1, \(options) } }", try TinyModel.model())
     #expect(report.layers.count == 14 && report.fallbacks.isEmpty)
-    let weights = blocks[1...2].flatMap { block in block.linears.map { (block.fullName(of: $0.key), $0.value.weight) } }
+    let weights = blocks.flatMap { block in block.linears.map { (block.fullName(of: $0.key), $0.value.weight) } }
     let factored = Dictionary(uniqueKeysWithValues: weights.map { ($0, $1 as? FactoredWeight) })
     // Linears that share A have a tail in common, and it is the mean of their losses.
     let units = Dictionary(grouping: report.layers) { record in
@@ -27,7 +27,7 @@ struct LowRankTests {
 
   @Test func theCommonFactorIsStoredOnce() async throws {
     let (blocks, _) = try await sweep("{ low_rank: { share: always, rank_multiple: 1 } }", try TinyModel.model())
-    let (q, k) = (blocks[1]["self_attn.q_proj"].weight, blocks[1]["self_attn.k_proj"].weight)
+    let (q, k) = (blocks[0]["self_attn.q_proj"].weight, blocks[0]["self_attn.k_proj"].weight)
     let (first, second) = (try #require(q as? FactoredWeight), try #require(k as? FactoredWeight))
     #expect(first.sharesInputOf == nil && second.sharesInputOf == "self_attn.q_proj")
     #expect(first.input.dense() == second.input.dense())
@@ -39,14 +39,14 @@ struct LowRankTests {
     func error(_ correction: Double) async throws -> Double {
       let (blocks, _) = try await sweep(
         "{ low_rank: { ratio: 0.4, rank_multiple: 1, share: never, drift_correction: \(correction) } }", model)
-      let table = try model.block(.embedding)["embed_tokens"].weight.dense()
+      let table = try model.embedding()["embed_tokens"].weight.dense()
       var sum = 0.0
       for sequence in TinyModel.sequences(8, length: 48) {
         let start = Matrix(rows: sequence.count, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
         var (own, other) = (start, start)
         for index in 0..<2 {
-          own = try PreparedBlock(blocks[index + 1], positions: 48).forward(own)
-          other = try PreparedBlock(try model.block(.decoder(index: index)), positions: 48).forward(other)
+          own = try PreparedBlock(blocks[index], positions: 48).forward(own)
+          other = try PreparedBlock(try model.block(index), positions: 48).forward(other)
         }
         sum += zip(own.elements, other.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       }
@@ -59,7 +59,7 @@ struct LowRankTests {
   @Test func aLayerThatNoRankMakesSmallerIsLeftAlone() async throws {
     let (blocks, report) = try await sweep("{ low_rank: { rank_multiple: 16, share: never } }", try TinyModel.model())
     let small: Set<LinearName> = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
-    for (name, linear) in blocks[1].linears { #expect((linear.weight is FactoredWeight) == !small.contains(name), "\(name)") }
+    for (name, linear) in blocks[0].linears { #expect((linear.weight is FactoredWeight) == !small.contains(name), "\(name)") }
     #expect(report.fallbacks.count == 8 && report.fallbacks.allSatisfy { $0.fallback!.contains("left dense") })
   }
 
@@ -67,8 +67,8 @@ struct LowRankTests {
     let options = "share: never, drift_correction: 0, sequential: false, rank_multiple: 2"
     let (factored, _) = try await sweep("{ low_rank: { \(options) } }", try TinyModel.model())
     let (merged, _) = try await sweep("{ low_rank: { \(options), merge: true } }", try TinyModel.model())
-    for (name, linear) in merged[1].linears {
-      #expect(linear.weight is Matrix && linear.weight.dense() == factored[1][name].weight.dense())
+    for (name, linear) in merged[0].linears {
+      #expect(linear.weight is Matrix && linear.weight.dense() == factored[0][name].weight.dense())
     }
   }
 
@@ -76,7 +76,7 @@ struct LowRankTests {
     let options = "rank_multiple: 1, share: never, drift_correction: 0, sequential: false"
     func losses(_ more: String) async throws -> (loss: Double, bits: Int) {
       let (blocks, report) = try await sweep("{ low_rank: { \(options), \(more) } }", try TinyModel.model(), sequences: 20)
-      let bits = blocks[1...2].flatMap(\.linears.values).reduce(0) { $0 + $1.weight.storedBits(denseAs: $1.storageType) }
+      let bits = blocks.flatMap(\.linears.values).reduce(0) { $0 + $1.weight.storedBits(denseAs: $1.storageType) }
       return (report.layers.reduce(0) { $0 + ($1.metrics["relative_layer_loss"] ?? 0) }, bits)
     }
     let (uniform, allocated) = (try await losses("allocation: uniform"), try await losses("allocation: \(allocation), probes: 2"))
@@ -113,11 +113,11 @@ struct QuantizedFactorTests {
     let (solved, report) = try await sweep("\(factors), { gptq: { bits: 4, group_size: 4 } }", model)
     var losses = [0.0, 0.0]
     for (index, blocks) in [rounded, solved].enumerated() {
-      for (name, linear) in blocks[1].linears {
+      for (name, linear) in blocks[0].linears {
         let factors = try #require(linear.weight as? FactoredWeight)
         #expect(factors.input is QuantizedMatrix && factors.output is QuantizedMatrix)
-        if let owner = factors.sharesInputOf { #expect(blocks[1][owner].weight.sharedInput == factors.input as? QuantizedMatrix) }
-        let exact = plain[1][name].weight.dense()
+        if let owner = factors.sharesInputOf { #expect(blocks[0][owner].weight.sharedInput == factors.input as? QuantizedMatrix) }
+        let exact = plain[0][name].weight.dense()
         losses[index] += zip(factors.dense().elements, exact.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       }
     }

@@ -58,12 +58,12 @@ enum Oracle {
   }
 }
 
-actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+actor Collected: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
-/// Runs a recipe's passes on a model in memory.
+/// Runs a recipe's passes on a model in memory, of which the blocks are kept.
 func sweep(
   _ passes: String, _ model: Model, sequences: Int = 8
 ) async throws -> (blocks: [Block], report: Report) {
@@ -73,5 +73,5 @@ func sweep(
   let sink = Collected()
   let report = try await pipeline.run(
     on: model, options: SweepOptions(calibration: TinyModel.sequences(sequences, length: 48)), into: sink)
-  return (await sink.blocks, report)
+  return (await sink.parts.decoders, report)
 }

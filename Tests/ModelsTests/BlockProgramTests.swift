@@ -106,7 +106,7 @@ import Testing
   @Test(arguments: Families.names) func theStepsAreTheForwardPass(_ name: String) throws {
     let model = try Families.model(name)
     for index in model.description.blocks.indices {
-      let block = try model.block(.decoder(index: index))
+      let block = try model.block(index)
       let hidden = Matrix.random(rows: 19, columns: model.description.hiddenSize, key: "\(name) \(index)")
       #expect(try Literal(block: block).run(hidden) == PreparedBlock(block, positions: 19).forward(hidden))
     }
@@ -117,7 +117,7 @@ import Testing
     let block: Block
 
     func run(_ hidden: Matrix) throws -> Matrix {
-      let description = try #require(block.description)
+      let description = block.description
       var (values, routes) = ([BlockValue.stream: hidden], [MixtureRouting.Route]())
       func apply(_ name: LinearName, _ input: Matrix) -> Matrix {
         guard input.rows > 0 else { return Matrix(rows: 0, columns: block[name].weight.rows) }
@@ -128,7 +128,7 @@ import Testing
       for step in description.program.steps {
         switch step {
         case .norm(let name, let from, let into):
-          values[into] = description.norm(named: name).apply(values[from]!, weight: block.norms[name]!, bias: block.normBiases[name])
+          values[into] = description.norm(named: name).apply(values[from]!, weight: block.norms[name]!, bias: block.norms.biases[name])
         case .linears(let names, let from, let into): for (name, value) in zip(names, into) { values[value] = apply(name, values[from]!) }
         case .mix(let place, let from, let into):
           let inputs = from.map { values[$0]! }
@@ -172,7 +172,7 @@ import Testing
       func normalize(_ states: inout Matrix, _ name: String) {
         let width = attention.queryKeyNorm == .head ? attention.headSize : states.columns
         let rows = Matrix(rows: states.elements.count / width, columns: width, elements: states.elements)
-        let result = description.norm.apply(rows, weight: block.norms[name]!, bias: block.normBiases[name])
+        let result = description.norm.apply(rows, weight: block.norms[name]!, bias: block.norms.biases[name])
         states = Matrix(rows: states.rows, columns: states.columns, elements: result.elements)
       }
       if attention.queryKeyNorm != nil {

@@ -16,12 +16,12 @@ struct ExpertStackTests {
   /// Every number of every expert, by its place in the tensor as the family's makers lay it out.
   @Test(arguments: Families.stacked) func everyNumberIsFoundInItsPlace(_ name: String) throws {
     let model = try Families.model(name)
-    let block = try model.block(.decoder(index: 1))
-    let stored = try #require(block.description?.feedForward?.mixture?.stacked)
-    let size = try #require(block.description?.feedForward?.size)
+    let block = try model.block(1)
+    let stored = try #require(block.description.feedForward?.mixture?.stacked)
+    let size = try #require(block.description.feedForward?.size)
     let experts = 4
     for expert in 0..<experts {
-      let network = try #require(block.description?.feedForward?.expert(expert))
+      let network = try #require(block.description.feedForward?.expert(expert))
       for (part, linear) in network.readers.enumerated() {
         let weight = block[linear].weight.dense()
         #expect(weight.rows == size && weight.columns == 32)
@@ -66,8 +66,8 @@ struct ExpertStackTests {
     let separate = try TinyModel.tensors(try Self.config(name)).filter { !$0.name.contains("experts.") && !$0.name.contains("moe.") }
     var experts: [NamedTensor] = []
     for index in model.description.blocks.indices {
-      let block = try model.block(.decoder(index: index))
-      for linear in block.description!.routedExperts + block.description!.feedForward!.mixture!.routers {
+      let block = try model.block(index)
+      for linear in block.description.routedExperts + block.description.feedForward!.mixture!.routers {
         let weight = block[linear].weight.dense()
         let module = block.fullName(of: linear)
         experts.append(
@@ -86,7 +86,7 @@ struct ExpertStackTests {
   @Test(arguments: Families.stacked, [DType.float32, .bfloat16]) func stacksAreWrittenBack(_ name: String, dtype: DType) throws {
     let source = Dictionary(
       uniqueKeysWithValues: try TinyModel.tensors(try Self.config(name), dtype: dtype).map { ($0.name, $0.tensor) })
-    var block = try Families.model(name, dtype: dtype).block(.decoder(index: 0))
+    var block = try Families.model(name, dtype: dtype).block(0)
     func written() throws -> [String: Tensor] {
       Dictionary(uniqueKeysWithValues: try PlainFormat().encode(block).map { ($0.name, $0.tensor) })
     }
@@ -96,7 +96,7 @@ struct ExpertStackTests {
       #expect(same[name]?.bytes == source[name]?.bytes && same[name]?.shape == stack.shape)
       if let bias = stack.biasName { #expect(same[block.prefix + bias]?.bytes == source[block.prefix + bias]?.bytes) }
     }
-    let changed = try #require(block.description?.feedForward?.expert(2).readers[1])
+    let changed = try #require(block.description.feedForward?.expert(2).readers[1])
     block[changed].weight = Matrix(rows: block[changed].weight.rows, columns: 32)
     let other = try written()
     let (readers, down) = (block.denseStacks()[0], block.denseStacks()[1])
@@ -109,8 +109,8 @@ struct ExpertStackTests {
 
   /// One compressed expert, and runtimes look for all of them one by one.
   @Test func compressedExpertsAreWrittenOneByOne() throws {
-    var block = try Families.model("gpt-oss", dtype: .bfloat16).block(.decoder(index: 0))
-    let network = try #require(block.description?.feedForward?.expert(0))
+    var block = try Families.model("gpt-oss", dtype: .bfloat16).block(0)
+    let network = try #require(block.description.feedForward?.expert(0))
     block[network.down].inputQuantization = InputQuantization(bits: 8, granularity: .tensor)
     #expect(block.denseStacks().isEmpty)
     block[network.down].inputQuantization = nil
@@ -123,8 +123,8 @@ struct ExpertStackTests {
 
   /// A file of tensors for each expert may have several types; a stack has one, that holds all of them.
   @Test func severalTypesBecomeOneThatHoldsAll() throws {
-    var block = try Families.model("gpt-oss", dtype: .bfloat16).block(.decoder(index: 0))
-    let name = try #require(block.description?.feedForward?.expert(2).down)
+    var block = try Families.model("gpt-oss", dtype: .bfloat16).block(0)
+    let name = try #require(block.description.feedForward?.expert(2).down)
     let values = (0..<32 * 64).map { 1 + Float($0) / 65_536 }
     let exact = Tensor(values, shape: [32, 64], dtype: .float32)
     block[name] = Linear(weight: StoredWeight(exact), bias: block[name].bias, storageType: .float32)
@@ -132,7 +132,7 @@ struct ExpertStackTests {
     let tensor = try #require(written).tensor
     #expect(written?.info == TensorInfo(dtype: .float32, shape: [4, 64, 32]))
     #expect(tensor.entry(2).floats() == Matrix(rows: 32, columns: 64, elements: values).transposed().elements)
-    let first = try #require(block.description?.feedForward?.expert(0).down)
+    let first = try #require(block.description.feedForward?.expert(0).down)
     #expect(tensor.entry(0).floats() == block[first].weight.dense().transposed().elements)
   }
 
@@ -155,7 +155,7 @@ struct ExpertStackTests {
       return NamedTensor(name: named.name, tensor: Tensor(values, shape: named.info.shape, dtype: .float32))
     }
     let model = try Self.model("gpt-oss", tensors)
-    let error = #expect(throws: CheckpointError.self) { try model.block(.decoder(index: 1)) }
+    let error = #expect(throws: CheckpointError.self) { try model.block(1) }
     #expect("\(try #require(error))".contains("model.layers.1.mlp.experts.3.gate_proj"))
   }
 }

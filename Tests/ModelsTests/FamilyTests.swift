@@ -8,7 +8,7 @@ struct FamilyTests {
   private static let tokens = TinyModel.sequences(1, length: 24)[0]
 
   private func outputs(of model: Model, _ change: @escaping @Sendable (inout Block) throws -> Void) throws -> Matrix {
-    try model.changing(change).outputs(of: Self.tokens)
+    try model.changingBlocks(change).outputs(of: Self.tokens)
   }
 
   @Test(arguments: Families.names) func everyScaleMayMove(_ name: String) throws {
@@ -18,7 +18,8 @@ struct FamilyTests {
     #expect(count > 0)
     for index in 0..<count {
       let scaled = try outputs(of: model) { block in
-        guard let scalings = block.description?.scalings, index < scalings.count else { return }
+        let scalings = block.description.scalings
+        guard index < scalings.count else { return }
         var random = KeyedRandomness(seed: 3, key: "\(block.name) \(index)")
         let before = block
         let scale = (0..<scalings[index].channels).map { _ in Float.random(in: 0.5...2, using: &random) }
@@ -50,8 +51,8 @@ struct FamilyTests {
     let model = try Families.model(name)
     let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
     for index in model.description.blocks.indices {
-      let block = try model.block(.decoder(index: index))
-      let description = try #require(block.description)
+      let block = try model.block(index)
+      let description = block.description
       let stages = block.inputGroups.count
       let prepared = PreparedBlock(block, positions: 17)
       let whole = try prepared.forward(hidden)
@@ -71,11 +72,11 @@ struct FamilyTests {
 
   /// The way past other experts leads to the same inputs.
   @Test(arguments: Families.allMixtures) func expertsAreReachedFromTheRouter(_ name: String) throws {
-    let block = try Families.model(name).block(.decoder(index: 1))
+    let block = try Families.model(name).block(1)
     let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
     let prepared = PreparedBlock(block, positions: 17)
     var state = try prepared.start(hidden)
-    let mixture = try #require(block.description?.feedForward?.mixture)
+    let mixture = try #require(block.description.feedForward?.mixture)
     let group = try #require(block.inputGroups.firstIndex { $0.linears.contains(mixture.router) })
     while state.stage < group { try prepared.advance(&state) }
     let router = state
@@ -95,14 +96,14 @@ struct FamilyTests {
 
   @Test func normsAreWrittenAsTheyWereRead() throws {
     let model = try Families.model("gemma2", dtype: .bfloat16)
-    for kind in model.kinds {
-      var block = try model.block(kind)
-      for (name, weight) in block.norms {
-        let module = kind == .head ? name : block.prefix + name
+    for place in model.places {
+      var part = try model.part(place)
+      for (name, weight) in part.norms.weights {
+        let module = part.fullName(ofNorm: name)
         let stored = weight.indices.map { DType.bfloat16.rounded(TinyModel.element(module + ".weight", $0)) }
-        #expect(block.storedNorm(name) == stored && weight == stored.map { $0 + 1 })
-        block.norms[name] = weight.map { _ in 1 }
-        #expect(block.storedNorm(name).allSatisfy { $0 == 0 })
+        #expect(part.norms.stored(name) == stored && weight == stored.map { $0 + 1 })
+        part.norms[name] = weight.map { _ in 1 }
+        #expect(part.norms.stored(name).allSatisfy { $0 == 0 })
       }
     }
   }
@@ -126,7 +127,7 @@ struct FamilyTests {
     let whole = try renamed("gemma3", { "language_model." + $0 }, [tower])
     #expect(whole.carried == ["vision_tower.weight"])
     #expect(try whole.logits(of: Self.tokens) == Families.model("gemma3").logits(of: Self.tokens))
-    #expect(try whole.block(.decoder(index: 1)).name == "language_model.model.layers.1")
+    #expect(try whole.block(1).name == "language_model.model.layers.1")
     // Memory is that of one block, whatever stands before its name.
     func memory(_ model: Model) throws -> Int {
       let pipeline = Pipeline([])

@@ -77,7 +77,7 @@ struct InputQuantizationTests {
 
   @Test func aBlockSeesQuantizedInputs() throws {
     let model = try TinyModel.model()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     let hidden = Matrix.random(rows: 7, columns: 32, key: "hidden")
     let plain = try PreparedBlock(block, positions: 7).forward(hidden)
     for name in block.linears.keys { block[name].inputQuantization = .int(8) }
@@ -113,7 +113,7 @@ struct InputQuantizationTests {
 
   @Test func theCacheIsRounded() throws {
     let model = try TinyModel.model()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     let hidden = Matrix.random(rows: 7, columns: 32, key: "hidden")
     let plain = try PreparedBlock(block, positions: 7).forward(hidden)
     for grid in [QuantizationScheme.Grid.integer, .float] {

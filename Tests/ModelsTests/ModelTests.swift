@@ -8,9 +8,9 @@ struct ModelTests {
 
   @Test func blocksHaveTheirPlacesAndShapes() throws {
     let model = try TinyModel.model()
-    #expect(model.kinds == [.embedding, .decoder(index: 0), .decoder(index: 1), .head])
-    #expect(try model.kinds.map { try model.block($0).name } == ["model.embed_tokens", "model.layers.0", "model.layers.1", "head"])
-    let block = try model.block(.decoder(index: 1))
+    #expect(model.places == [.embedding, .decoder(index: 0), .decoder(index: 1), .head])
+    #expect(try model.places.map { try model.part($0).name } == ["model.embed_tokens", "model.layers.0", "model.layers.1", "head"])
+    let block = try model.block(1)
     #expect(block.fullName(of: "mlp.down_proj") == "model.layers.1.mlp.down_proj")
     #expect(block["self_attn.k_proj"].weight.rows == 16)
     #expect(block["mlp.down_proj"].weight.columns == 64)
@@ -19,7 +19,7 @@ struct ModelTests {
     #expect(block["mlp.up_proj"].weight.dense()[3, 5] == TinyModel.element("model.layers.1.mlp.up_proj.weight", 3 * 32 + 5))
     #expect(block.norms["input_layernorm"]?[7] == TinyModel.element("model.layers.1.input_layernorm.weight", 7))
     #expect(model.carried.isEmpty && model.remarks.isEmpty)
-    let head = try model.block(.head)
+    let head = try model.head()
     #expect(head.fullName(of: head.inputGroups[0].linears[0]) == "lm_head")
   }
 
@@ -56,15 +56,15 @@ struct ModelTests {
     checkpoint[name] = Tensor(dtype: .int8, shape: [64, 32], integers: [Int8](repeating: 1, count: 2048))
     let model = try checkpoint.model()
     #expect(throws: CheckpointError.unusableType(tensor: name, dtype: "I8", use: "a matrix of floats")) {
-      try model.block(.decoder(index: 0))
+      try model.block(0)
     }
-    #expect(throws: Never.self) { try model.block(.decoder(index: 1)) }
+    #expect(throws: Never.self) { try model.block(1) }
   }
 
   @Test(arguments: [Float.nan, .infinity, -.infinity])
   func weightsThatAreNotFiniteAreRefused(_ bad: Float) throws {
-    for (name, kind) in [
-      ("model.embed_tokens.weight", Block.Kind.embedding), ("model.layers.1.mlp.down_proj.weight", .decoder(index: 1)),
+    for (name, place) in [
+      ("model.embed_tokens.weight", PartPlace.embedding), ("model.layers.1.mlp.down_proj.weight", .decoder(index: 1)),
       ("model.layers.0.input_layernorm.weight", .decoder(index: 0)), ("lm_head.weight", .head), ("model.norm.weight", .head),
     ] {
       for dtype in [DType.float32, .bfloat16] {
@@ -74,7 +74,7 @@ struct ModelTests {
         values[values.count - 1] = bad
         checkpoint[name] = Tensor(values, shape: tensor.shape, dtype: dtype)
         let model = try checkpoint.model()
-        #expect(throws: CheckpointError.nonfiniteWeight(tensor: name)) { try model.block(kind) }
+        #expect(throws: CheckpointError.nonfiniteWeight(tensor: name)) { try model.part(place) }
       }
     }
   }
@@ -88,7 +88,7 @@ struct ModelTests {
     let model = try checkpoint.model()
     #expect(model.description.head == nil)
     #expect(model.remarks.isEmpty && model.carried.isEmpty)
-    #expect(try model.block(.head).linears.isEmpty)
+    #expect(try model.head().linears.isEmpty)
     #expect(try model.logits(of: [1, 2, 3]) == alone.logits(of: [1, 2, 3]))
   }
 
@@ -111,7 +111,7 @@ struct ModelTests {
   }
 
   @Test func changingALinearChangesItsRevision() throws {
-    var block = try TinyModel.model().block(.decoder(index: 0))
+    var block = try TinyModel.model().block(0)
     let before = block["mlp.up_proj"].revision
     let (copy, other) = (block, block["mlp.gate_proj"].revision)
     block["mlp.up_proj"].weight = block["mlp.up_proj"].weight.dense()

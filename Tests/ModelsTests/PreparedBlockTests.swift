@@ -16,12 +16,12 @@ struct PreparedBlockTests {
     """
 
   private func block(_ json: String, window: Int?) throws -> Block {
-    try TinyModel.model(json.replacing("WINDOW", with: window.map { "\($0)" } ?? "null")).block(.decoder(index: 0))
+    try TinyModel.model(json.replacing("WINDOW", with: window.map { "\($0)" } ?? "null")).block(0)
   }
 
   /// A block as its equations state it, in double, one query at a time.
   private func reference(_ block: Block, _ hidden: Matrix) throws -> [[Double]] {
-    let description = try #require(block.description)
+    let description = block.description
     let attention = try #require(description.attention)
     func apply(_ name: LinearName, _ x: [Double]) -> [Double] {
       let (weight, bias) = (block[name].weight.dense(), block[name].bias)
@@ -31,7 +31,7 @@ struct PreparedBlockTests {
     }
     func norm(_ x: [Double], _ name: String) throws -> [Double] {
       let weight = try #require(block.norms[name])
-      let factor = 1 / (x.reduce(0) { $0 + $1 * $1 } / Double(x.count) + Double(block.normEpsilon)).squareRoot()
+      let factor = 1 / (x.reduce(0) { $0 + $1 * $1 } / Double(x.count) + Double(description.normEpsilon)).squareRoot()
       return zip(x, weight).map { $0 * factor * Double($1) }
     }
     let size = attention.headSize
@@ -88,7 +88,7 @@ struct PreparedBlockTests {
   @Test(arguments: [qwen3, mistral], [nil, 1, 5, 127, 128, 129, 400])
   func agreesWithTheEquations(_ json: String, _ window: Int?) throws {
     let block = try block(json, window: window)
-    #expect(block.description?.attention?.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
+    #expect(block.description.attention?.window == (window ?? (json.contains("qwen3") ? 4096 : nil)))
     let hidden = Matrix.random(rows: 271, columns: 32, key: "hidden")
     let found = try PreparedBlock(block, positions: 271).forward(hidden)
     let expected = try reference(block, hidden)
@@ -100,9 +100,9 @@ struct PreparedBlockTests {
   /// Sinks of very different height, and a limit that half of the numbers are beyond.
   @Test(arguments: [nil, 5]) func sinksAndLimitsAgreeWithTheEquations(window: Int?) throws {
     var block = try block(Self.qwen3, window: window)
-    block.description?.attention?.hasSinks = true
+    block.description.attention?.hasSinks = true
     block.parameters["self_attn.sinks"] = Tensor([-3, 0, 2, 9], shape: [4], dtype: .float32)
-    block.description?.feedForward?.activation = .clampedSwiglu(gain: 1.702, limit: 0.2)
+    block.description.feedForward?.activation = .clampedSwiglu(gain: 1.702, limit: 0.2)
     let hidden = Matrix.random(rows: 40, columns: 32, key: "hidden")
     let found = try PreparedBlock(block, positions: 40).forward(hidden)
     let expected = try reference(block, hidden)
@@ -136,7 +136,7 @@ struct PreparedBlockTests {
       let before = PreparedBlock(block, stages: 0..<stage, positions: 9)
       var state = try before.start(hidden)
       while state.stage < stage { try before.advance(&state) }
-      let program = try #require(block.description).program
+      let program = block.description.program
       let kept = program.kept(atStop: program.stops[stage])
       let after = PreparedBlock(block, stages: stage..<4, positions: 9)
       var resumed = try after.resume(stage: stage, state.values.filter { kept.contains($0.key) })
@@ -144,7 +144,7 @@ struct PreparedBlockTests {
       while resumed.input != nil { try after.advance(&resumed) }
       #expect(resumed.residual == whole, "from stage \(stage)")
     }
-    let program = try #require(block.description).program
+    let program = block.description.program
     #expect(program.stops.map { program.kept(atStop: $0) } == [[.stream], [.stream, "context"], [.stream], [.stream, "inner"]])
   }
 
@@ -161,7 +161,7 @@ struct PreparedBlockTests {
     let weight = Matrix(rows: 3, columns: 2, elements: [0, 1, 2, 3, 4, 5])
     let stored = StoredWeight(Tensor(weight.elements, shape: [3, 2], dtype: .bfloat16))
     for weight in [weight as any Weight, stored] {
-      let embedding = PreparedEmbedding(Block(kind: .embedding, linears: ["table": Linear(weight: weight)]))
+      let embedding = PreparedEmbedding(Embedding(tableName: "table", table: Linear(weight: weight)))
       #expect(try embedding([2, 0, 2]).elements == [4, 5, 0, 1, 4, 5])
       for token in [Int32(3), -1, .max] {
         #expect(throws: TokenOutOfRange(token: token, vocabularySize: 3)) { try embedding([0, token]) }

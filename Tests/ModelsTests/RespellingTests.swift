@@ -77,16 +77,16 @@ import Testing
   }
 
   /// A pass that makes one block narrower and tells nobody.
-  private struct Sneaking: Pass {
+  private struct Sneaking: BlockPass {
     static let name = "sneaking"
     var usesCalibration: Bool { false }
 
     func run(on block: inout Block, in context: PassContext) throws {
-      guard block.kind == .decoder(index: 0) else { return }
+      guard block.index == 0 else { return }
       for name in ["mlp.gate_proj", "mlp.up_proj"] as [LinearName] { block[name].weight = block[name].weight.dense().rows(0..<40) }
       let down = block["mlp.down_proj"].weight.dense().transposed().rows(0..<40).transposed()
       block["mlp.down_proj"].weight = down
-      block.description?.feedForward?.size = 40
+      block.description.feedForward?.size = 40
     }
   }
 

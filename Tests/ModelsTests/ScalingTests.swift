@@ -30,16 +30,15 @@ struct ScalingTests {
 
   private func logits(of model: Model, _ change: (inout Block) -> Void) throws -> Matrix {
     let tokens = TinyModel.sequences(1, length: 40)[0]
-    let table = try model.block(.embedding)
-    let lookup = table[table.inputGroups[0].linears[0]].weight
+    let table = try model.embedding()
     var states = try PreparedEmbedding(table)(tokens)
     for index in model.description.blocks.indices {
-      var block = try model.block(.decoder(index: index))
+      var block = try model.block(index)
       change(&block)
       states = try PreparedBlock(block, positions: tokens.count).forward(states)
     }
-    let head = try model.block(.head)
-    return head.finishLogits(head.headInput(states).times(transposed: (head.linears.first?.value.weight ?? lookup).dense()))
+    let head = try model.head()
+    return head.finishLogits(head.input(states).times(transposed: (head.linears.first?.value.weight ?? table.table.weight).dense()))
   }
 
   private func distance(_ a: Matrix, _ b: Matrix) -> Float {
@@ -53,20 +52,20 @@ struct ScalingTests {
     let expected = try logits(of: model) { _ in }
     for index in try #require(model.description.blocks.first).scalings.indices {
       let scaled = try logits(of: model) { block in
-        let scaling = block.description!.scalings[index]
+        let scaling = block.description.scalings[index]
         scaling.apply(scale(scaling, key: block.name), to: &block)
       }
       #expect(distance(scaled, expected) < 1e-4, "scaling \(index)")
     }
     let all = try logits(of: model) { block in
-      for (index, scaling) in block.description!.scalings.enumerated() {
+      for (index, scaling) in block.description.scalings.enumerated() {
         scaling.apply(scale(scaling, key: "\(block.name) \(index)"), to: &block)
       }
     }
     #expect(distance(all, expected) < 1e-4)
     // The comparison would notice a scale that only arrived on one side.
     let wrong = try logits(of: model) { block in
-      let scaling = block.description!.scalings[0]
+      let scaling = block.description.scalings[0]
       let norms = block.norms
       scaling.apply(scale(scaling, key: block.name), to: &block)
       block.norms = norms
@@ -76,8 +75,8 @@ struct ScalingTests {
 
   @Test(arguments: configurations.keys.sorted()) func shapesFitTheBlock(configuration: String) throws {
     let model = try TinyModel.model(try #require(Self.configurations[configuration]))
-    let block = try model.block(.decoder(index: 0))
-    let description = try #require(block.description)
+    let block = try model.block(0)
+    let description = block.description
     #expect(description.scalings.map { Set($0.consumers) } == description.inputGroups.map { Set($0.linears) })
     for scaling in description.scalings {
       for name in scaling.consumers { #expect(block[name].weight.columns == scaling.columns) }
@@ -103,8 +102,8 @@ struct ScalingTests {
   }
 
   @Test func whatWillBeStoredDecides() throws {
-    var block = try TinyModel.model(dtype: .bfloat16).block(.decoder(index: 0))
-    let scaling = try #require(block.description).scalings[0]
+    var block = try TinyModel.model(dtype: .bfloat16).block(0)
+    let scaling = block.description.scalings[0]
     block.norms["input_layernorm"]![7] = 0
     let before = block
     let asked = scale(scaling, key: "stored")
@@ -124,8 +123,8 @@ struct ScalingTests {
 
   @Test func rowsTakeTheirBiasAlong() throws {
     let config = try #require(Self.configurations["biases"])
-    var block = try TinyModel.model(config).block(.decoder(index: 0))
-    let scaling = try #require(block.description).scalings[1]
+    var block = try TinyModel.model(config).block(0)
+    let scaling = block.description.scalings[1]
     #expect(scaling.producer == .linear("self_attn.v_proj"))
     let bias = try #require(block["self_attn.v_proj"].bias)
     scaling.apply([Float](repeating: 4, count: scaling.channels), to: &block)

@@ -25,10 +25,10 @@ private struct Curious: Pass {
   init() {}
   init(_ keys: [String]) { self.keys = keys }
 
-  func run(on block: inout Block, in context: PassContext) throws {
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
     for key in keys {
       let answer = context.answer(to: WeightCount(key: key))
-      context.record(block.inputGroups[0].linears[0], in: block, ["count": Double(answer[0]), "seed": Double(answer[1])])
+      context.record(part.inputGroups[0].linears[0], in: part, ["count": Double(answer[0]), "seed": Double(answer[1])])
     }
   }
 }
@@ -39,10 +39,10 @@ private struct Drawing: Pass {
   var layers = LayerSelector()
   var usesCalibration: Bool { false }
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    for name in block.groups(layers).flatMap(\.linears) {
-      var random = context.randomness(for: name, in: block)
-      context.record(name, in: block, ["draw": Double(UInt32.random(in: 0 ... .max, using: &random))])
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for name in part.groups(layers).flatMap(\.linears) {
+      var random = context.randomness(for: name, in: part)
+      context.record(name, in: part, ["draw": Double(UInt32.random(in: 0 ... .max, using: &random))])
     }
   }
 }
@@ -70,7 +70,7 @@ private struct Drawing: Pass {
       static let name = "asking"
       var usesCalibration: Bool { false }
       var analyses: [any Analysis] { [Nothing(), Something()] }
-      func run(on block: inout Block, in context: PassContext) throws {
+      func run(on part: inout any ModelPart, in context: PassContext) throws {
         #expect(context.answer(to: Nothing()) == nil && context.answer(to: Something()) == 7)
       }
     }
@@ -105,8 +105,8 @@ private struct Divider: Pass {
   var usesProbes: Bool { true }
   var analyses: [any Analysis] { [Division()] }
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    if block.kind == .embedding { context.remark("\(context.answer(to: Division()))") }
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    if part.place == .embedding { context.remark("\(context.answer(to: Division()))") }
   }
 }
 

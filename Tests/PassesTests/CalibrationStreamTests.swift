@@ -34,7 +34,7 @@ import Testing
 
   /// What the embedding gives, looked up by hand.
   private func embedded() throws -> [Matrix] {
-    let block = try model.block(.embedding)
+    let block = try model.embedding()
     let table = block["embed_tokens"].weight.dense()
     return sequences.map { ids in Matrix(stacking: ids.map { table.rows(Int($0)..<Int($0) + 1) }) }
   }
@@ -67,10 +67,10 @@ import Testing
   @Test(arguments: Room.allCases)
   func everyGroupSeesTheOnesBeforeItAsTheyAre(room: Room) throws {
     let stream = try stream(room)
-    try stream.embed(model.block(.embedding))
+    try stream.embed(model.embedding())
     var hidden = try embedded()
     for index in 0..<2 {
-      var block = try model.block(.decoder(index: index))
+      var block = try model.block(index)
       for (stage, group) in block.inputGroups.enumerated() {
         let expected = try inputs(stage, in: block, hidden)
         #expect(try stream.statistic(Seen.self, of: group, in: block).input == expected, "block \(index), group \(stage)")
@@ -82,9 +82,9 @@ import Testing
       hidden = try hidden.map { try prepared.forward($0) }
       #expect(passes >= 1 && passes <= (room == .memory ? 1 : 1.9))
     }
-    let head = try model.block(.head)
+    let head = try model.head()
     let seen = try stream.statistic(Seen.self, of: InputGroup(["lm_head"]), in: head).input
-    let normalized = Matrix(stacking: hidden.map { head.headInput($0) })
+    let normalized = Matrix(stacking: hidden.map { head.input($0) })
     #expect(seen == normalized)
     let stacked = Matrix(stacking: hidden)
     for row in 0..<seen.rows {
@@ -101,9 +101,9 @@ import Testing
   @Test(arguments: [(Room.memory, 1.0), (.narrow, 13312.0 / 9216), (.scratch, 13312.0 / 9216)])
   func countsForwardPasses(room: Room, expected: Double) throws {
     let stream = try stream(room)
-    try stream.embed(model.block(.embedding))
+    try stream.embed(model.embedding())
     for index in 0..<2 {
-      var block = try model.block(.decoder(index: index))
+      var block = try model.block(index)
       for group in block.inputGroups {
         _ = try stream.statistic(Hessian.self, of: group, in: block)
         change(group.linears, of: &block)
@@ -116,16 +116,16 @@ import Testing
 
   @Test func aBlockNobodyAskedAboutCostsOnePass() throws {
     let stream = try stream(.memory)
-    try stream.embed(model.block(.embedding))
-    #expect(try stream.finish(model.block(.decoder(index: 0))).forwardPasses == 1)
+    try stream.embed(model.embedding())
+    #expect(try stream.finish(model.block(0)).forwardPasses == 1)
   }
 
   @Test(arguments: Room.allCases)
   func startsOverWhenAnUpstreamWeightChanged(room: Room) throws {
     let stream = try stream(room)
-    try stream.embed(model.block(.embedding))
+    try stream.embed(model.embedding())
     let hidden = try embedded()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     let groups = block.inputGroups
     for asked in [3, 2, 1] {
       _ = try stream.statistic(Hessian.self, of: groups[asked], in: block)
@@ -138,16 +138,16 @@ import Testing
     _ = try stream.finish(block)
     let prepared = PreparedBlock(block, positions: 12)
     let after = try hidden.map { try prepared.forward($0) }
-    let next = try model.block(.decoder(index: 1))
+    let next = try model.block(1)
     #expect(try stream.statistic(Seen.self, of: groups[0], in: next).input == inputs(0, in: next, after))
   }
 
   @Test(arguments: Room.allCases)
   func anyOrderOfQuestionsGetsTheSameAnswers(room: Room) throws {
     let stream = try stream(room)
-    try stream.embed(model.block(.embedding))
+    try stream.embed(model.embedding())
     let hidden = try embedded()
-    let block = try model.block(.decoder(index: 0))
+    let block = try model.block(0)
     for stage in [2, 2, 0, 3, 3, 1, 2, 3, 0, 1] {
       #expect(try stream.statistic(Seen.self, of: block.inputGroups[stage], in: block).input == inputs(stage, in: block, hidden))
     }
@@ -156,9 +156,9 @@ import Testing
   @Test(arguments: Room.allCases)
   func startsOverWhenANormChanged(room: Room) throws {
     let stream = try stream(room)
-    try stream.embed(model.block(.embedding))
+    try stream.embed(model.embedding())
     let hidden = try embedded()
-    var block = try model.block(.decoder(index: 0))
+    var block = try model.block(0)
     _ = try stream.statistic(Hessian.self, of: block.inputGroups[1], in: block)
     block.norms["input_layernorm"] = block.norms["input_layernorm"]!.enumerated().map { $1 * (1 + Float($0) / 32) }
     #expect(try stream.statistic(Seen.self, of: block.inputGroups[1], in: block).input == inputs(1, in: block, hidden))
@@ -166,8 +166,8 @@ import Testing
 
   @Test func askingAgainAndChangingDownstreamCostNothing() throws {
     let stream = try stream(.memory)
-    try stream.embed(model.block(.embedding))
-    var block = try model.block(.decoder(index: 0))
+    try stream.embed(model.embedding())
+    var block = try model.block(0)
     for group in block.inputGroups {
       _ = try stream.statistic(Hessian.self, of: group, in: block)
       _ = try stream.statistic(InputNorm.self, of: InputGroup([group.linears.last!]), in: block)
@@ -180,10 +180,10 @@ import Testing
     let many = TinyModel.sequences(90, length: 64)
     let stream = try CalibrationStream(
       many, description: model.description, memory: .max, scratch: FileManager.default.temporaryDirectory)
-    let embedding = try model.block(.embedding)
+    let embedding = try model.embedding()
     try stream.embed(embedding)
     let table = embedding["embed_tokens"].weight.dense()
-    let block = try model.block(.decoder(index: 0))
+    let block = try model.block(0)
     let prepared = PreparedBlock(block, positions: 64)
     let expected = try many.map { ids in try prepared.start(Matrix(stacking: ids.map { table.rows(Int($0)..<Int($0) + 1) })).input! }
     for width in [1, 3] {
@@ -195,8 +195,8 @@ import Testing
   @Test func theScratchFileHasNoName() throws {
     try Places.withTemporaryDirectory { directory in
       let stream = try stream(.scratch, scratch: directory)
-      try stream.embed(model.block(.embedding))
-      let block = try model.block(.decoder(index: 0))
+      try stream.embed(model.embedding())
+      let block = try model.block(0)
       _ = try stream.statistic(Hessian.self, of: block.inputGroups[3], in: block)
       #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path).isEmpty)
       #expect(throws: ScratchError.self) { try self.stream(.scratch, scratch: directory.appending(path: "absent")) }
@@ -206,7 +206,7 @@ import Testing
   @Test func withoutSequencesThereIsNoStatistic() throws {
     let stream = try CalibrationStream(
       [], description: model.description, memory: .max, scratch: FileManager.default.temporaryDirectory)
-    let block = try model.block(.decoder(index: 0))
+    let block = try model.block(0)
     #expect(throws: MissingCalibration.self) { try stream.statistic(Hessian.self, of: block.inputGroups[0], in: block) }
   }
 
@@ -214,7 +214,7 @@ import Testing
   func refusesTokensOutOfTheVocabulary(token: Int32) throws {
     let stream = try CalibrationStream(
       [[1, 2, token]], description: model.description, memory: .max, scratch: FileManager.default.temporaryDirectory)
-    let error = #expect(throws: TokenOutOfRange.self) { try stream.embed(model.block(.embedding)) }
+    let error = #expect(throws: TokenOutOfRange.self) { try stream.embed(model.embedding()) }
     #expect(error?.token == token && error?.vocabularySize == 64)
   }
 }

@@ -3,14 +3,14 @@ import Synchronization
 import TestSupport
 
 /// A sink that keeps what it is given.
-actor Shelf: BlockSink {
-  private(set) var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+actor Shelf: PartSink {
+  private(set) var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 
   /// Weights by full name.
   var weights: [String: Matrix] {
     var weights: [String: Matrix] = [:]
-    for block in blocks { for (name, linear) in block.linears { weights[block.fullName(of: name)] = linear.weight.dense() } }
+    for part in parts { for (name, linear) in part.linears { weights[part.fullName(of: name)] = linear.weight.dense() } }
     return weights
   }
 }
@@ -36,11 +36,11 @@ struct Scaling: Pass {
   var layers = LayerSelector()
   var usesCalibration: Bool { false }
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    for name in block.groups(layers).flatMap(\.linears) {
-      let old = block[name].weight.dense()
-      block[name].weight = Matrix(rows: old.rows, columns: old.columns, elements: old.elements.map { $0 * factor })
-      context.record(name, in: block, ["factor": Double(factor)], scheme: "times \(factor)")
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for name in part.groups(layers).flatMap(\.linears) {
+      let old = part[name].weight.dense()
+      part[name].weight = Matrix(rows: old.rows, columns: old.columns, elements: old.elements.map { $0 * factor })
+      context.record(name, in: part, ["factor": Double(factor)], scheme: "times \(factor)")
     }
   }
 }
@@ -50,10 +50,10 @@ struct Looking: Pass {
   static let name = "looking"
   var layers = LayerSelector()
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    for group in block.groups(layers) {
-      let norms = try context.statistic(InputNorm.self, of: group, in: block).values
-      for name in group.linears { context.record(name, in: block, ["input": Double(norms.reduce(0, +))]) }
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for group in part.groups(layers) {
+      let norms = try context.statistic(InputNorm.self, of: group, in: part).values
+      for name in group.linears { context.record(name, in: part, ["input": Double(norms.reduce(0, +))]) }
     }
   }
 }

@@ -49,12 +49,11 @@ struct InputMagnitudeTests {
 }
 
 /// Asks for the block's inputs and leaves them where the test finds them.
-private struct Gazing: Pass {
+private struct Gazing: BlockPass {
   static let name = "gazing"
   var limit = 3
 
   func run(on block: inout Block, in context: PassContext) throws {
-    guard block.description != nil else { return }
     let inputs = try context.inputs(of: block, limit: limit)
     context.record(
       block.inputGroups[0].linears[0], in: block,
@@ -71,7 +70,7 @@ private struct Preparing: Pass {
   func validate(before following: [any Pass]) throws(InvalidOption) {
     if following.isEmpty { throw InvalidOption("passes", "something must follow") }
   }
-  func run(on block: inout Block, in context: PassContext) throws {}
+  func run(on part: inout any ModelPart, in context: PassContext) throws {}
 }
 
 struct BlockInputTests {
@@ -81,7 +80,7 @@ struct BlockInputTests {
     let report = try await Pipeline([Gazing(), Looking()]).run(
       on: model, options: SweepOptions(calibration: sequences), into: Shelf())
     let record = try #require(report.layers.first { $0.pass == "gazing" && $0.layer == "model.layers.0.self_attn.q_proj" })
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
+    let table = try model.embedding()["embed_tokens"].weight.dense()
     let expected = [0, 2, 4].flatMap { sequences[$0] }.reduce(0.0) { sum, token in
       sum + (0..<32).reduce(0.0) { $0 + Double(table[Int(token), $1]) }
     }

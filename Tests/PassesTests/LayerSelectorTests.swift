@@ -151,11 +151,11 @@ import Testing
   }
 
   @Test func groupsKeepTheirOrderAndOnlySelectedLinears() throws {
-    let block = try TinyModel.model().block(.decoder(index: 0))
+    let block = try TinyModel.model().block(0)
     let groups = block.groups(LayerSelector(include: ["down_proj", "v_proj", "q_proj"]))
     #expect(groups == [InputGroup(["self_attn.q_proj", "self_attn.v_proj"]), InputGroup(["mlp.down_proj"])])
     #expect(block.groups(LayerSelector()) == block.inputGroups)
-    let head = try TinyModel.model().block(.head)
+    let head = try TinyModel.model().head()
     #expect(head.groups(LayerSelector()).isEmpty)
     #expect(head.groups(LayerSelector(include: ["lm_head"])) == [InputGroup(["lm_head"])])
   }

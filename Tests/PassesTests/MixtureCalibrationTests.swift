@@ -7,8 +7,8 @@ import Testing
 struct MixtureCalibrationTests {
   private let sequences = TinyModel.sequences(5, length: 12) + TinyModel.sequences(2, length: 7)
 
-  private actor Forgotten: BlockSink {
-    func append(_ block: Block) {}
+  private actor Forgotten: PartSink {
+    func append(_ part: any ModelPart) {}
   }
 
   @Test(arguments: Families.allMixtures, [Int.max, 0]) func expertsSeeTheirTokens(_ name: String, memory: Int)
@@ -17,11 +17,11 @@ struct MixtureCalibrationTests {
     let model = try Families.model(name)
     let stream = try CalibrationStream(
       sequences, description: model.description, memory: memory, scratch: FileManager.default.temporaryDirectory)
-    let table = try model.block(.embedding)
+    let table = try model.embedding()
     try stream.embed(table)
     var hidden = try sequences.map { try PreparedEmbedding(table)($0) }
     for index in model.description.blocks.indices {
-      let block = try model.block(.decoder(index: index))
+      let block = try model.block(index)
       let prepared = PreparedBlock(block, positions: 12)
       var counts: [Int] = []
       // Backwards, so that no group is helped by the one before it.
@@ -37,7 +37,7 @@ struct MixtureCalibrationTests {
         var expected = InputNorm(features: stacked.columns)
         expected.update(stacked)
         for (a, b) in zip(found.values, expected.values) { #expect(abs(a - b) <= 1e-5 * max(1, b)) }
-        let program = try #require(block.description).program
+        let program = block.description.program
         if program.expert(atStop: program.stops[stage]) != nil, !program.isWide(program.steps[program.stops[stage]].reads[0]) {
           counts.insert(stacked.rows, at: 0)
         }

@@ -8,9 +8,9 @@ import Testing
 
   /// Keeps which parts of a model were read, in this order.
   private final class Log: Sendable {
-    private let entries = Mutex([Block.Kind]())
-    var kinds: [Block.Kind] { entries.withLock { $0 } }
-    func add(_ kind: Block.Kind) { entries.withLock { $0.append(kind) } }
+    private let entries = Mutex([PartPlace]())
+    var places: [PartPlace] { entries.withLock { $0 } }
+    func add(_ place: PartPlace) { entries.withLock { $0.append(place) } }
   }
 
   private struct Broken: Error, Equatable {}
@@ -21,25 +21,25 @@ import Testing
       .replacing("\"tie_word_embeddings\":false", with: "\"tie_word_embeddings\":\(tied)")
     let (model, log) = (try TinyModel.model(config), Log())
     return (
-      Model(description: model.description) { kind in
-        log.add(kind)
-        return try model.block(kind)
+      Model(description: model.description) { place in
+        log.add(place)
+        return try model.part(place)
       }, log
     )
   }
 
-  private func places(_ indices: Range<Int>) -> [Block.Kind] { indices.map { .decoder(index: $0) } }
+  private func places(_ indices: Range<Int>) -> [PartPlace] { indices.map { .decoder(index: $0) } }
 
   @Test func blocksAreVisitedInOrderFromAnyOn() throws {
     for first in 0...4 {
       let (model, read) = try Self.model()
       var (visited, told): ([Int], [String]) = ([], [])
       try ModelWalk(model).visit(from: first, progress: { told.append("\($0)/\($1)") }) { index, block in
-        #expect(block.kind == .decoder(index: index) && read.kinds.last == block.kind)
+        #expect(block.place == .decoder(index: index) && read.places.last == block.place)
         visited.append(index)
       }
       #expect(visited == Array(first..<4))
-      #expect(read.kinds == places(first..<4))
+      #expect(read.places == places(first..<4))
       #expect(told == (first..<4).map { "\($0 + 1)/4" })
     }
   }
@@ -52,7 +52,7 @@ import Testing
       visited.append(index)
     }
     #expect(visited == [1, 3])
-    #expect(read.kinds == [.decoder(index: 1), .decoder(index: 3)])
+    #expect(read.places == [.decoder(index: 1), .decoder(index: 3)])
   }
 
   @Test func cancellationIsAskedForBeforeEveryBlock() async throws {
@@ -66,33 +66,33 @@ import Testing
     }
     await #expect(throws: CancellationError.self) { try await walk.value }
     #expect(visited.withLock { $0 } == 2)
-    #expect(read.kinds == places(0..<2))
+    #expect(read.places == places(0..<2))
     let parts = Task {
       try await ModelWalk(model).parts { index, _ in if index == 0 { withUnsafeCurrentTask { $0?.cancel() } } }
     }
     await #expect(throws: CancellationError.self) { try await parts.value }
-    #expect(read.kinds.dropFirst(2) == [.embedding])
+    #expect(read.places.dropFirst(2) == [.embedding])
   }
 
   @Test func statesAreCarriedAsPreparedBlocksRun() throws {
     let (model, read) = try Self.model()
     let walk = ModelWalk(model, carrying: sequences)
     #expect(walk.positions == 12)
-    let table = PreparedEmbedding(try model.block(.embedding))
+    let table = PreparedEmbedding(try model.embedding())
     let start = try sequences.map { try table($0) }
     #expect(try walk.embedded() == start)
     var expected = [start]
     for index in 0..<4 {
-      let block = try model.block(.decoder(index: index))
+      let block = try model.block(index)
       let prepared = PreparedBlock(block, positions: 12)
       expected.append(try expected[index].map { try prepared.forward($0) })
       #expect(try walk.carry(expected[index], through: block) == expected[index + 1])
     }
-    let before = read.kinds.count
+    let before = read.places.count
     // Two sets side by side, every block read once.
     let (whole, reversed) = (expected[1], Array(expected[1].reversed()))
     #expect(try walk.carry([whole, reversed], from: 1) == [expected[4], expected[4].reversed()])
-    #expect(read.kinds.dropFirst(before).elementsEqual(places(1..<4)))
+    #expect(read.places.dropFirst(before).elementsEqual(places(1..<4)))
     #expect(try walk.carry([expected[4]], from: 4) == [expected[4]])
     var states = start
     try walk.visit(expanding: { PreparedBlock($0, positions: walk.positions) }) { _, block in
@@ -108,50 +108,52 @@ import Testing
 
   @Test func theHeadsMatrixMayBeTheEmbeddings() throws {
     for tied in [false, true] {
-      let (head, owner) = try ModelWalk(try Self.model(tied: tied).model).head()
-      #expect(head.kind == .head && head.norms.count == 1)
-      #expect(owner.kind == (tied ? .embedding : .head))
+      let model = try Self.model(tied: tied).model
+      let (head, matrix) = try ModelWalk(model).head()
+      #expect(head.linears.isEmpty == tied && head.norms.weights.count == 1)
+      let expected = try tied ? model.embedding().table : model.head()["lm_head"]
+      #expect(matrix.weight.dense() == expected.weight.dense())
     }
   }
 
   @Test func partsGoFromEmbeddingToHead() async throws {
     let (model, read) = try Self.model()
-    var visited: [Block.Kind] = []
+    var visited: [PartPlace] = []
     try await ModelWalk(model).parts { index, part in
       #expect(index == visited.count)
-      visited.append(part.kind)
+      visited.append(part.place)
     }
-    #expect(visited == model.kinds && read.kinds == model.kinds)
+    #expect(visited == model.places && read.places == model.places)
   }
 
   @Test func aSweepReadsOneAheadAndWritesOneBehind() async throws {
     let (model, read) = try Self.model()
     let written = Mutex([Float?]())
-    let kinds = model.kinds
+    let all = model.places
     try await ModelWalk(model).sweep(
-      kinds,
-      into: { block in written.withLock { $0.append(block.linears.values.first?.bias?.first) } },
+      all,
+      into: { part in written.withLock { $0.append(part.linears.values.first?.bias?.first) } },
       { index, part in
-        #expect(part.kind == kinds[index])
-        #expect((index + 1...index + 2).contains(read.kinds.count))
+        #expect(part.place == all[index])
+        #expect((index + 1...index + 2).contains(read.places.count))
         #expect((max(0, index - 1)...index).contains(written.withLock { $0.count }))
         var made = part
         for name in part.linears.keys { made[name].bias = [Float(index)] }
         return made
       })
-    #expect(read.kinds == kinds)
-    #expect(written.withLock { $0 } == kinds.indices.map { Float($0) })
+    #expect(read.places == all)
+    #expect(written.withLock { $0 } == all.indices.map { Float($0) })
     try await ModelWalk(model).sweep([], into: { _ in Issue.record("nothing was made") }) { $1 }
   }
 
   @Test func aSweepEndsWithTheFirstFailure() async throws {
     let (model, read) = try Self.model()
     await #expect(throws: Broken()) {
-      try await ModelWalk(model).sweep(model.kinds, into: { if $0.kind == .decoder(index: 0) { throw Broken() } }) { $1 }
+      try await ModelWalk(model).sweep(model.places, into: { if $0.place == .decoder(index: 0) { throw Broken() } }) { $1 }
     }
-    #expect(read.kinds.count <= 4)
+    #expect(read.places.count <= 4)
     await #expect(throws: Broken()) {
-      try await ModelWalk(model).sweep(model.kinds, into: { _ in }) { index, part in
+      try await ModelWalk(model).sweep(model.places, into: { _ in }) { index, part in
         if index == 2 { throw Broken() }
         return part
       }

@@ -17,16 +17,16 @@ private struct Misbehaving: Pass {
   init() {}
   init(_ manner: Manner) { self.manner = manner }
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    guard block.name == place else { return }
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    guard part.name == place else { return }
     switch manner {
     case .fails: throw Mishap()
     case .cancels: withUnsafeCurrentTask { $0?.cancel() }
     case .fallsBack:
-      context.record("mlp.up_proj", in: block, ["loss": 1], scheme: "none")
-      try context.recordFallback("mlp.up_proj", in: block, "it would not")
-      context.record("mlp.up_proj", in: block, ["gain": 2])
-    case .takesTwo: context.record("mlp.up_proj", in: block, ["loss": 1])
+      context.record("mlp.up_proj", in: part, ["loss": 1], scheme: "none")
+      try context.recordFallback("mlp.up_proj", in: part, "it would not")
+      context.record("mlp.up_proj", in: part, ["gain": 2])
+    case .takesTwo: context.record("mlp.up_proj", in: part, ["loss": 1])
     }
   }
 }
@@ -40,7 +40,7 @@ private struct Misbehaving: Pass {
     #expect(error?.pass == "misbehaving" && error?.block == "model.layers.1")
     #expect(error?.cause as? Misbehaving.Mishap == Misbehaving.Mishap())
     #expect(error?.description.hasPrefix("misbehaving failed in model.layers.1: ") == true)
-    #expect(await shelf.blocks.count <= 2)
+    #expect(await shelf.parts.count <= 2)
   }
 
   @Test func cancellationEndsTheSweep() async throws {
@@ -49,7 +49,7 @@ private struct Misbehaving: Pass {
       try await Pipeline([Misbehaving(.cancels), Scaling()]).run(on: TinyModel.model(), into: shelf)
     }
     await #expect(throws: CancellationError.self) { try await task.value }
-    #expect(await shelf.blocks.count <= 2)
+    #expect(await shelf.parts.count <= 2)
   }
 
   @Test func cancellationReachesACalibrationInProgress() async throws {
@@ -60,10 +60,9 @@ private struct Misbehaving: Pass {
     await #expect(throws: CancellationError.self) { try await task.value }
   }
 
-  private struct CancelsAndAsks: Pass {
+  private struct CancelsAndAsks: BlockPass {
     static let name = "cancels-and-asks"
     func run(on block: inout Block, in context: PassContext) throws {
-      guard block.description != nil else { return }
       withUnsafeCurrentTask { $0?.cancel() }
       _ = try context.statistic(InputNorm.self, of: block.inputGroups[0], in: block)
       Issue.record("the statistic came although the task was cancelled")
@@ -95,13 +94,13 @@ private struct Misbehaving: Pass {
     let shelf = Shelf()
     let report = try await Pipeline([gptq]).run(on: TinyModel.model(), options: options, into: shelf)
     #expect(report.fallbacks.map(\.layer) == ["model.embed_tokens"])
-    #expect(await shelf.blocks[0]["embed_tokens"].weight is QuantizedMatrix)
+    #expect(await shelf.parts[0]["embed_tokens"].weight is QuantizedMatrix)
   }
 
-  private actor FullShelf: BlockSink {
+  private actor FullShelf: PartSink {
     struct Full: Error {}
     var room = 2
-    func append(_ block: Block) throws {
+    func append(_ part: any ModelPart) throws {
       room -= 1
       if room < 0 { throw Full() }
     }
@@ -111,12 +110,12 @@ private struct Misbehaving: Pass {
     await #expect(throws: FullShelf.Full.self) { try await Pipeline([Scaling()]).run(on: TinyModel.model(), into: FullShelf()) }
   }
 
-  @Test(arguments: [Block.Kind.embedding, .decoder(index: 1), .head])
-  func aBlockThatCannotBeReadEndsTheSweep(broken: Block.Kind) async throws {
+  @Test(arguments: [PartPlace.embedding, .decoder(index: 1), .head])
+  func aBlockThatCannotBeReadEndsTheSweep(broken: PartPlace) async throws {
     let whole = try TinyModel.model()
-    let model = Model(description: whole.description) { kind in
-      if kind == broken { throw CheckpointError.nonfiniteWeight(tensor: "w") }
-      return try whole.block(kind)
+    let model = Model(description: whole.description) { place in
+      if place == broken { throw CheckpointError.nonfiniteWeight(tensor: "w") }
+      return try whole.part(place)
     }
     await #expect(throws: CheckpointError.nonfiniteWeight(tensor: "w")) { try await Pipeline([Scaling()]).run(on: model, into: Shelf()) }
   }

@@ -12,8 +12,8 @@ import Testing
     let report = try await Pipeline([Scaling(), RoundToNearest.rtn(groupSize: 32)]).run(
       on: TinyModel.model(), observer: recorder, into: shelf)
     let names = ["model.embed_tokens", "model.layers.0", "model.layers.1", "head"]
-    #expect(await shelf.blocks.map(\.name) == names)
-    #expect(await shelf.blocks.map(\.kind) == [.embedding, .decoder(index: 0), .decoder(index: 1), .head])
+    #expect(await shelf.parts.map(\.name) == names)
+    #expect(await shelf.parts.map(\.place) == [.embedding, .decoder(index: 0), .decoder(index: 1), .head])
     #expect(report.blocks.map(\.block) == names)
     let seen = recorder.events.compactMap { event in
       switch event {
@@ -118,8 +118,8 @@ import Testing
 
   @Test func aRehearsalSweepsOnlyTheKindsItIsGiven() async throws {
     let shelf = Shelf()
-    _ = try await Pipeline([Scaling()]).run(on: TinyModel.model(), kinds: [.embedding, .decoder(index: 0)], into: shelf)
-    #expect(await shelf.blocks.map(\.kind) == [.embedding, .decoder(index: 0)])
+    _ = try await Pipeline([Scaling()]).run(on: TinyModel.model(), places: [.embedding, .decoder(index: 0)], into: shelf)
+    #expect(await shelf.parts.map(\.place) == [.embedding, .decoder(index: 0)])
   }
 
   @Test func theReportSurvivesItsFile() async throws {

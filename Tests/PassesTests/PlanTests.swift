@@ -49,7 +49,7 @@ import Testing
     let report = try await Pipeline([gptq]).run(
       on: model, options: SweepOptions(calibration: TinyModel.sequences(4, length: 16)), into: shelf)
     var swept: [String: Linear] = [:]
-    for block in await shelf.blocks { for (name, linear) in block.linears { swept[block.fullName(of: name)] = linear } }
+    for block in await shelf.parts { for (name, linear) in block.linears { swept[block.fullName(of: name)] = linear } }
     for linear in plan {
       #expect(swept[linear.name]?.weight.storedBits == linear.storedBits, "\(linear.name)")
       let record = report.layers.first { $0.layer == linear.name }

@@ -8,11 +8,11 @@ struct RIA: Pass {
   var sparsity: Float = 0.5
   var layers = LayerSelector()
 
-  func run(on block: inout Block, in context: PassContext) throws {
-    for group in block.groups(layers) {
-      let norm = try context.statistic(InputNorm.self, of: group, in: block).values
+  func run(on part: inout any ModelPart, in context: PassContext) throws {
+    for group in part.groups(layers) {
+      let norm = try context.statistic(InputNorm.self, of: group, in: part).values
       for name in group.linears {
-        var weight = block[name].weight.dense()
+        var weight = part[name].weight.dense()
         var sums = [Float](repeating: 0, count: weight.columns)
         for row in 0..<weight.rows { for column in sums.indices { sums[column] += abs(weight[row, column]) } }
         weight.updateRows { [sums] _, row in
@@ -22,8 +22,8 @@ struct RIA: Pass {
           let cut = scores.sorted()[Int(sparsity * Float(scores.count))]
           for column in row.indices where scores[column] < cut { row[column] = 0 }
         }
-        block[name].weight = weight
-        context.record(name, in: block, ["sparsity": Double(sparsity)])
+        part[name].weight = weight
+        context.record(name, in: part, ["sparsity": Double(sparsity)])
       }
     }
   }
@@ -59,7 +59,7 @@ struct RIA: Pass {
     _ = try await Pipeline([RIA()]).run(on: model, options: options, into: sparse)
     #expect(report.layers.map(\.pass).filter { $0 == "ria" }.count == 14)
     #expect(report.layers.map(\.pass).filter { $0 == "gptq" }.count == 14)
-    #expect(await shelf.blocks[1]["mlp.down_proj"].weight is QuantizedMatrix)
+    #expect(await shelf.parts[1]["mlp.down_proj"].weight is QuantizedMatrix)
     // The first group of the first block sees the same inputs, so its sparse weights are what was quantized.
     let (quantized, pruned) = (await shelf.weights, await sparse.weights)
     let name = "model.layers.0.self_attn.q_proj"

@@ -16,24 +16,24 @@ struct UnreachedExpertTests {
     return try checkpoint.model()
   }
 
-  private actor Blocks: BlockSink {
-    var blocks: [Block] = []
-    func append(_ block: Block) { blocks.append(block) }
+  private actor Parts: PartSink {
+    var parts: [any ModelPart] = []
+    func append(_ part: any ModelPart) { parts.append(part) }
   }
 
   private func sweep(
     _ passes: String, _ model: Model, strict: Bool = false
   ) async throws -> (blocks: [Block], report: Report) {
     let recipe = try Recipe(yaml: "passes: [ \(passes) ]", file: "r.yaml", passes: .standard)
-    let sink = Blocks()
+    let sink = Parts()
     let report = try await Pipeline(recipe.passes).run(
       on: model, options: SweepOptions(calibration: Self.sequences, strict: strict), into: sink)
-    return (await sink.blocks.filter { $0.description?.feedForward?.mixture != nil }, report)
+    return (await sink.parts.decoders.filter { $0.description.feedForward?.mixture != nil }, report)
   }
 
   /// The linears of experts 2 and 3, and of 0 and 1.
   private func experts(of block: Block) throws -> (unreached: [LinearName], reached: [LinearName]) {
-    let feedForward = try #require(block.description?.feedForward)
+    let feedForward = try #require(block.description.feedForward)
     func linears(_ experts: Range<Int>) -> [LinearName] {
       experts.flatMap { feedForward.expert($0).readers + [feedForward.expert($0).down] }
     }
@@ -66,7 +66,7 @@ struct UnreachedExpertTests {
       let scaled = passes.words == "left unscaled"
       for name in try experts(of: block).unreached {
         // Experts read what their norm gives all of them; only between their own two layers is a scale of their own.
-        if scaled, name != block.description?.feedForward!.expert(2).down, name != block.description?.feedForward!.expert(3).down {
+        if scaled, name != block.description.feedForward!.expert(2).down, name != block.description.feedForward!.expert(3).down {
           continue
         }
         let full = block.fullName(of: name)
@@ -90,7 +90,7 @@ struct UnreachedExpertTests {
   @Test func staticScalesAreThoseOfTheLargestInputsBeside() async throws {
     let (blocks, _) = try await sweep("{ rtn: { group_size: 16, activations: fp8_static } }", try model("mixtral"))
     for block in blocks {
-      let feedForward = try #require(block.description?.feedForward)
+      let feedForward = try #require(block.description.feedForward)
       func scale(_ name: LinearName) throws -> Float { try #require(block[name].inputQuantization?.scale) }
       for part in [\FeedForwardLinears.readers[0], \.readers[1], \.down] {
         let reached = try max(scale(feedForward.expert(0)[keyPath: part]), scale(feedForward.expert(1)[keyPath: part]))
@@ -131,7 +131,7 @@ struct UnreachedExpertTests {
         #expect(kinds.count == 1 && kinds.first?.contains("nil") == false, "\(kinds)")
         // Gate and up of an expert have one global scale.
         for expert in 0..<4 {
-          let readers = try #require(block.description?.feedForward).expert(expert).readers
+          let readers = try #require(block.description.feedForward).expert(expert).readers
           #expect(Set(readers.map { (block[$0].weight as? QuantizedMatrix)?.globalScale }).count == 1)
         }
       }
@@ -141,7 +141,7 @@ struct UnreachedExpertTests {
   @Test func expertsWithoutTokensGoFirst() async throws {
     let (blocks, report) = try await sweep("{ prune_experts: { experts: 3 } }", try model("mixtral"))
     for block in blocks {
-      let router = block.fullName(of: try #require(block.description?.feedForward?.mixture).router)
+      let router = block.fullName(of: try #require(block.description.feedForward?.mixture).router)
       let record = try #require(report.layers.first { $0.layer == router })
       #expect(record.fallback?.contains("no calibration token was sent to 2 of 4 experts") == true)
       #expect(record.scheme?.hasPrefix("3 of 4 experts: 0 1 ") == true)

@@ -4,11 +4,12 @@ import TestSupport
 import Testing
 
 /// A sink that keeps what it is given.
-actor Blocks: BlockSink {
-  private(set) var all: [Block] = []
-  func append(_ block: Block) { all.append(block) }
+actor Blocks: PartSink {
+  private(set) var all: [any ModelPart] = []
+  func append(_ part: any ModelPart) { all.append(part) }
 
-  static func swept(_ passes: [any Pass], _ config: String = TinyModel.config, sequences: Int = 6) async throws -> ([Block], Report) {
+  static func swept(_ passes: [any Pass], _ config: String = TinyModel.config, sequences: Int = 6) async throws -> ([any ModelPart], Report)
+  {
     let sink = Blocks()
     let options = SweepOptions(calibration: TinyModel.sequences(sequences, length: 32))
     let report = try await Pipeline(passes).run(on: TinyModel.model(config), options: options, into: sink)

@@ -5,29 +5,29 @@ import Testing
 
 @testable import Quantization
 
-actor Shelf: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+actor Shelf: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
 func run(
   _ passes: [any Pass], on model: Model, sequences: [[Int32]] = TinyModel.sequences(8, length: 40)
-) async throws -> (blocks: [Block], report: Report) {
+) async throws -> (parts: [any ModelPart], report: Report) {
   let shelf = Shelf()
   let report = try await Pipeline(passes).run(on: model, options: SweepOptions(calibration: sequences), into: shelf)
-  return (await shelf.blocks, report)
+  return (await shelf.parts, report)
 }
 
 /// What one pass makes of the decoder blocks of a model, with `following` to come after it and none of them run.
 func transformed(
-  _ pass: some Pass, before following: [any Pass], _ model: Model, sequences: [[Int32]] = TinyModel.sequences(8, length: 40)
+  _ pass: some BlockPass, before following: [any Pass], _ model: Model, sequences: [[Int32]] = TinyModel.sequences(8, length: 40)
 ) throws -> (blocks: [Block], records: [Report.LayerRecord]) {
   let stream = try CalibrationStream(sequences, description: model.description, memory: .max, scratch: URL(filePath: "/"))
-  let table = try model.block(.embedding)
+  let table = try model.embedding()
   try stream.embed(table, reference: table)
   let records = PassContext.Records()
   let blocks = try model.description.blocks.indices.map { index in
-    let original = try model.block(.decoder(index: index))
+    let original = try model.block(index)
     let context = PassContext(
       stream: stream, answers: Answers(), seed: 0, pass: type(of: pass).name, strict: true, records: records, reference: original,
       following: following)
@@ -54,8 +54,8 @@ func modelWithOutliers(dtype: DType = .float32) throws -> Model {
 
 /// ‖block(x) − original(x)‖² / ‖original(x) − x‖² over sequences that start as their embeddings.
 func blockLoss(_ block: Block, _ model: Model, _ sequences: [[Int32]]) throws -> Double {
-  let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-  let (own, original) = (PreparedBlock(block, positions: 64), PreparedBlock(try model.block(.decoder(index: 0)), positions: 64))
+  let table = try model.embedding()["embed_tokens"].weight.dense()
+  let (own, original) = (PreparedBlock(block, positions: 64), PreparedBlock(try model.block(0), positions: 64))
   var (error, norm) = (0.0, 0.0)
   for sequence in sequences {
     let x = Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) })
@@ -141,9 +141,9 @@ struct AWQTests {
     let metrics = try #require(report.layers.first { $0.pass == "awq" && $0.layer.hasSuffix("down_proj") }).metrics
     #expect(report.layers.filter { $0.pass == "awq" }.count == 1)
     // The inputs of the down-projection, by the block's own stages.
-    let block = try model.block(.decoder(index: 0))
+    let block = try model.block(0)
     let prepared = PreparedBlock(block, positions: 30)
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
+    let table = try model.embedding()["embed_tokens"].weight.dense()
     let states = try sequences.map { sequence in
       var state = try prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
       while state.stage < 3 { try prepared.advance(&state) }
@@ -181,7 +181,7 @@ struct AWQTests {
     var pass = AWQ()
     (pass.grid, pass.duo, pass.clip) = (10, duo, clip)
     for bits in [2, 3, 4] {
-      let (blocks, report) = try await run([pass, rounding(bits)], on: model, sequences: sequences)
+      let (parts, report) = try await run([pass, rounding(bits)], on: model, sequences: sequences)
       let (plain, _) = try await run([rounding(bits)], on: model, sequences: sequences)
       let records = report.layers.filter { $0.pass == "awq" }
       #expect(records.count == 7)
@@ -194,7 +194,7 @@ struct AWQTests {
       let gate = try #require(records.first { $0.layer.hasSuffix("gate_proj") }).metrics
       #expect(try #require(gate["loss"]) < #require(gate["unscaled_loss"]), "inputs twelve times as large are worth a finer grid")
       // What must not grow is the loss on the sample, above; on all tokens it may, by what the sample does not know.
-      let (scaled, unscaled) = (try blockLoss(blocks[1], model, sequences), try blockLoss(plain[1], model, sequences))
+      let (scaled, unscaled) = (try blockLoss(parts.decoders[0], model, sequences), try blockLoss(plain.decoders[0], model, sequences))
       #expect(scaled < 1.15 * unscaled, "\(bits) bits: \(scaled) \(unscaled)")
     }
   }
@@ -202,7 +202,7 @@ struct AWQTests {
   @Test func theBlockComputesWhatItDid() throws {
     let model = try modelWithOutliers()
     let block = try transformed(AWQ(), before: [rounding(3)], model).blocks[0]
-    #expect(block.norms != (try model.block(.decoder(index: 0))).norms)
+    #expect(block.norms != (try model.block(0)).norms)
     #expect(try blockLoss(block, model, TinyModel.sequences(4, length: 30)) < 1e-9)
   }
 
@@ -221,7 +221,7 @@ struct AWQTests {
           #expect(Set(records.map { $0.metrics["reverted"] }).count == 1, "a block is reverted as a whole")
           guard records[0].metrics["reverted"] == 1 else { continue }
           seen += 1
-          let (original, left) = (try model.block(.decoder(index: index)), blocks[index])
+          let (original, left) = (try model.block(index), blocks[index])
           #expect(left.norms == original.norms && left.linears.values.allSatisfy { $0.weight is StoredWeight })
         }
       }
@@ -231,11 +231,11 @@ struct AWQTests {
 
   @Test func scalesThatOnlyHarmAreNotChosen() throws {
     let model = try TinyModel.model()
-    let block = try model.block(.decoder(index: 0))
+    let block = try model.block(0)
     let sequences = (0..<3).map { Matrix.random(rows: 20, columns: 32, key: "hidden \($0)") }
     let search = ScalingSearch(
       sample: try BlockSample(of: block, sequences: sequences, tokens: 64), preview: QuantizerPreview([rounding(3, group: .channel)]))
-    for scaling in try #require(block.description).scalings {
+    for scaling in block.description.scalings {
       let wild = (0..<scaling.channels).map { Float($0 % 2 == 0 ? 100 : 0.01) }
       let choice = try #require(try search.choose(scaling, among: [.init(scale: wild, metrics: [:])], for: block))
       #expect(choice.candidate == nil && choice.loss == choice.unscaledLoss && choice.factors.allSatisfy { $0 == 1 })
@@ -244,7 +244,7 @@ struct AWQTests {
       #expect(try search.choose(scaling, among: [], for: block)?.loss == choice.loss)
     }
     let idle = ScalingSearch(sample: search.sample, preview: QuantizerPreview([GPTQ.onlyHead]))
-    #expect(try idle.choose(try #require(block.description).scalings[0], among: [], for: block) == nil)
+    #expect(try idle.choose(block.description.scalings[0], among: [], for: block) == nil)
   }
 
   @Test func threadsDoNotMatter() async throws {
@@ -254,7 +254,7 @@ struct AWQTests {
     let one = try await Parallel.$width.withValue(1) { try await run([pass, rounding(3)], on: model) }
     let four = try await Parallel.$width.withValue(4) { try await run([pass, rounding(3)], on: model) }
     #expect(one.report.layers == four.report.layers)
-    for (a, b) in zip(one.blocks, four.blocks) {
+    for (a, b) in zip(one.parts, four.parts) {
       #expect(a.norms == b.norms)
       for name in a.linears.keys { #expect(a[name].weight.dense() == b[name].weight.dense()) }
     }
@@ -268,12 +268,12 @@ struct AWQTests {
     pass.layers = LayerSelector(exclude: ["k_proj", "o_proj"])
     var quantizer = rounding(3)
     quantizer.layers = LayerSelector(exclude: ["down_proj"])
-    let (blocks, report) = try await run([pass, quantizer], on: model)
+    let (parts, report) = try await run([pass, quantizer], on: model)
     // A scale needs all that read its input, and one of them to be quantized.
     #expect(report.layers.filter { $0.pass == "awq" }.map(\.layer) == ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"])
-    let original = try model.block(.decoder(index: 0))
-    #expect(blocks[1].norms["input_layernorm"] == original.norms["input_layernorm"])
-    #expect(blocks[1]["mlp.down_proj"].weight is StoredWeight)
+    let original = try model.block(0)
+    #expect(parts[1].norms["input_layernorm"] == original.norms["input_layernorm"])
+    #expect(parts[1]["mlp.down_proj"].weight is StoredWeight)
   }
 
   @Test func itNeedsAQuantizerAndData() async throws {

@@ -4,9 +4,9 @@ import TestSupport
 import Testing
 
 /// Collects what a sweep hands on.
-private actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Collected: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
 private let config = """
@@ -16,12 +16,12 @@ private let config = """
 
 private func sweep(
   _ pass: BlockQuantization, _ json: String = config, calibrated: Bool = false, strict: Bool = false
-) async throws -> (blocks: [Block], report: Report, model: Model) {
+) async throws -> (parts: [any ModelPart], report: Report, model: Model) {
   let model = try TinyModel.model(json)
   let sink = Collected()
   let options = SweepOptions(calibration: calibrated ? TinyModel.sequences(4, length: 32) : [], strict: strict)
   let report = try await Pipeline([pass]).run(on: model, options: options, into: sink)
-  return (await sink.blocks, report, model)
+  return (await sink.parts, report, model)
 }
 
 private func pass(_ name: String, _ importance: BlockQuantization.Importance = .none) -> BlockQuantization {
@@ -31,18 +31,18 @@ private func pass(_ name: String, _ importance: BlockQuantization.Importance = .
   return pass
 }
 
-extension Block {
+extension ModelPart {
   fileprivate func type(_ name: LinearName) -> BlockType? { (self[name].weight as? BlockQuantizedMatrix)?.type }
 }
 
 struct BlockQuantizationTests {
   @Test func mixturesPutEveryWeightIntoItsType() async throws {
-    let (blocks, report, _) = try await sweep(pass("q4_k_m"))
-    #expect(blocks[0].type("embed_tokens") == .q4_k && blocks[4].type("lm_head") == .q6_k)
-    #expect(blocks[1...3].map { $0.type("self_attn.v_proj") } == [.q4_k, .q4_k, .q6_k])
-    #expect(blocks[1...3].map { $0.type("self_attn.q_proj") } == [.q4_k, .q4_k, .q4_k])
+    let (parts, report, _) = try await sweep(pass("q4_k_m"))
+    #expect(parts[0].type("embed_tokens") == .q4_k && parts[4].type("lm_head") == .q6_k)
+    #expect(parts[1...3].map { $0.type("self_attn.v_proj") } == [.q4_k, .q4_k, .q6_k])
+    #expect(parts[1...3].map { $0.type("self_attn.q_proj") } == [.q4_k, .q4_k, .q4_k])
     // Rows of 288 are no whole number of 256: the fallback is what llama.cpp takes, and it is reported.
-    #expect(blocks[1...3].map { $0.type("mlp.down_proj") } == [.q5_0, .q5_0, .q8_0])
+    #expect(parts[1...3].map { $0.type("mlp.down_proj") } == [.q5_0, .q5_0, .q8_0])
     #expect(report.fallbacks.map(\.layer) == (0..<3).map { "model.layers.\($0).mlp.down_proj" })
     #expect(report.layers.count == 23 && report.layers.allSatisfy { $0.scheme != nil && $0.metrics["relative_weight_error"]! < 0.01 })
     #expect(report.layers.first { $0.layer == "lm_head" }?.metrics["bits_per_weight"] == 6.5625)
@@ -54,12 +54,12 @@ struct BlockQuantizationTests {
   }
 
   @Test func weightsAreTheBytesOfTheirType() async throws {
-    let (blocks, _, model) = try await sweep(pass("q5_1"))
-    for (kind, block) in zip(model.kinds, blocks) {
-      let original = try model.block(kind)
-      for (name, linear) in block.linears {
-        let expected = BlockQuantizedMatrix(original[name].weight.dense(), as: kind == .head ? .q6_k : .q5_1)
-        #expect(linear.weight as? BlockQuantizedMatrix == expected, "\(kind) \(name)")
+    let (parts, _, model) = try await sweep(pass("q5_1"))
+    for (place, part) in zip(model.places, parts) {
+      let original = try model.part(place)
+      for (name, linear) in part.linears {
+        let expected = BlockQuantizedMatrix(original[name].weight.dense(), as: place == .head ? .q6_k : .q5_1)
+        #expect(linear.weight as? BlockQuantizedMatrix == expected, "\(place) \(name)")
       }
     }
   }
@@ -67,18 +67,18 @@ struct BlockQuantizationTests {
   @Test func pureTypesKnowNoRoles() async throws {
     var pure = pass("q4_0")
     pure.pure = true
-    let (blocks, _, _) = try await sweep(pure)
-    #expect(blocks[4].type("lm_head") == .q4_0)
-    #expect(try await sweep(pass("mxfp4")).blocks[4].type("lm_head") == .mxfp4)
+    let (parts, _, _) = try await sweep(pure)
+    #expect(parts[4].type("lm_head") == .q4_0)
+    #expect(try await sweep(pass("mxfp4")).parts[4].type("lm_head") == .mxfp4)
   }
 
   /// Importances are mean squares of what the linear reads, on its way through the blocks quantized before it.
   @Test func importanceIsTheMeanSquareOfTheInputs() async throws {
-    let (blocks, _, model) = try await sweep(pass("q4_0", .activations), calibrated: true)
+    let (parts, _, model) = try await sweep(pass("q4_0", .activations), calibrated: true)
     let tokens = TinyModel.sequences(4, length: 32)
-    let embedding = PreparedEmbedding(blocks[0])
+    let embedding = PreparedEmbedding(try #require(parts[0] as? Embedding))
     // The first group reads the normalised embedding.
-    let first = try model.block(.decoder(index: 0))
+    let first = try model.block(0)
     var (sums, count) = ([Double](repeating: 0, count: 256), 0)
     for sequence in tokens {
       let input = try embedding(sequence).rmsNormalized(weight: first.norms["input_layernorm"]!, epsilon: 1e-5)
@@ -90,11 +90,11 @@ struct BlockQuantizationTests {
     let importance = sums.map { Float($0 / Double(count)) }
     for name: LinearName in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {
       let expected = BlockQuantizedMatrix(first[name].weight.dense(), as: .q4_0, importance: importance)
-      #expect(blocks[1][name].weight as? BlockQuantizedMatrix == expected, "\(name)")
+      #expect(parts[1][name].weight as? BlockQuantizedMatrix == expected, "\(name)")
       #expect(expected != BlockQuantizedMatrix(first[name].weight.dense(), as: .q4_0))
     }
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-    #expect(blocks[0]["embed_tokens"].weight as? BlockQuantizedMatrix == BlockQuantizedMatrix(table, as: .q4_0))
+    let table = try model.embedding()["embed_tokens"].weight.dense()
+    #expect(parts[0]["embed_tokens"].weight as? BlockQuantizedMatrix == BlockQuantizedMatrix(table, as: .q4_0))
   }
 
   @Test func importanceNeedsData() async throws {
@@ -109,10 +109,10 @@ struct BlockQuantizationTests {
   @Test(arguments: ["q4_k_m", "q2_k", "q8_0", "iq4_xs", "f16", "nvfp4"], [false, true])
   func thePlanIsExact(_ name: String, _ tied: Bool) async throws {
     let json = config.replacing("\"tie_word_embeddings\":false", with: "\"tie_word_embeddings\":\(tied)")
-    let (blocks, _, model) = try await sweep(pass(name), json)
+    let (parts, _, model) = try await sweep(pass(name), json)
     let plan = try Pipeline([pass(name)]).plan(for: model)
-    let found = blocks.flatMap { block in
-      block.inputGroups.flatMap(\.linears).map { (block.fullName(of: $0), block[$0].weight as? BlockQuantizedMatrix) }
+    let found = parts.flatMap { part in
+      part.inputGroups.flatMap(\.linears).map { (part.fullName(of: $0), part[$0].weight as? BlockQuantizedMatrix) }
     }
     #expect(plan.map(\.name) == found.map(\.0))
     for (planned, (_, weight)) in zip(plan, found) {
@@ -123,9 +123,9 @@ struct BlockQuantizationTests {
   @Test func theSelectorDecidesWhatIsTouched() async throws {
     var some = pass("q8_0")
     some.layers = LayerSelector(include: ["mlp.*"])
-    let (blocks, report, model) = try await sweep(some)
-    #expect(report.layers.count == 9 && blocks[0].type("embed_tokens") == nil && blocks[1].type("self_attn.q_proj") == nil)
-    #expect(blocks[1].type("mlp.up_proj") == .q8_0)
+    let (parts, report, model) = try await sweep(some)
+    #expect(report.layers.count == 9 && parts[0].type("embed_tokens") == nil && parts[1].type("self_attn.q_proj") == nil)
+    #expect(parts[1].type("mlp.up_proj") == .q8_0)
     #expect(try Pipeline([some]).plan(for: model).filter { $0.scheme == "Q8_0" }.count == 9)
     some.layers = LayerSelector(include: ["nothing"])
     #expect(throws: PipelineError.self) { try Pipeline([some]).plan(for: model) }

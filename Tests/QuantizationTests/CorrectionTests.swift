@@ -3,17 +3,17 @@ import Foundation
 import TestSupport
 import Testing
 
-private actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Collected: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
-private func sweep(_ yaml: String, _ model: Model) async throws -> (blocks: [Block], report: Report) {
+private func sweep(_ yaml: String, _ model: Model) async throws -> (parts: [any ModelPart], report: Report) {
   let recipe = try Recipe(yaml: yaml, file: "test", passes: .standard)
   let sink = Collected()
   let report = try await Pipeline(recipe.passes).run(
     on: model, options: SweepOptions(calibration: TinyModel.sequences(8, length: 48)), into: sink)
-  return (await sink.blocks, report)
+  return (await sink.parts, report)
 }
 
 struct HQQTests {
@@ -123,7 +123,7 @@ struct DriftTests {
     let model = try TinyModel.model()
     let tokens = TinyModel.sequences(8, length: 48)
     func outputs(_ blocks: [Block]) throws -> [Matrix] {
-      let embedding = try model.block(.embedding)
+      let embedding = try model.embedding()
       let table = embedding["embed_tokens"].weight.dense()
       return try tokens.map { sequence in
         var hidden = Matrix(rows: sequence.count, columns: 32, elements: sequence.flatMap { table.rows(Int($0)..<Int($0) + 1).elements })
@@ -131,10 +131,10 @@ struct DriftTests {
         return hidden
       }
     }
-    let original = try outputs([try model.block(.decoder(index: 0)), try model.block(.decoder(index: 1))])
+    let original = try outputs([try model.block(0), try model.block(1)])
     func error(_ yaml: String) async throws -> Double {
-      let (blocks, _) = try await sweep(yaml, model)
-      return zip(try outputs(Array(blocks[1...2])), original).reduce(0) { sum, pair in
+      let (parts, _) = try await sweep(yaml, model)
+      return zip(try outputs(parts.decoders), original).reduce(0) { sum, pair in
         sum + zip(pair.0.elements, pair.1.elements).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) }
       }
     }
@@ -147,9 +147,8 @@ struct DriftTests {
 struct KVCacheScalesTests {
   @Test func scalesCoverWhatWasSeen() async throws {
     for (scheme, largest) in [("fp8", 448.0), ("int8", 127.5)] {
-      let (blocks, report) = try await sweep("passes: [ { kv_cache: { scheme: \(scheme) } } ]", try TinyModel.model())
-      #expect(blocks[0].cache == nil && blocks[3].cache == nil)
-      for block in blocks[1...2] {
+      let (parts, report) = try await sweep("passes: [ { kv_cache: { scheme: \(scheme) } } ]", try TinyModel.model())
+      for block in parts.decoders {
         let cache = try #require(block.cache)
         let record = try #require(report.layers.first { $0.layer == block.name })
         #expect(abs(Double(cache.key.scale) * largest - record.metrics["key_maximum"]!) < 1e-4)

@@ -175,7 +175,7 @@ struct NumberFormatTests {
   }
 }
 
-private actor Collected: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Collected: PartSink {
+  var blocks: [any ModelPart] = []
+  func append(_ part: any ModelPart) { blocks.append(part) }
 }

@@ -3,20 +3,20 @@ import Foundation
 import TestSupport
 import Testing
 
-private actor Blocks: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Parts: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
 private func sweep(
   _ pass: any Pass, on model: Model, strict: Bool = false, sequences: [[Int32]] = TinyModel.sequences(6, length: 40)
-) async throws -> (blocks: [Block], report: Report) {
-  let sink = Blocks()
+) async throws -> (parts: [any ModelPart], report: Report) {
+  let sink = Parts()
   let report = try await Pipeline([pass]).run(on: model, options: SweepOptions(calibration: sequences, strict: strict), into: sink)
-  return (await sink.blocks, report)
+  return (await sink.parts, report)
 }
 
-private func scheme(_ block: Block, _ name: LinearName) -> QuantizationScheme? { (block[name].weight as? QuantizedMatrix)?.scheme }
+private func scheme(_ part: any ModelPart, _ name: LinearName) -> QuantizationScheme? { (part[name].weight as? QuantizedMatrix)?.scheme }
 
 struct QuantizationPassTests {
   @Test func everyLinearOfTheBlocksIsQuantized() async throws {
@@ -156,7 +156,7 @@ struct QuantizationPassTests {
       #expect(record.fallback?.contains("not positive definite") == true)
       #expect(record.metrics["relative_weight_error"] != nil)
       let scheme = QuantizationScheme(bits: 4, granularity: .group(16), symmetric: true, scaleType: .float32)
-      let rounded = RoundToNearest.quantize(try model.block(.decoder(index: 0))[name].weight.dense(), scheme: scheme)
+      let rounded = RoundToNearest.quantize(try model.block(0)[name].weight.dense(), scheme: scheme)
       #expect(blocks[1][name].weight as? QuantizedMatrix == rounded)
     }
     #expect(report.layers.first { $0.layer.hasSuffix("q_proj") }?.fallback == nil)

@@ -3,22 +3,22 @@ import Foundation
 import TestSupport
 import Testing
 
-private actor Blocks: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Parts: PartSink {
+  var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
 }
 
 /// The model that a sweep makes of another.
 private func sweep(
   _ passes: [any Pass], on model: Model, seed: UInt64 = 0, strict: Bool = true, sequences: [[Int32]] = []
 ) async throws -> (model: Model, report: Report) {
-  let sink = Blocks()
+  let sink = Parts()
   let options = SweepOptions(calibration: sequences, seed: seed, strict: strict)
   let report = try await Pipeline(passes).run(on: model, options: options, into: sink)
-  let blocks = Dictionary(uniqueKeysWithValues: await sink.blocks.map { ($0.kind, $0) })
+  let parts = Dictionary(uniqueKeysWithValues: await sink.parts.map { ($0.place, $0) })
   var description = model.description
-  description.head = blocks[.head]!.linears.keys.first?.rawValue
-  return (Model(description: description) { blocks[$0]! }, report)
+  description.head = parts[.head]!.linears.keys.first?.rawValue
+  return (Model(description: description) { parts[$0]! }, report)
 }
 
 /// The largest difference between two models' logits over the largest logit.
@@ -29,11 +29,10 @@ private func drift(_ a: Model, _ b: Model) throws -> Float {
 }
 
 /// Every input norm of every group, by name of the group's first linear.
-private struct Watching: Pass {
+private struct Watching: BlockPass {
   static let name = "watching"
   var isExact: Bool { true }
   func run(on block: inout Block, in context: PassContext) throws {
-    guard block.description != nil else { return }
     for group in block.inputGroups {
       let norms = try context.statistic(InputNorm.self, of: group, in: block).values
       context.record(group.linears[0], in: block, Dictionary(uniqueKeysWithValues: norms.enumerated().map { ("\($0)", Double($1)) }))
@@ -42,11 +41,10 @@ private struct Watching: Pass {
 }
 
 /// Records how far inputs are from those in the reference model, and changes nothing.
-private struct Comparing: Pass {
+private struct Comparing: BlockPass {
   static let name = "comparing"
   var comparesInputs: Bool { true }
   func run(on block: inout Block, in context: PassContext) throws {
-    guard block.description != nil else { return }
     for group in block.inputGroups {
       let drift = try context.drift(of: group, in: block)
       context.record(group.linears[0], in: block, ["drift": drift.cross.reduce(0) { max($0, abs($1)) }])
@@ -58,14 +56,14 @@ private struct Comparing: Pass {
 private struct Inert: Pass {
   static let name = "inert"
   var usesCalibration: Bool { false }
-  func run(on block: inout Block, in context: PassContext) {}
+  func run(on part: inout any ModelPart, in context: PassContext) {}
 }
 
 /// Asks what the weights of the first block are.
-private struct Peeking: Pass {
+private struct Peeking: BlockPass {
   struct Weights: Analysis {
     func answer(for model: Model, in context: AnalysisContext) async throws -> [String: Matrix] {
-      let block = try model.block(.decoder(index: 0))
+      let block = try model.block(0)
       return Dictionary(uniqueKeysWithValues: block.linears.map { ($0.key.rawValue, $0.value.weight.dense()) })
     }
   }
@@ -73,7 +71,7 @@ private struct Peeking: Pass {
   var usesCalibration: Bool { false }
   var analyses: [any Analysis] { [Weights()] }
   func run(on block: inout Block, in context: PassContext) {
-    guard block.kind == .decoder(index: 0) else { return }
+    guard block.index == 0 else { return }
     for (name, seen) in context.answer(to: Weights()) {
       let isSame = block[LinearName(rawValue: name)].weight.dense() == seen
       context.record(LinearName(rawValue: name), in: block, ["same": isSame ? 1 : 0])
@@ -101,9 +99,9 @@ struct RotateTests {
       let (rotated, report) = try await sweep([.rotate(hidden: choice, values: values)], on: model)
       #expect(try drift(model, rotated) < 1e-5, "\(choice) \(values)")
       #expect(rotated.description.head == (choice == .none ? model.description.head : "lm_head"))
-      for kind in rotated.kinds {
-        let (before, after) = (try model.block(kind), try rotated.block(kind))
-        for (norm, weight) in after.norms {
+      for place in rotated.places {
+        let (before, after) = (try model.part(place), try rotated.part(place))
+        for (norm, weight) in after.norms.weights {
           let isFolded = choice != .none && !norm.hasSuffix("q_norm") && !norm.hasSuffix("k_norm")
           #expect(weight == (isFolded ? weight.map { _ in 1 } : before.norms[norm]))
         }
@@ -124,16 +122,16 @@ struct RotateTests {
     // Eᵀ·E' = Eᵀ·E·Q in every coordinate system; the embedding gives Q by its effect on the head's rows as well.
     var random = KeyedRandomness(seed: 4, key: "rotate", "hidden")
     let matrix = OrthogonalMatrix.hadamard(size: 32, using: &random)
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
-    #expect(try rotated.block(.embedding)["embed_tokens"].weight.dense() == table.times([matrix]))
-    let (block, old) = (try rotated.block(.decoder(index: 1)), try model.block(.decoder(index: 1)))
+    let table = try model.embedding()["embed_tokens"].weight.dense()
+    #expect(try rotated.embedding()["embed_tokens"].weight.dense() == table.times([matrix]))
+    let (block, old) = (try rotated.block(1), try model.block(1))
     #expect(
       block["mlp.up_proj"].weight.dense()
         == old["mlp.up_proj"].weight.dense().times([matrix], scaling: old.norms["post_attention_layernorm"]))
     #expect(block["mlp.down_proj"].weight.dense() == old["mlp.down_proj"].weight.dense().multiplied(onTheLeftByTransposeOf: [matrix]))
     let (values, _) = try await sweep([.rotate(hidden: .none, values: .random)], on: model, seed: 4)
     func gram(_ model: Model, _ layer: Int, _ head: Int) throws -> Matrix {
-      let part = try model.block(.decoder(index: layer))["self_attn.v_proj"].weight.dense().rows(head * 8..<head * 8 + 8).transposed()
+      let part = try model.block(layer)["self_attn.v_proj"].weight.dense().rows(head * 8..<head * 8 + 8).transposed()
       return part.times(transposed: part)
     }
     for layer in 0..<2 {
@@ -148,7 +146,7 @@ struct RotateTests {
     let model = try TinyModel.model(tied)
     func weights(seed: UInt64, width: Int = 2) async throws -> [Matrix] {
       let (rotated, _) = try await Parallel.$width.withValue(width) { try await sweep([.rotate(hidden: .random)], on: model, seed: seed) }
-      return try rotated.kinds.map { try rotated.block($0) }.flatMap { block in
+      return try rotated.places.map { try rotated.part($0) }.flatMap { block in
         block.inputGroups.flatMap(\.linears).map { block[$0].weight.dense() }
       }
     }
@@ -258,7 +256,7 @@ struct RotateTests {
     let model = try TinyModel.model(tied)
     let (result, report) = try await sweep([.rotate(), gptq], on: model, sequences: TinyModel.sequences(6, length: 40))
     #expect(try drift(model, result) < 0.02)
-    #expect(try result.block(.head)["lm_head"].weight is QuantizedMatrix)
+    #expect(try result.head()["lm_head"].weight is QuantizedMatrix)
     #expect(report.layers.count { $0.pass == "gptq" } == 15 && report.fallbacks.isEmpty)
   }
 }

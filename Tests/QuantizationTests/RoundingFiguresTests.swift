@@ -91,7 +91,7 @@ import Testing
     let model = try TinyModel.model(dtype: .bfloat16)
     let sink = Rounded()
     _ = try await Pipeline([pass]).run(on: model, options: SweepOptions(), into: sink)
-    let (before, after) = (try model.block(.decoder(index: 0)), await sink.blocks[1])
+    let (before, after) = (try model.block(0), await sink.blocks[1])
     for name in before.linears.keys {
       let rounded = try #require(after[name].weight as? QuantizedMatrix)
       let weight = before[name].weight.dense()
@@ -101,7 +101,7 @@ import Testing
   }
 }
 
-private actor Rounded: BlockSink {
-  var blocks: [Block] = []
-  func append(_ block: Block) { blocks.append(block) }
+private actor Rounded: PartSink {
+  var blocks: [any ModelPart] = []
+  func append(_ part: any ModelPart) { blocks.append(part) }
 }

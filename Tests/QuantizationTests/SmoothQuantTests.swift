@@ -15,7 +15,7 @@ struct SmoothQuantTests {
   /// What every input group of a block reads, row after row, by the block's own stages.
   private func inputs(of block: Block, _ model: Model, _ sequences: [[Int32]]) throws -> [Matrix] {
     let prepared = PreparedBlock(block, positions: 64)
-    let table = try model.block(.embedding)["embed_tokens"].weight.dense()
+    let table = try model.embedding()["embed_tokens"].weight.dense()
     let states = try sequences.map { sequence in
       var state = try prepared.start(Matrix(stacking: sequence.map { table.rows(Int($0)..<Int($0) + 1) }))
       var all: [Matrix] = []
@@ -31,12 +31,12 @@ struct SmoothQuantTests {
   @Test(arguments: [0, 0.3, 0.5, 0.85, 1]) func scalesAreThoseOfTheFormula(strength: Double) throws {
     let model = try modelWithOutliers()
     let sequences = TinyModel.sequences(5, length: 30)
-    let original = try model.block(.decoder(index: 0))
+    let original = try model.block(0)
     var pass = SmoothQuant.smoothQuant(strength: .fixed(strength))
     pass.producers = .all
     let (blocks, records) = try transformed(pass, before: [], model, sequences: sequences)
     let read = try inputs(of: original, model, sequences)
-    for (stage, scaling) in try #require(original.description).scalings.enumerated() {
+    for (stage, scaling) in original.description.scalings.enumerated() {
       var (x, w) = ([Double](repeating: 0, count: scaling.channels), [Double](repeating: 0, count: scaling.channels))
       for column in 0..<scaling.columns {
         let channel = scaling.channel(of: column)
@@ -62,14 +62,14 @@ struct SmoothQuantTests {
   @Test func normsAloneByDefault() throws {
     let model = try modelWithOutliers(dtype: .bfloat16)
     let (blocks, records) = try transformed(SmoothQuant.smoothQuant(strength: 0.5), before: [], model)
-    let original = try model.block(.decoder(index: 0))
+    let original = try model.block(0)
     #expect(
       Set(records.map(\.layer))
         == Set(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"].map { "model.layers.0.\($0)" }))
     for name in ["self_attn.o_proj", "mlp.down_proj"] as [LinearName] {
       #expect(blocks[0][name].revision == original[name].revision || blocks[0][name].weight is StoredWeight)
     }
-    for (name, norm) in blocks[0].norms { #expect(norm != original.norms[name] && norm == norm.map(DType.bfloat16.rounded)) }
+    for (name, norm) in blocks[0].norms.weights { #expect(norm != original.norms[name] && norm == norm.map(DType.bfloat16.rounded)) }
   }
 
   @Test func channelsWithoutRangeStay() {
@@ -81,7 +81,7 @@ struct SmoothQuantTests {
   @Test func theStrengthIsTheOneThatLosesLeast() async throws {
     let model = try modelWithOutliers(dtype: .bfloat16)
     let sequences = TinyModel.sequences(8, length: 40)
-    let (blocks, report) = try await run([SmoothQuant(), eightBits()], on: model, sequences: sequences)
+    let (parts, report) = try await run([SmoothQuant(), eightBits()], on: model, sequences: sequences)
     let (plain, _) = try await run([eightBits()], on: model, sequences: sequences)
     let records = report.layers.filter { $0.pass == "smoothquant" }
     #expect(records.count == 5)
@@ -92,8 +92,8 @@ struct SmoothQuantTests {
     let gate = try #require(records.first { $0.layer.hasSuffix("gate_proj") }).metrics
     #expect(
       try #require(gate["loss"]) < 0.7 * #require(gate["unscaled_loss"]), "inputs twelve times as large drown the others in one scale")
-    #expect(try blockLoss(blocks[1], model, sequences) < blockLoss(plain[1], model, sequences))
-    #expect(blocks[1].linears.values.allSatisfy { $0.inputQuantization == .int(8) && $0.weight is QuantizedMatrix })
+    #expect(try blockLoss(parts.decoders[0], model, sequences) < blockLoss(plain.decoders[0], model, sequences))
+    #expect(parts[1].linears.values.allSatisfy { $0.inputQuantization == .int(8) && $0.weight is QuantizedMatrix })
   }
 
   @Test func threadsDoNotMatter() async throws {
@@ -101,7 +101,7 @@ struct SmoothQuantTests {
     let one = try await Parallel.$width.withValue(1) { try await run([SmoothQuant(), eightBits()], on: model) }
     let four = try await Parallel.$width.withValue(4) { try await run([SmoothQuant(), eightBits()], on: model) }
     #expect(one.report.layers == four.report.layers)
-    for (a, b) in zip(one.blocks, four.blocks) { #expect(a.norms == b.norms) }
+    for (a, b) in zip(one.parts, four.parts) { #expect(a.norms == b.norms) }
   }
 
   @Test func optionsAreReadAndChecked() async throws {

@@ -7,7 +7,7 @@ struct StandInRotate: Pass {
   enum Choice: String, Codable { case hadamard, random, none }
   var hidden = Choice.random
   var values = Choice.random
-  func run(on block: inout Block, in context: PassContext) {}
+  func run(on part: inout any ModelPart, in context: PassContext) {}
 }
 
 /// Recipes of llm-compressor in tests.

@@ -3,9 +3,9 @@ public import CompressKit
 extension Model {
   /// What the last block makes of every position, [tokens × hidden size], by the parts that calibration and evaluation are made of.
   public func hiddenStates(of tokens: [Int32]) throws -> Matrix {
-    var states = try PreparedEmbedding(try block(.embedding))(tokens)
+    var states = try PreparedEmbedding(try embedding())(tokens)
     for index in description.blocks.indices {
-      states = try PreparedBlock(try block(.decoder(index: index)), positions: tokens.count).forward(states)
+      states = try PreparedBlock(try block(index), positions: tokens.count).forward(states)
     }
     return states
   }
@@ -17,12 +17,10 @@ extension Model {
 
   /// The logits of every position, [tokens × vocabulary].
   public func logits(of tokens: [Int32]) throws -> Matrix {
-    let table = try block(.embedding)
-    let lookup = table[table.inputGroups[0].linears[0]].weight
     let states = try hiddenStates(of: tokens)
-    let head = try block(.head)
-    let weight = head.linears.first?.value.weight ?? lookup
-    return head.finishLogits(head.headInput(states).times(transposed: weight.dense()))
+    let head = try head()
+    let weight = try (head.linears.first?.value ?? embedding().table).weight
+    return head.finishLogits(head.input(states).times(transposed: weight.dense()))
   }
 }
 
@@ -58,4 +56,9 @@ public struct EditableCheckpoint {
   }
 
   public func model() throws -> Model { try Model(try checkpoint()) }
+}
+
+extension [any ModelPart] {
+  /// The blocks among them.
+  public var decoders: [Block] { compactMap { $0 as? Block } }
 }

@@ -30,23 +30,23 @@ public struct Magnitude: Sparsifier {
 
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    let share = try share(of: block, in: context)
-    for group in block.groups(layers) {
-      let refits = refit && block.kind != .embedding
-      let hessian = try refits ? context.statistic(Hessian.self, of: group, in: block) : nil
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    let share = try share(of: part, in: context)
+    for group in part.groups(layers) {
+      let refits = refit && !(part is Embedding)
+      let hessian = try refits ? context.statistic(Hessian.self, of: group, in: part) : nil
       let isUnreached = hessian?.tokens == 0
       let solver = (isUnreached ? nil : hessian).map {
         SparseGPTSolver.prepare($0, pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
       }
       for name in group.linears {
-        let weight = block[name].weight.dense()
-        try checkFit(block.fullName(of: name), columns: weight.columns)
+        let weight = part[name].weight.dense()
+        try checkFit(part.fullName(of: name), columns: weight.columns)
         let mask = SparsityMask(scores: weight.magnitudes(times: nil), pattern: pattern, sparsity: share, comparing: comparison)
-        try keep(mask, of: name, in: &block, context, solver)
-        if isUnreached { try context.recordFallback(name, in: block, "\(Unreached.reason): the weights kept are not refitted") }
+        try keep(mask, of: name, in: &part, context, solver)
+        if isUnreached { try context.recordFallback(name, in: part, "\(Unreached.reason): the weights kept are not refitted") }
         if refit, !refits {
-          try context.recordFallback(name, in: block, "an embedding is looked up, so there is nothing to refit it to")
+          try context.recordFallback(name, in: part, "an embedding is looked up, so there is nothing to refit it to")
         }
       }
     }

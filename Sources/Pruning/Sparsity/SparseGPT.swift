@@ -78,38 +78,38 @@ public struct SparseGPT: Sparsifier {
     return planned
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    let share = try share(of: block, in: context)
-    for group in block.groups(layers) {
-      guard block.kind != .embedding else {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    let share = try share(of: part, in: context)
+    for group in part.groups(layers) {
+      guard !(part is Embedding) else {
         for name in group.linears {
           try pruneByMagnitude(
-            name, of: &block, context, share: share, because: "an embedding is looked up, so it has no Hessian: pruned by magnitude")
+            name, of: &part, context, share: share, because: "an embedding is looked up, so it has no Hessian: pruned by magnitude")
         }
         continue
       }
       // Taken after the groups before it were pruned: true-sequential.
-      let (hessian, drift) = try context.secondMoment(of: group, in: block, comparing: comparesInputs)
+      let (hessian, drift) = try context.secondMoment(of: group, in: part, comparing: comparesInputs)
       let solver = SparseGPTSolver.prepare(
         hessian, pattern: pattern, isOrdered: order == .activation, damping: damping, refits: refit && quantizer == nil)
-      let global = quantizer?.globalScale(of: group, in: block)
+      let global = quantizer?.globalScale(of: group, in: part)
       for name in group.linears {
-        try checkFit(block.fullName(of: name), columns: block[name].weight.columns)
-        if comparesInputs, drift == nil, hessian.tokens > 0 { try context.recordFallback(name, in: block, Unreached.noDrift) }
+        try checkFit(part.fullName(of: name), columns: part[name].weight.columns)
+        if comparesInputs, drift == nil, hessian.tokens > 0 { try context.recordFallback(name, in: part, Unreached.noDrift) }
         switch solver {
         case .success(let solver) where hessian.tokens > 0:
-          try prune(name, of: &block, context, share: share, solver, drift, hessian, globalScale: global)
-        default: try pruneWithoutHessian(name, of: &block, context, share: share, hessian, globalScale: global)
+          try prune(name, of: &part, context, share: share, solver, drift, hessian, globalScale: global)
+        default: try pruneWithoutHessian(name, of: &part, context, share: share, hessian, globalScale: global)
         }
       }
     }
   }
 
   private func prune(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, _ solver: SparseGPTSolver, _ drift: InputDrift?,
-    _ hessian: Hessian, globalScale: Float?
+    _ name: LinearName, of part: inout any ModelPart, _ context: PassContext, share: Double, _ solver: SparseGPTSolver,
+    _ drift: InputDrift?, _ hessian: Hessian, globalScale: Float?
   ) throws {
-    var target = block[name].weight.dense()
+    var target = part[name].weight.dense()
     if let drift { target = solver.factorization.corrected(target, for: drift, by: driftCorrection) }
     var metrics = ["damping": solver.factorization.damping, "calibration_tokens": Double(hessian.tokens)]
     if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
@@ -117,11 +117,11 @@ public struct SparseGPT: Sparsifier {
     if allocation == .owl { metrics["target_sparsity"] = share }
     var scheme = sparsityText
     if let gptq = quantizer {
-      let numbers = try gptq.storedScheme(of: name, in: block)
+      let numbers = try gptq.storedScheme(of: name, in: part)
       let (quantized, loss) = solver.factorization.quantize(
         target, scheme: numbers, scales: gptq.scales, refit: refit, blockSize: wholeBlockSize, globalScale: globalScale, zeros: nil,
         choosing: ZeroChoice(pattern: pattern, sparsity: share, pivots: solver.pivots))
-      block[name].weight = quantized
+      part[name].weight = quantized
       metrics["relative_layer_loss"] = loss
       metrics["bits_per_weight"] = Double(quantized.storedBits) / Double(quantized.rows * quantized.columns)
       scheme = "\(numbers) \(sparsityText)"
@@ -129,27 +129,27 @@ public struct SparseGPT: Sparsifier {
     } else {
       var solution = solver.prune(target, pattern: pattern, sparsity: share, blockSize: blockSize)
       if refit { solver.refit(&solution, toward: target) }
-      block[name].weight = solution.weight
+      part[name].weight = solution.weight
       metrics["relative_layer_loss"] = solution.relativeLoss
       metrics["sparsity"] = solution.weight.zeroShare
     }
-    context.record(name, in: block, metrics, scheme: scheme)
+    context.record(name, in: part, metrics, scheme: scheme)
     if solver.factorization.damping > damping {
       try context.recordFallback(
-        name, in: block,
+        name, in: part,
         "the Hessian was not positive definite: damping raised from \(damping) to \(solver.factorization.damping)")
     }
   }
 
   /// The numbers that the others get too: runtimes want linears they fuse in one format.
-  private func roundPruned(_ name: LinearName, of block: inout Block, _ context: PassContext, globalScale: Float?) throws {
+  private func roundPruned(_ name: LinearName, of part: inout any ModelPart, _ context: PassContext, globalScale: Float?) throws {
     guard let gptq = quantizer else { return }
-    let numbers = try gptq.storedScheme(of: name, in: block)
+    let numbers = try gptq.storedScheme(of: name, in: part)
     let quantized = RoundToNearest.quantize(
-      block[name].weight.dense(), scheme: numbers, scales: gptq.scales, globalScale: globalScale)
-    block[name].weight = quantized
+      part[name].weight.dense(), scheme: numbers, scales: gptq.scales, globalScale: globalScale)
+    part[name].weight = quantized
     context.record(
-      name, in: block,
+      name, in: part,
       [
         "bits_per_weight": Double(quantized.storedBits) / Double(quantized.rows * quantized.columns),
         "sparsity": quantized.dense().zeroShare,
@@ -158,22 +158,22 @@ public struct SparseGPT: Sparsifier {
 
   /// Wanda's choice, which needs no factorization, or that of the magnitudes, which needs no data.
   private func pruneWithoutHessian(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, _ hessian: Hessian, globalScale: Float?
+    _ name: LinearName, of part: inout any ModelPart, _ context: PassContext, share: Double, _ hessian: Hessian, globalScale: Float?
   ) throws {
     let rounded = quantizer == nil ? "" : ", and rounded to nearest"
     guard hessian.tokens > 0 else {
       try pruneByMagnitude(
-        name, of: &block, context, share: share, because: "\(Unreached.reason): pruned by magnitude\(rounded)")
-      return try roundPruned(name, of: &block, context, globalScale: globalScale)
+        name, of: &part, context, share: share, because: "\(Unreached.reason): pruned by magnitude\(rounded)")
+      return try roundPruned(name, of: &part, context, globalScale: globalScale)
     }
-    let weight = block[name].weight.dense()
+    let weight = part[name].weight.dense()
     let norms = hessian.matrix.diagonal.map { Float(max($0, 0).squareRoot()) }
     let mask = SparsityMask(scores: weight.magnitudes(times: norms), pattern: pattern, sparsity: share, comparing: .row)
-    try keep(mask, of: name, in: &block, context, nil)
+    try keep(mask, of: name, in: &part, context, nil)
     try context.recordFallback(
-      name, in: block,
+      name, in: part,
       "the Hessian is not positive definite even when damped (\(hessian.tokens) calibration tokens for \(weight.columns) inputs): pruned by magnitude times input norm\(rounded)"
     )
-    try roundPruned(name, of: &block, context, globalScale: globalScale)
+    try roundPruned(name, of: &part, context, globalScale: globalScale)
   }
 }

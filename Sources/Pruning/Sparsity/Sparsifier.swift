@@ -37,13 +37,13 @@ extension Sparsifier {
   public var analyses: [any Analysis] { allocation == .owl ? [outliers] : [] }
 
   /// The share of weights that a block is to lose.
-  func share(of block: Block, in context: PassContext) throws -> Double {
-    guard allocation == .owl, block.description != nil else { return meanShare }
+  func share(of part: any ModelPart, in context: PassContext) throws -> Double {
+    guard allocation == .owl, part is Block else { return meanShare }
     let answer = context.answer(to: outliers)
-    for name in answer.entries.first(where: { $0.block == block.name })?.unreached ?? [] {
-      try context.recordFallback(name, in: block, "\(Unreached.reason): its outliers do not count in the block's share")
+    for name in answer.entries.first(where: { $0.block == part.name })?.unreached ?? [] {
+      try context.recordFallback(name, in: part, "\(Unreached.reason): its outliers do not count in the block's share")
     }
-    return answer.share(of: block.name, target: meanShare, limit: owlLimit)
+    return answer.share(of: part.name, target: meanShare, limit: owlLimit)
   }
 
   func validateSparsity() throws(InvalidOption) {
@@ -92,8 +92,10 @@ extension Sparsifier {
   /// Removes what a mask says and puts the result into the block and into the report.
   ///
   /// - Parameter solver: what the kept weights are refitted with; `nil` where they are not.
-  func keep(_ mask: SparsityMask, of name: LinearName, in block: inout Block, _ context: PassContext, _ solver: PreparedSolver?) throws {
-    let weight = block[name].weight.dense()
+  func keep(_ mask: SparsityMask, of name: LinearName, in part: inout any ModelPart, _ context: PassContext, _ solver: PreparedSolver?)
+    throws
+  {
+    let weight = part[name].weight.dense()
     var sparse = mask.applied(to: weight)
     var metrics = ["relative_weight_error": weight.relativeDistance(to: sparse)]
     if allocation == .owl { metrics["target_sparsity"] = mask.sparsity }
@@ -114,20 +116,20 @@ extension Sparsifier {
     case .failure(let reason):
       failure = "the Hessian is not positive definite even with damping \(reason.damping): the weights kept are not refitted"
     }
-    block[name].weight = sparse
+    part[name].weight = sparse
     metrics["sparsity"] = sparse.zeroShare
-    context.record(name, in: block, metrics, scheme: sparsityText)
-    if let failure { try context.recordFallback(name, in: block, failure) }
+    context.record(name, in: part, metrics, scheme: sparsityText)
+    if let failure { try context.recordFallback(name, in: part, failure) }
   }
 
   func pruneByMagnitude(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, because reason: String
+    _ name: LinearName, of part: inout any ModelPart, _ context: PassContext, share: Double, because reason: String
   ) throws {
-    let weight = block[name].weight.dense()
-    try checkFit(block.fullName(of: name), columns: weight.columns)
+    let weight = part[name].weight.dense()
+    try checkFit(part.fullName(of: name), columns: weight.columns)
     let mask = SparsityMask(scores: weight.magnitudes(times: nil), pattern: pattern, sparsity: share, comparing: .row)
-    try keep(mask, of: name, in: &block, context, nil)
-    try context.recordFallback(name, in: block, reason)
+    try keep(mask, of: name, in: &part, context, nil)
+    try context.recordFallback(name, in: part, reason)
   }
 }
 

@@ -27,49 +27,49 @@ public struct Wanda: Sparsifier {
 
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    let share = try share(of: block, in: context)
-    for group in block.groups(layers) {
-      guard block.kind != .embedding else {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    let share = try share(of: part, in: context)
+    for group in part.groups(layers) {
+      guard !(part is Embedding) else {
         for name in group.linears {
           try pruneByMagnitude(
-            name, of: &block, context, share: share, because: "an embedding is looked up, so it has no inputs: pruned by magnitude")
+            name, of: &part, context, share: share, because: "an embedding is looked up, so it has no inputs: pruned by magnitude")
         }
         continue
       }
       if refit {
-        let hessian = try context.statistic(Hessian.self, of: group, in: block)
+        let hessian = try context.statistic(Hessian.self, of: group, in: part)
         guard hessian.tokens > 0 else {
-          try pruneUnreached(group, of: &block, context, share: share)
+          try pruneUnreached(group, of: &part, context, share: share)
           continue
         }
         let norms = hessian.matrix.diagonal.map { Float($0.squareRoot()) }
         let solver = SparseGPTSolver.prepare(hessian, pattern: .unstructured, isOrdered: false, damping: damping, refits: true)
-        for name in group.linears { try prune(name, of: &block, context, share: share, norms: norms, solver) }
+        for name in group.linears { try prune(name, of: &part, context, share: share, norms: norms, solver) }
       } else {
-        let norms = try context.statistic(InputNorm.self, of: group, in: block)
+        let norms = try context.statistic(InputNorm.self, of: group, in: part)
         guard norms.tokens > 0 else {
-          try pruneUnreached(group, of: &block, context, share: share)
+          try pruneUnreached(group, of: &part, context, share: share)
           continue
         }
-        for name in group.linears { try prune(name, of: &block, context, share: share, norms: norms.values, nil) }
+        for name in group.linears { try prune(name, of: &part, context, share: share, norms: norms.values, nil) }
       }
     }
   }
 
-  private func pruneUnreached(_ group: InputGroup, of block: inout Block, _ context: PassContext, share: Double) throws {
+  private func pruneUnreached(_ group: InputGroup, of part: inout any ModelPart, _ context: PassContext, share: Double) throws {
     for name in group.linears {
-      try pruneByMagnitude(name, of: &block, context, share: share, because: "\(Unreached.reason): pruned by magnitude")
+      try pruneByMagnitude(name, of: &part, context, share: share, because: "\(Unreached.reason): pruned by magnitude")
     }
   }
 
   private func prune(
-    _ name: LinearName, of block: inout Block, _ context: PassContext, share: Double, norms: [Float], _ solver: PreparedSolver?
+    _ name: LinearName, of part: inout any ModelPart, _ context: PassContext, share: Double, norms: [Float], _ solver: PreparedSolver?
   ) throws {
-    let weight = block[name].weight.dense()
-    try checkFit(block.fullName(of: name), columns: weight.columns)
+    let weight = part[name].weight.dense()
+    try checkFit(part.fullName(of: name), columns: weight.columns)
     let mask = SparsityMask(
       scores: weight.magnitudes(times: norms), pattern: pattern, sparsity: share, comparing: comparison)
-    try keep(mask, of: name, in: &block, context, solver)
+    try keep(mask, of: name, in: &part, context, solver)
   }
 }

@@ -12,8 +12,8 @@ struct BlockParts {
   let feedForwardWriter: LinearName
 
   /// - Throws: `InvalidOption` for blocks of another shape, and for weights that are compressed already.
-  init(_ block: Block, _ description: BlockDescription) throws(InvalidOption) {
-    let groups = description.inputGroups
+  init(_ block: Block) throws(InvalidOption) {
+    let groups = block.inputGroups
     guard groups.count == 4, groups[0].linears.count == 3, groups[1].linears.count == 1, groups[3].linears.count == 1 else {
       throw InvalidOption("passes", "\(block.name) is not a block of q, k, v, o and one feed-forward network; it cannot be made narrower")
     }
@@ -25,7 +25,7 @@ struct BlockParts {
   }
 }
 
-extension Block {
+extension ModelPart {
   /// - Throws: `InvalidOption` for the first weight that is stored compressed: its codes cannot be cut.
   func requireDense() throws(InvalidOption) {
     for (name, linear) in linears.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
@@ -43,17 +43,19 @@ extension Block {
   mutating func keep(columns: [Int], of name: LinearName) {
     self[name].weight = self[name].weight.dense().selecting(columns: columns)
   }
+}
 
+extension Block {
   /// Leaves queries, keys and values of some heads; what reads them has been cut already.
   mutating func keepReaders(queries: [Int], keyValues: [Int], _ parts: BlockParts) {
-    guard let size = description?.attention?.headSize else { return }
+    guard let size = description.attention?.headSize else { return }
     func channels(_ heads: [Int]) -> [Int] { heads.flatMap { $0 * size..<($0 + 1) * size } }
     keep(rows: channels(queries), of: parts.attentionReaders[0])
     for name in parts.attentionReaders.dropFirst() where keyValues.count * size < self[name].weight.rows {
       keep(rows: channels(keyValues), of: name)
     }
-    description?.attention?.heads = queries.count
-    description?.attention?.keyValueHeads = keyValues.count
+    description.attention?.heads = queries.count
+    description.attention?.keyValueHeads = keyValues.count
     cache = cache?.keeping(heads: keyValues)
   }
 }

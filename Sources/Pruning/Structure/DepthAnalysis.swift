@@ -73,9 +73,8 @@ struct DepthAnalysis: Analysis {
     let candidates = Dictionary(grouping: units.candidates, by: \.block)
     var magnitudes: [DepthUnit: Double] = [:]
     try ModelWalk(model).visit(where: { candidates[$0] != nil }) { index, block in
-      guard let description = block.description else { return }
       for unit in candidates[index] ?? [] {
-        let names = unit.parts.flatMap { block.inputGroups[description.subBlocks[$0]].flatMap(\.linears) }
+        let names = unit.parts.flatMap { block.inputGroups[block.description.subBlocks[$0]].flatMap(\.linears) }
         magnitudes[unit] = names.reduce(0) { $0 + block[$1].weight.dense().rowSquares.reduce(0, +) }
       }
     }

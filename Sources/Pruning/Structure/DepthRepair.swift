@@ -34,7 +34,7 @@ struct DepthRepair {
     }
 
     try walk.visit { index, block in
-      guard let description = block.description else { return }
+      let description = block.description
       try block.requireDense()
       let partwise = PartwiseBlock(block, positions: walk.positions)
       let kept = Set(selection.parts(of: index, description))

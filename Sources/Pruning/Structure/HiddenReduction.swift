@@ -26,24 +26,28 @@ struct HiddenReduction: Sendable {
   /// changes where the dimensions that go are always zero.
   static func epsilon(_ epsilon: Float, from hidden: Int, to kept: Int) -> Float { epsilon * Float(hidden) / Float(kept) }
 
-  func apply(to block: inout Block, _ context: PassContext) throws {
-    try block.requireDense()
-    guard let description = block.description else {
-      let norm = block.norms.first
-      for name in block.linears.keys { reduce(inputsOf: name, of: &block, after: block.kind == .head ? norm?.value : nil) }
-      if let norm { reduce(norm: norm.key, named: norm.key, of: &block) }
-      return
-    }
+  func apply(to part: inout any ModelPart, _ context: PassContext) throws {
+    try part.requireDense()
+    part.withBlock { reduce(&$0, context) }
+    if part is Block { return }
+    let norm = part.norms.weights.first
+    for name in part.linears.keys { reduce(inputsOf: name, of: &part, after: part is Head ? norm?.value : nil) }
+    if let norm { reduce(norm: norm.key, of: &part) }
+    guard var head = part as? Head, let norm else { return }
+    head.norm.epsilon = Self.epsilon(head.norm.epsilon, from: norm.value.count, to: basis.size)
+    part = head
+  }
+
+  private func reduce(_ block: inout Block, _ context: PassContext) {
+    let description = block.description
     for case (let norm?, let group) in description.residualReaders {
       for name in group.linears { reduce(inputsOf: name, of: &block, after: block.norms[norm]) }
-      reduce(norm: norm, named: block.prefix + norm, of: &block)
+      reduce(norm: norm, of: &block)
     }
     for name in description.residualWriters { reduce(outputsOf: name, of: &block) }
     let size = basis.size
-    let epsilon = Self.epsilon(description.normEpsilon, from: description.hiddenSize, to: size)
-    block.normEpsilon = epsilon
-    block.description?.normEpsilon = epsilon
-    block.description?.hiddenSize = size
+    block.description.normEpsilon = Self.epsilon(description.normEpsilon, from: description.hiddenSize, to: size)
+    block.description.hiddenSize = size
     context.recordBlock(
       block,
       ["hidden": Double(size)].merging(
@@ -53,13 +57,13 @@ struct HiddenReduction: Sendable {
   }
 
   /// - Parameter norm: the weight of the norm before it, which goes into the layer where directions mix.
-  private func reduce(inputsOf name: LinearName, of block: inout Block, after norm: [Float]?) {
+  private func reduce(inputsOf name: LinearName, of part: inout some ModelPart, after norm: [Float]?) {
     switch basis {
-    case .dimensions(let indices): block.keep(columns: indices, of: name)
+    case .dimensions(let indices): part.keep(columns: indices, of: name)
     case .directions(let rows):
-      var weight = block[name].weight.dense()
+      var weight = part[name].weight.dense()
       if let norm { weight.scaleColumns(by: norm) }
-      block[name].weight = weight.parallelTimes(transposed: rows)
+      part[name].weight = weight.parallelTimes(transposed: rows)
     }
   }
 
@@ -74,14 +78,13 @@ struct HiddenReduction: Sendable {
     }
   }
 
-  private func reduce(norm: String, named module: String, of block: inout Block) {
-    guard let weight = block.norms[norm] else { return }
-    let factor = Float((Double(weight.count) / Double(basis.size) * (shares[module] ?? 1)).squareRoot())
+  private func reduce(norm: String, of part: inout some ModelPart) {
+    guard let weight = part.norms[norm] else { return }
+    let factor = Float((Double(weight.count) / Double(basis.size) * (shares[part.fullName(ofNorm: norm)] ?? 1)).squareRoot())
     switch basis {
-    case .dimensions(let indices): block.norms[norm] = indices.map { weight[$0] * factor }
-    case .directions(let rows): block.norms[norm] = Array(repeating: factor, count: rows.rows)
+    case .dimensions(let indices): part.norms[norm] = indices.map { weight[$0] * factor }
+    case .directions(let rows): part.norms[norm] = Array(repeating: factor, count: rows.rows)
     }
-    if block.kind == .head { block.normEpsilon = Self.epsilon(block.normEpsilon, from: weight.count, to: basis.size) }
   }
 }
 

@@ -31,11 +31,10 @@ extension ModelWalk {
   func visitNorms(progress: Progress = { _, _ in }, _ show: (StreamNorm, [Matrix]) throws -> Void) throws {
     var states = try embedded()
     try visit(progress: progress) { _, block in
-      guard let description = block.description else { return }
       let prepared = PreparedBlock(block, positions: positions)
       let inputs = states
       var residuals = try Parallel.map(inputs.count) { try prepared.start(inputs[$0]) }
-      for case (let norm?, let group) in description.residualReaders {
+      for case (let norm?, let group) in block.description.residualReaders {
         guard let stage = block.inputGroups.firstIndex(where: { Set(group.linears).isSubset(of: $0.linears) }) else { continue }
         let before = residuals
         residuals = try Parallel.map(before.count) { sequence in
@@ -54,8 +53,8 @@ extension ModelWalk {
         return state.residual
       }
     }
-    let (head, owner) = try head()
-    guard let norm = head.norms.first else { return }
-    try show(StreamNorm(module: norm.key, weight: norm.value, readers: owner.linears.values.map { $0.weight.dense() }), states)
+    let (head, matrix) = try head()
+    guard let norm = head.norms.weights.first else { return }
+    try show(StreamNorm(module: norm.key, weight: norm.value, readers: [matrix.weight.dense()]), states)
   }
 }

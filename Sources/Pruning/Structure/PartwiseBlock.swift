@@ -9,7 +9,7 @@ struct PartwiseBlock: Sendable {
 
   init(_ block: Block, positions: Int) {
     prepared = PreparedBlock(block, positions: positions)
-    parts = block.description?.subBlocks ?? []
+    parts = block.description.subBlocks
   }
 
   /// The residual stream after the given layers, ascending; the others add nothing.

@@ -89,11 +89,14 @@ public struct PruneDepth: Pass, Hashable {
 
   public func removedBlocks(in context: PassContext) -> Set<Int> { context.answer(to: DepthAnalysis(options: self)).removed }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
     let answer = context.answer(to: DepthAnalysis(options: self))
     for remark in answer.remarks { context.remark(remark) }
-    guard case .decoder(let place) = block.kind, let description = block.description else { return }
-    let original = answer.kept[place]
+    try part.withBlock { try change(&$0, by: answer, context) }
+  }
+
+  private func change(_ block: inout Block, by answer: DepthSelection, _ context: PassContext) throws {
+    let original = answer.kept[block.index]
     var metrics: [String: Double] = ["original_block": Double(original)]
     if let influence = answer.influences[original] { metrics["influence"] = influence }
     context.recordBlock(block, metrics)
@@ -104,7 +107,7 @@ public struct PruneDepth: Pass, Hashable {
       }
     }
     for part in answer.missing[original] ?? [] {
-      let name = description.residualWriters[part]
+      let name = block.description.residualWriters[part]
       block[name].weight = Matrix(rows: block[name].weight.rows, columns: block[name].weight.columns)
       if let bias = block[name].bias { block[name].bias = bias.map { _ in 0 } }
       context.record(name, in: block, ["missing": 1], scheme: "zero")

@@ -7,7 +7,7 @@ internal import Tensors
 /// REAP (Lasby et al. 2025, equation 9): an expert's score is the mean over the tokens sent to it of its router weight times the length of its
 /// output. Experts go whole, so they may be compressed already. Every block keeps as many experts as every other, because configurations have
 /// one number for all. Experts that no calibration token is sent to have no score: they go first, the lightest before the others.
-public struct PruneExperts: Pass, Hashable {
+public struct PruneExperts: BlockPass, Hashable {
   public static let name = "prune_experts"
   public static let summary = "fewer experts in every mixture (REAP)"
 
@@ -66,7 +66,7 @@ public struct PruneExperts: Pass, Hashable {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let feedForward = block.description?.feedForward, let mixture = feedForward.mixture else { return }
+    guard let feedForward = block.description.feedForward, let mixture = feedForward.mixture else { return }
     let found = try scores(of: block, feedForward, mixture, context)
     let scores = found.map { $0 ?? 0 }
     let unreached = found.indices.filter { found[$0] == nil }
@@ -107,7 +107,7 @@ public struct PruneExperts: Pass, Hashable {
       let values = tensor.floats()
       block.parameters[name] = Tensor(kept.map { values[$0] }, shape: tensor.shape.dropLast() + [count], dtype: tensor.dtype)
     }
-    block.description?.feedForward?.mixture?.experts = count
+    block.description.feedForward?.mixture?.experts = count
     context.record(
       mixture.router, in: block,
       Dictionary(uniqueKeysWithValues: scores.enumerated().map { ("score_\($0.offset)", $0.element) })

@@ -97,10 +97,14 @@ public struct PruneWidth: Pass, Hashable {
     }
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws {
-    if reducesHidden { try context.answer(to: analysis).apply(to: &block, context) }
-    guard let whole = block.description else { return }
-    let parts = try BlockParts(block, whole)
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    if reducesHidden { try context.answer(to: analysis).apply(to: &part, context) }
+    try part.withBlock { try narrow(&$0, context) }
+  }
+
+  private func narrow(_ block: inout Block, _ context: PassContext) throws {
+    let whole = block.description
+    let parts = try BlockParts(block)
     // The residual stream is as narrow as it will be already.
     var pass = self
     if reducesHidden { pass.hidden = whole.hiddenSize }
@@ -124,9 +128,9 @@ public struct PruneWidth: Pass, Hashable {
     let removed = try shrink(parts.feedForwardWriter, of: &block, elimination, makers: unitMakers, context)
     let kept = (0..<channels).filter { !removed.contains($0) }
     for name in parts.feedForwardReaders { block.keep(rows: kept, of: name) }
-    block.description?.feedForward?.size = kept.count
+    block.description.feedForward?.size = kept.count
     if compensation == .bias {
-      block.description?.feedForward?.hasBias = true
+      block.description.feedForward?.hasBias = true
       block.giveBiases(to: parts.feedForwardReaders + [parts.feedForwardWriter])
     }
   }
@@ -163,7 +167,7 @@ public struct PruneWidth: Pass, Hashable {
       block.keepReaders(queries: heads.filter { !removed.contains($0) }, keyValues: Array(keyValues.indices), parts)
     }
     if compensation == .bias {
-      block.description?.attention?.giveBiases()
+      block.description.attention?.giveBiases()
       block.giveBiases(to: parts.attentionReaders + [parts.attentionWriter])
     }
   }

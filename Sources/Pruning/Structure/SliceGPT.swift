@@ -51,7 +51,9 @@ public struct SliceGPT: Pass, Hashable {
     return pass
   }
 
-  public func run(on block: inout Block, in context: PassContext) throws { try context.answer(to: analysis).apply(to: &block, context) }
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {
+    try context.answer(to: analysis).apply(to: &part, context)
+  }
 }
 
 extension Pass where Self == SliceGPT {

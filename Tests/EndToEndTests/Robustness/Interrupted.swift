@@ -25,7 +25,7 @@ extension Job {
   func holdsWholeOutput(_ name: String = "out") throws -> Bool {
     guard FileManager.default.fileExists(atPath: output(name).path) else { return false }
     let model = try Model(try Checkpoint(output(name)))
-    for kind in model.kinds { _ = try model.block(kind) }
+    for place in model.places { _ = try model.part(place) }
     let report = try json(name, "report.json")
     #expect(report.object("evaluation").number("perplexity_after").isFinite)
     #expect(FileManager.default.fileExists(atPath: output(name).appending(path: "recipe.yaml").path))

@@ -4,8 +4,8 @@ import TestSupport
 import Testing
 
 /// Blocks that nobody writes.
-private actor Nowhere: BlockSink {
-  func append(_ block: Block) {}
+private actor Nowhere: PartSink {
+  func append(_ part: any ModelPart) {}
 }
 
 /// The worked examples of `docs/extending.md`: what stands there is what is compiled and run here.

@@ -3,7 +3,9 @@ import TestSupport
 import Testing
 
 @Suite struct MagnitudeTests {
-  private func swept(_ pass: Magnitude, _ config: String = TinyModel.config) async throws -> (before: [Block], after: [Block], Report) {
+  private func swept(_ pass: Magnitude, _ config: String = TinyModel.config) async throws -> (
+    before: [any ModelPart], after: [any ModelPart], Report
+  ) {
     let (before, after) = (Blocks(), Blocks())
     _ = try await Pipeline([]).run(on: TinyModel.model(config), into: before)
     let report = try await Pipeline([pass]).run(on: TinyModel.model(config), into: after)
@@ -15,7 +17,7 @@ import Testing
     for (old, new) in zip(before, after) {
       for (name, linear) in new.linears {
         let (weight, original) = (linear.weight.dense(), old[name].weight.dense())
-        guard case .decoder = new.kind else {
+        guard case .decoder = new.place else {
           #expect(weight == original)
           continue
         }

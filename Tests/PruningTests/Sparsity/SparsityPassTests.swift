@@ -16,8 +16,8 @@ import Testing
     return try #require(recipe.passes[0] as? P)
   }
 
-  private func linears(_ blocks: [Block]) -> [(name: String, weight: any Weight)] {
-    blocks.filter { $0.description != nil }.flatMap { block in
+  private func linears(_ blocks: [any ModelPart]) -> [(name: String, weight: any Weight)] {
+    blocks.decoders.flatMap { block in
       block.inputGroups.flatMap(\.linears).map { (block.fullName(of: $0), block[$0].weight) }
     }
   }
@@ -153,7 +153,7 @@ import Testing
     for (found, expected) in zip(shares, [0.78, 0.62, 0.7]) { #expect(abs(found - expected) < 1e-12) }
     let passes = [try pass(Wanda.self, "{ sparsity: 0.6, allocation: owl, owl_threshold: 2, owl_limit: 0.1 }")]
     let (blocks, _) = try await Blocks.swept(passes)
-    let measured = blocks.filter { $0.description != nil }.map { block in
+    let measured = blocks.decoders.map { block in
       let all = block.linears.values.map { $0.weight.dense() }
       return Double(all.reduce(0) { $0 + $1.elements.count { $0 == 0 } }) / Double(all.reduce(0) { $0 + $1.elements.count })
     }
@@ -191,12 +191,12 @@ extension Blocks {
 }
 
 /// Keeps the input norms of the first attention.
-private struct NormProbe: Pass {
+private struct NormProbe: BlockPass {
   static let name = "norm-probe"
   static let seen = Mutex([Float]())
 
   func run(on block: inout Block, in context: PassContext) throws {
-    guard block.kind == .decoder(index: 0) else { return }
+    guard block.index == 0 else { return }
     let norms = try context.statistic(InputNorm.self, of: block.inputGroups[0], in: block).values
     Self.seen.withLock { $0 = norms }
   }

@@ -28,8 +28,8 @@ import Testing
       let swept = try await Swept([pass { ($0.count, $0.criterion, $0.repair) = (1, criterion, repair) }], on: model)
       #expect(swept.model.description.blocks.map(\.prefix) == (0..<3).map { "model.layers.\($0)." })
       #expect(try drift(model, swept.model) < 1e-5)
-      let names = try swept.model.kinds.flatMap { kind in
-        let block = try swept.model.block(kind)
+      let names = try swept.model.places.flatMap { place in
+        let block = try swept.model.part(place)
         return block.linears.keys.map { block.fullName(of: $0) }
       }
       #expect(names.contains("model.layers.2.mlp.up_proj") && !names.contains { $0.contains("layers.3") })
@@ -49,7 +49,7 @@ import Testing
     let swept = try await Swept([pass { ($0.count, $0.units, $0.repair) = (2, .layers, .none) }], on: model)
     #expect(swept.model.description == model.description)
     for (layer, name) in [(1, "self_attn.o_proj"), (3, "mlp.down_proj")] {
-      let weight = try swept.model.block(.decoder(index: layer))[LinearName(rawValue: name)].weight.dense()
+      let weight = try swept.model.block(layer)[LinearName(rawValue: name)].weight.dense()
       #expect(weight.elements.allSatisfy { $0 == 0 })
     }
     #expect(try drift(model, swept.model) < 1e-4)
@@ -112,8 +112,8 @@ import Testing
     let damping = 1e-2
     let swept = try await Swept(
       [pass { ($0.count, $0.criterion, $0.damping, $0.repair) = (1, .influence, damping, .gaps) }], on: model, sequences: sequences)
-    let table = try model.block(.embedding)
-    let before = try (0...2).map { PreparedBlock(try model.block(.decoder(index: $0)), positions: 32) }
+    let table = try model.embedding()
+    let before = try (0...2).map { PreparedBlock(try model.block($0), positions: 32) }
     let size = 64
     var gram = Array(repeating: [Double](repeating: 0, count: size), count: size)
     var cross = Array(repeating: [Double](repeating: 0, count: size), count: 32)
@@ -134,8 +134,8 @@ import Testing
     for i in 0..<size { gram[i][i] += shift }
     let change = solved(gram, cross)
     let (old, new) = (
-      try model.block(.decoder(index: 1))["mlp.down_proj"].weight.dense(),
-      try swept.model.block(.decoder(index: 1))["mlp.down_proj"].weight.dense()
+      try model.block(1)["mlp.down_proj"].weight.dense(),
+      try swept.model.block(1)["mlp.down_proj"].weight.dense()
     )
     let largest = change.flatMap { $0 }.reduce(0) { max($0, abs($1)) }
     for row in 0..<32 {

@@ -18,15 +18,15 @@ struct PruneExpertsTests {
   /// Equation 9 of REAP, token by token, in the first mixture of the model.
   @Test(arguments: Families.mixtures) func scoresAreThoseOfThePaper(_ name: String) async throws {
     let (model, swept) = try await pruned(name)
-    let table = try model.block(.embedding)
+    let table = try model.embedding()
     var hidden = try Self.sequences.map { try PreparedEmbedding(table)($0) }
     let index = try #require(model.description.blocks.firstIndex { $0.feedForward?.mixture != nil })
     for layer in 0..<index {
-      let prepared = PreparedBlock(try model.block(.decoder(index: layer)), positions: 32)
+      let prepared = PreparedBlock(try model.block(layer), positions: 32)
       hidden = try hidden.map { try prepared.forward($0) }
     }
-    let block = try model.block(.decoder(index: index))
-    let mixture = try #require(block.description?.feedForward?.mixture)
+    let block = try model.block(index)
+    let mixture = try #require(block.description.feedForward?.mixture)
     let prepared = PreparedBlock(block, positions: 32)
     var sums = [Double](repeating: 0, count: mixture.experts)
     var tokens = sums
@@ -46,11 +46,11 @@ struct PruneExpertsTests {
         let chosen = powers.indices.sorted { powers[$0] > powers[$1] }.prefix(mixture.expertsPerToken)
         let total = mixture.normalizesWeights ? chosen.reduce(0) { $0 + powers[$1] } : powers.reduce(0, +)
         for expert in chosen {
-          let network = try #require(block.description?.feedForward).expert(expert)
+          let network = try #require(block.description.feedForward).expert(expert)
           let row = input.rows(token..<token + 1)
           let (gate, up) = (apply(network.readers[0], row).elements, apply(network.readers[1], row).elements)
           let inner = zip(gate, up).map { gate, up in
-            guard case .clampedSwiglu(let gain, let limit)? = block.description?.feedForward?.activation else {
+            guard case .clampedSwiglu(let gain, let limit)? = block.description.feedForward?.activation else {
               return Float(Double(gate) / (1 + exp(-Double(gate))) * Double(up))
             }
             let clamped = Double(min(gate, limit))
@@ -69,16 +69,16 @@ struct PruneExpertsTests {
     }
     // The lowest score went, and the router's rows with it.
     let gone = try #require(sums.indices.min { sums[$0] / max(1, tokens[$0]) < sums[$1] / max(1, tokens[$1]) })
-    let after = try swept.model.block(.decoder(index: index))
-    #expect(after.description?.feedForward?.mixture?.experts == mixture.experts - 1)
+    let after = try swept.model.block(index)
+    #expect(after.description.feedForward?.mixture?.experts == mixture.experts - 1)
     let kept = (0..<mixture.experts).filter { $0 != gone }
     for (place, expert) in kept.enumerated() {
-      let (new, old) = (after.description!.feedForward!.expert(place), block.description!.feedForward!.expert(expert))
+      let (new, old) = (after.description.feedForward!.expert(place), block.description.feedForward!.expert(expert))
       #expect(after[new.down].weight.dense() == block[old.down].weight.dense())
       let (scoring, scored) = (after[mixture.router].weight.dense(), block[mixture.router].weight.dense())
       #expect(scoring.rows(place..<place + 1) == scored.rows(expert..<expert + 1))
     }
-    #expect(Set(after.linears.keys) == Set(try #require(after.description).linearShapes.keys))
+    #expect(Set(after.linears.keys) == Set(after.description.linearShapes.keys))
   }
 
   /// An expert that no token is sent to goes first and is not missed.

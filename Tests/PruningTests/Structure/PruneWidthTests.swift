@@ -95,8 +95,8 @@ import Testing
     #expect(swept.model.description == (try narrow.reshape(model.description)))
     #expect(try drift(model, swept.model).isFinite)
     let plan = try Pipeline([narrow]).plan(for: model)
-    for kind in swept.model.kinds {
-      let block = try swept.model.block(kind)
+    for place in swept.model.places {
+      let block = try swept.model.part(place)
       for (name, linear) in block.linears {
         let planned = try #require(plan.first { $0.name == block.fullName(of: name) })
         #expect(planned.rows == linear.weight.rows && planned.columns == linear.weight.columns)

@@ -6,19 +6,19 @@ struct Swept {
   let model: Model
   let report: Report
 
-  private actor Blocks: BlockSink {
-    var blocks: [Block] = []
-    func append(_ block: Block) { blocks.append(block) }
+  private actor Parts: PartSink {
+    var all: [any ModelPart] = []
+    func append(_ part: any ModelPart) { all.append(part) }
   }
 
   init(_ passes: [any Pass], on original: Model, sequences: [[Int32]] = TinyModel.sequences(8, length: 32), seed: UInt64 = 0) async throws {
-    let sink = Blocks()
+    let sink = Parts()
     report = try await Pipeline(passes).run(
       on: original, options: SweepOptions(calibration: sequences, seed: seed, strict: true), into: sink)
-    let blocks = Dictionary(uniqueKeysWithValues: await sink.blocks.map { ($0.kind, $0) })
+    let parts = Dictionary(uniqueKeysWithValues: await sink.all.map { ($0.place, $0) })
     var description = try Pipeline(passes).reshapings(of: Pipeline(passes).prepared(original).description).last!
-    description.blocks = await sink.blocks.compactMap(\.description)
-    model = Model(description: description) { blocks[$0]! }
+    description.blocks = await sink.all.decoders.map(\.description)
+    model = Model(description: description) { parts[$0]! }
   }
 
   /// A figure of the report.

@@ -41,8 +41,8 @@ let shapes: [(LinearName, Int, Int)] = [
 let linears = Dictionary(uniqueKeysWithValues: shapes.map { ($0.0, Linear(weight: random($0.1, $0.2, $0.0.rawValue))) })
 let ones = [Float](repeating: 1, count: hidden)
 let block = Block(
-  kind: .decoder(index: 0), description: description, prefix: description.prefix, linears: linears,
-  norms: ["input_layernorm": ones, "post_attention_layernorm": ones], norm: NormDescription(epsilon: 1e-5))
+  index: 0, description: description, linears: linears,
+  norms: PartNorms(["input_layernorm": ones, "post_attention_layernorm": ones]))
 let prepared = PreparedBlock(block, positions: length)
 let inputs = (0..<sequences).map { random(length, hidden, "sequence \($0)") }
 let weights = shapes.reduce(0) { $0 + $1.1 * $1.2 }

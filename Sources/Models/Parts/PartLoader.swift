@@ -1,60 +1,63 @@
 import CheckpointIO
 import Tensors
 
-/// Turns tensors into blocks.
-struct BlockLoader: Sendable {
+/// Turns tensors into the parts of a model.
+struct PartLoader: Sendable {
   let source: any TensorSource
   let description: ModelDescription
   let reader: WeightReader?
 
-  func block(_ kind: Block.Kind) throws(CheckpointError) -> Block {
-    switch kind {
-    case .embedding:
-      let (prefix, name) = split(description.embedding)
-      let linear = try linear(description.embedding, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
-      let norms = try norms(end: description.embeddingNorm)
-      var block = Block(
-        kind: kind, prefix: prefix, linears: [name: linear], norms: norms.weights, normBiases: norms.biases, norm: description.norm,
-        storageType: storageType(of: description.embeddingNorm ?? description.embedding))
-      block.embedding = EmbeddingDescription(
-        scale: description.embeddingScale, positions: description.positions, tokenTypes: description.tokenTypes)
-      if let positions = description.positions {
-        block.positions = try matrix(
-          positions.module + ".weight", rows: positions.count + positions.offset, columns: description.hiddenSize)
-      }
-      if let types = description.tokenTypes {
-        block.tokenTypes = try matrix(types.module + ".weight", rows: types.count, columns: description.hiddenSize)
-      }
-      return block
-    case .head:
-      let norms = try norms(end: description.finalNorm)
-      var linears: [LinearName: Linear] = [:]
-      var prefix = ""
-      if let head = description.head {
-        let (headPrefix, name) = split(head)
-        prefix = headPrefix
-        linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
-      }
-      var block = Block(
-        kind: kind, prefix: prefix, linears: linears, norms: norms.weights, normBiases: norms.biases, norm: description.norm,
-        storageType: storageType(of: description.landmark))
-      block.logits = LogitDescription(scale: description.logitScale, cap: description.logitCap)
-      return block
-    case .decoder(let index):
-      let block = description.blocks[index]
-      var linears = try stackedLinears(of: block)
-      let biases = try stackedBiases(of: block)
-      for (name, shape) in block.linearShapes where linears[name] == nil {
-        linears[name] = try linear(
-          block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed,
-          stacked: biases[name])
-      }
-      let norms = try norms(block.normSizes, as: block.norm, prefix: block.prefix)
-      return Block(
-        kind: kind, description: block, prefix: block.prefix, linears: linears, norms: norms.weights, normBiases: norms.biases,
-        parameters: try parameters(of: block), cache: try cache(of: block), norm: block.norm,
-        storageType: storageType(of: block.prefix + (block.norms.names.first ?? "")))
+  func part(_ place: PartPlace) throws(CheckpointError) -> any ModelPart {
+    switch place {
+    case .embedding: try embedding()
+    case .decoder(let index): try block(index)
+    case .head: try head()
     }
+  }
+
+  private func embedding() throws(CheckpointError) -> Embedding {
+    let (prefix, name) = split(description.embedding)
+    let size = description.hiddenSize
+    return Embedding(
+      prefix: prefix, tableName: name,
+      table: try linear(description.embedding, rows: description.vocabularySize, columns: size, bias: false),
+      norms: try norms(end: description.embeddingNorm, like: description.embeddingNorm ?? description.embedding), norm: description.norm,
+      description: EmbeddingDescription(
+        scale: description.embeddingScale, positions: description.positions, tokenTypes: description.tokenTypes),
+      positions: try description.positions.map { positions throws(CheckpointError) in
+        try matrix(positions.module + ".weight", rows: positions.count + positions.offset, columns: size)
+      },
+      tokenTypes: try description.tokenTypes.map { types throws(CheckpointError) in
+        try matrix(types.module + ".weight", rows: types.count, columns: size)
+      })
+  }
+
+  private func head() throws(CheckpointError) -> Head {
+    var linears: [LinearName: Linear] = [:]
+    var prefix = ""
+    if let head = description.head {
+      let (headPrefix, name) = split(head)
+      prefix = headPrefix
+      linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+    }
+    return Head(
+      prefix: prefix, linears: linears, norms: try norms(end: description.finalNorm, like: description.landmark),
+      norm: description.norm, logits: LogitDescription(scale: description.logitScale, cap: description.logitCap))
+  }
+
+  private func block(_ index: Int) throws(CheckpointError) -> Block {
+    let block = description.blocks[index]
+    var linears = try stackedLinears(of: block)
+    let biases = try stackedBiases(of: block)
+    for (name, shape) in block.linearShapes where linears[name] == nil {
+      linears[name] = try linear(
+        block.prefix + name.rawValue, rows: shape.rows, columns: shape.columns, bias: shape.bias, isTransposed: block.storesTransposed,
+        stacked: biases[name])
+    }
+    return Block(
+      index: index, description: block, linears: linears,
+      norms: try norms(block.normSizes, as: block.norm, prefix: block.prefix, like: block.prefix + (block.norms.names.first ?? "")),
+      parameters: try parameters(of: block), cache: try cache(of: block))
   }
 
   /// The stacks that the file holds a block's experts in, as they lie there.
@@ -137,20 +140,21 @@ struct BlockLoader: Sendable {
     return tensors
   }
 
+  /// - Parameter module: the one whose storage type is theirs.
   private func norms(
-    _ sizes: [(name: String, size: Int)], as norm: NormDescription, prefix: String
-  ) throws(CheckpointError) -> (weights: [String: [Float]], biases: [String: [Float]]) {
+    _ sizes: [(name: String, size: Int)], as norm: NormDescription, prefix: String, like module: String
+  ) throws(CheckpointError) -> PartNorms {
     var (weights, biases): ([String: [Float]], [String: [Float]]) = ([:], [:])
     for (name, size) in sizes {
       weights[name] = try vector(prefix + name + ".weight", count: size)
       if norm.hasBias { biases[name] = try vector(prefix + name + ".bias", count: size) }
     }
-    return (weights, biases)
+    return PartNorms(weights, biases: biases, offset: norm.offset, storageType: storageType(of: module))
   }
 
   /// The norm at either end of the model, if there is one.
-  private func norms(end: String?) throws(CheckpointError) -> (weights: [String: [Float]], biases: [String: [Float]]) {
-    try norms(end.map { [($0, description.hiddenSize)] } ?? [], as: description.norm, prefix: "")
+  private func norms(end: String?, like module: String) throws(CheckpointError) -> PartNorms {
+    try norms(end.map { [($0, description.hiddenSize)] } ?? [], as: description.norm, prefix: "", like: module)
   }
 
   /// Checks headers alone: nothing is decoded.
@@ -213,14 +217,9 @@ struct BlockLoader: Sendable {
   }
 
   /// A NaN in a weight would spread silently through every layer after it.
-  func checkFinite(_ block: Block) throws(CheckpointError) {
-    if let positions = block.positions, positions.tensor.holdsNonfinite {
-      throw .nonfiniteWeight(tensor: (description.positions?.module ?? "") + ".weight")
-    }
-    if let types = block.tokenTypes, types.tensor.holdsNonfinite {
-      throw .nonfiniteWeight(tensor: (description.tokenTypes?.module ?? "") + ".weight")
-    }
-    if let name = block.nonfiniteLinear() { throw .nonfiniteWeight(tensor: block.fullName(of: name) + ".weight") }
+  func checkFinite(_ part: any ModelPart) throws(CheckpointError) {
+    for (name, tensor) in part.otherTensors where tensor.holdsNonfinite { throw .nonfiniteWeight(tensor: name) }
+    if let name = part.nonfiniteLinear() { throw .nonfiniteWeight(tensor: part.fullName(of: name) + ".weight") }
   }
 
   /// Names of tensors that nothing in the description reads; buffers that are recomputed are nobody's.

@@ -1,19 +1,5 @@
 package import Tensors
 
-/// What an embedding does besides looking up rows.
-public struct EmbeddingDescription: Sendable, Equatable {
-  /// What looked-up rows are multiplied by.
-  public var scale: Float
-  public var positions: ModelDescription.Positions?
-  public var tokenTypes: ModelDescription.TokenTypes?
-
-  public init(scale: Float = 1, positions: ModelDescription.Positions? = nil, tokenTypes: ModelDescription.TokenTypes? = nil) {
-    self.scale = scale
-    self.positions = positions
-    self.tokenTypes = tokenTypes
-  }
-}
-
 /// The token embedding, ready to be looked up.
 package struct PreparedEmbedding: Sendable {
   private let lookup: @Sendable (Int) -> [Float]
@@ -27,20 +13,17 @@ package struct PreparedEmbedding: Sendable {
   private let norm: (@Sendable (Matrix) -> Matrix)?
   private let name: String
 
-  /// - Parameter block: the embedding's.
-  package init(_ block: Block) {
-    guard let name = block.linears.keys.first else { preconditionFailure("the block has no embedding") }
-    self.name = block.fullName(of: name)
-    let linear = block[name]
-    let weight = linear.weight
+  package init(_ embedding: Embedding) {
+    name = embedding.name
+    let weight = embedding.table.weight
     rows = weight.rows
     columns = weight.columns
-    scale = linear.storageType.rounded(block.embedding.scale)
-    positions = block.positions
-    firstPosition = block.embedding.positions?.offset ?? 0
-    tokenType = block.tokenTypes?.dense(rows: 0..<1).elements
-    norm = block.norms.first.map { name, weight in
-      let (norm, bias) = (block.norm, block.normBiases[name])
+    scale = embedding.table.storageType.rounded(embedding.description.scale)
+    positions = embedding.positions
+    firstPosition = embedding.description.positions?.offset ?? 0
+    tokenType = embedding.tokenTypes?.dense(rows: 0..<1).elements
+    norm = embedding.norms.weights.first.map { name, weight in
+      let (norm, bias) = (embedding.norm, embedding.norms.biases[name])
       return { norm.apply($0, weight: weight, bias: bias) }
     }
     if let stored = weight as? StoredWeight {

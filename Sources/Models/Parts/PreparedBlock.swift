@@ -29,13 +29,12 @@ public struct PreparedBlock: Sendable {
   ///   - stages: groups to be computed, by index; `nil` for the whole block.
   ///   - others: further groups to be computed.
   ///   - positions: the longest sequence that will be run.
-  /// - Precondition: `block` is a decoder block.
   public init(_ block: Block, stages: Range<Int>? = nil, and others: Range<Int> = 0..<0, positions: Int) {
     self.init(block, stages: stages, and: others, longest: positions, horizon: nil)
   }
 
   private init(_ block: Block, stages: Range<Int>?, and others: Range<Int>, longest: Int, horizon: Int?) {
-    guard let description = block.description else { preconditionFailure("only decoder blocks run") }
+    let description = block.description
     program = description.program
     let groups = program.inputGroups
     let needed = Set((groups[stages ?? groups.indices] + groups[others]).flatMap(\.linears))
@@ -43,15 +42,15 @@ public struct PreparedBlock: Sendable {
     name = block.name
     stops = program.stops
     spent = program.spent
-    norms = block.norms
-    normBiases = block.normBiases
+    norms = block.norms.weights
+    normBiases = block.norms.biases
     weights = Dictionary(uniqueKeysWithValues: needed.map { ($0, block[$0].weight.dense()) })
     biases = Dictionary(uniqueKeysWithValues: needed.compactMap { name in block[name].bias.map { (name, $0) } })
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
     correction = description.feedForward?.mixture?.correction.flatMap { block.parameters[$0]?.floats() }
     let parts = MixerParts(
-      block: block.name, norm: description.norm, norms: block.norms, normBiases: block.normBiases,
+      block: block.name, norm: description.norm, norms: block.norms.weights, normBiases: block.norms.biases,
       parameters: block.parameters.mapValues { $0.floats() }, cache: block.cache, longest: longest, horizon: horizon)
     mixers = description.mixers.map { $0.prepared(parts) }
   }
