@@ -87,8 +87,8 @@ struct InspectCommand: ParsableCommand {
   /// Attention by its heads; where there are other mixers, how many of each kind.
   private func mixerLines(_ description: ModelDescription) -> [String] {
     var lines: [String] = []
-    if let attention = description.blocks.lazy.compactMap(\.attention).first {
-      lines.append("attention        \(attention.heads) heads over \(attention.keyValueHeads) key-value heads of \(attention.headSize)")
+    if let heads = description.blocks.lazy.compactMap(\.heads).first {
+      lines.append("attention        \(heads.queries) heads over \(heads.keyValues) key-value heads of \(heads.size)")
     }
     let kinds = description.blocks.flatMap { block in block.mixers.map { type(of: $0).kind } }
     let counts = Dictionary(grouping: kinds) { $0 }.mapValues(\.count)

@@ -36,7 +36,7 @@ public struct Generator: Sendable {
       let weights = block.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns }
       let kept = block.mixers.reduce(0) { $0 + $1.stateSize(tokens: positions) }
       // Cosines and sines in two tables.
-      let tables = 2 * positions * (block.attention?.headSize ?? 0)
+      let tables = 2 * positions * (block.heads?.size ?? 0)
       return bytes + 4 * (weights + kept + tables)
     }
   }

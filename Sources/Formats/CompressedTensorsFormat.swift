@@ -61,11 +61,11 @@ public struct CompressedTensorsFormat: CheckpointFormat {
   public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
     var tensors = try encodeLinears(of: part)
     if let block = part as? Block, let cache = block.cache {
-      let (attention, type) = (block.description.attention, block.norms.storageType)
+      let (heads, type) = (block.description.heads, block.norms.storageType)
       for (name, scale) in [("k_scale", cache.key), ("v_scale", cache.value)] {
-        let module = "\(block.prefix)\(attention?.module ?? "self_attn")"
-        if let scales = scale.headScales, let heads = attention?.keyValueHeads, scales.count != heads {
-          throw .cannotStore(module: module, format: Self.name, reason: "\(scales.count) scales of cached heads for \(heads) heads")
+        let module = "\(block.prefix)\(heads?.module ?? "self_attn")"
+        if let scales = scale.headScales, let count = heads?.keyValues, scales.count != count {
+          throw .cannotStore(module: module, format: Self.name, reason: "\(scales.count) scales of cached heads for \(count) heads")
         }
         let tensor =
           scale.headScales.map { Tensor($0, shape: [$0.count, 1, 1], dtype: type) } ?? Tensor([scale.scale], shape: [1], dtype: type)

@@ -139,22 +139,22 @@ public struct CacheCompression: BlockPass {
   package func applied(to model: Model) throws(InvalidOption) -> Model {
     if isFixed { throw InvalidOption("scheme", "\(scheme.rawValue) needs calibrated scales; run a recipe, or use fp8_dynamic") }
     for block in model.description.blocks {
-      guard let attention = block.attention else { continue }
-      if let misfit = policy(headSize: attention.headSize).misfit(in: attention) { throw InvalidOption("scheme", misfit) }
+      guard let heads = block.heads else { continue }
+      if let misfit = block.misfit(of: policy(headSize: heads.size)) { throw InvalidOption("scheme", misfit) }
     }
     return model.changingBlocks { block in
-      guard let attention = block.description.attention else { return }
-      block.cachePolicy = policy(headSize: attention.headSize)
+      guard let heads = block.description.heads else { return }
+      block.cachePolicy = policy(headSize: heads.size)
       block.cache = nil
     }
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let attention = block.description.attention else {
+    guard let heads = block.description.heads else {
       return context.recordBlock(block, [:], scheme: "no keys and values: left as it is")
     }
-    let policy = policy(headSize: attention.headSize)
-    if let misfit = policy.misfit(in: attention) { throw InvalidOption("scheme", misfit) }
+    let policy = policy(headSize: heads.size)
+    if let misfit = block.description.misfit(of: policy) { throw InvalidOption("scheme", misfit) }
     block.cachePolicy = policy == CachePolicy() ? nil : policy
     block.cache = nil
     var metrics = ["bits_per_key": policy.key?.bitsPerElement, "bits_per_value": policy.value?.bitsPerElement].compactMapValues { $0 }

@@ -31,18 +31,18 @@ public struct GroupedQueries: BlockPass {
     guard keyValueHeads.map({ $0 > 0 }) ?? true else { throw InvalidOption("key_value_heads", "\(keyValueHeads!): a positive number") }
   }
 
-  private func target(for attention: AttentionDescription) throws(InvalidOption) -> Int {
-    let (heads, target) = (attention.keyValueHeads, keyValueHeads ?? attention.keyValueHeads / 2)
-    guard target > 0, target < heads, heads % target == 0 else {
-      throw InvalidOption("key_value_heads", "\(target) is no smaller divisor of the model's \(heads) key-value heads")
+  private func target(for heads: AttentionHeads) throws(InvalidOption) -> Int {
+    let (count, target) = (heads.keyValues, keyValueHeads ?? heads.keyValues / 2)
+    guard target > 0, target < count, count % target == 0 else {
+      throw InvalidOption("key_value_heads", "\(target) is no smaller divisor of the model's \(count) key-value heads")
     }
-    guard attention.rotary?.fraction ?? 1 == 1 else {
+    guard heads.rotary?.fraction ?? 1 == 1 else {
       throw InvalidOption("key_value_heads", "heads that are rotated in part only are not merged here")
     }
-    guard attention.rotary?.isInterleaved != true else {
+    guard heads.rotary?.isInterleaved != true else {
       throw InvalidOption("key_value_heads", "heads whose neighbouring dimensions are rotated together are not merged here")
     }
-    if let reason = attention.headObstacle { throw InvalidOption("passes", reason + "; they cannot be merged") }
+    if let reason = heads.obstacle { throw InvalidOption("passes", reason + "; they cannot be merged") }
     return target
   }
 
@@ -51,42 +51,42 @@ public struct GroupedQueries: BlockPass {
     if let reason = description.headObstacle { throw InvalidOption("passes", "\(reason); they cannot be merged") }
     var result = description
     for index in result.blocks.indices {
-      guard let attention = description.blocks[index].attention else { continue }
-      result.blocks[index].attention?.keyValueHeads = try target(for: attention)
+      guard let heads = description.blocks[index].heads else { continue }
+      result.blocks[index].heads?.keyValues = try target(for: heads)
     }
     return result
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    guard let attention = block.description.attention, let path = block.description.valuePath else { return }
+    guard let heads = block.description.heads, let path = block.description.valuePath else { return }
     let group = block.inputGroups[0]
     for name in group.linears + [path.reader] where !(block[name].weight is StoredWeight || block[name].weight is Matrix) {
       throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put gqa before what compresses")
     }
-    let target = try target(for: attention)
+    let target = try target(for: heads)
     let moment = merge == .mean ? nil : DoubleMatrix(try context.statistic(Hessian.self, of: group, in: block).matrix)
-    let heads = MergedHeads(block, attention, group.linears, path.reader, per: attention.keyValueHeads / target, moment: moment)
+    let merged = MergedHeads(block, heads, group.linears, path.reader, per: heads.keyValues / target, moment: moment)
     var remark: String?
-    let merges = (0..<target).map { heads.merge(at: $0, by: merge, fallback: &remark) }
+    let merges = (0..<target).map { merged.merge(at: $0, by: merge, fallback: &remark) }
     for (index, merge) in merges.enumerated() where moment != nil {
-      let errors = heads.errors(of: merge, at: index)
+      let errors = merged.errors(of: merge, at: index)
       context.recordBlock(block, ["key_error_\(index)": errors.keys, "value_error_\(index)": errors.values])
     }
-    heads.apply(merges, to: &block)
-    block.description.attention?.keyValueHeads = target
+    merged.apply(merges, to: &block)
+    block.description.heads?.keyValues = target
     block.cache = block.cache?.wholeBlock
     for name in group.linears + [path.reader] {
       context.record(name, in: block, ["bits_per_weight": Double(block[name].storageType.bitCount)])
     }
     if let remark { try context.recordFallback(group.linears[1], in: block, remark) }
     if compensate { try compensate(path.reader, of: &block, context) }
-    let (type, width) = (block.norms.storageType, 2 * attention.headSize)
+    let (type, width) = (block.norms.storageType, 2 * heads.size)
     context.recordBlock(
       block,
       [
         "cache_bytes_per_token": type.cacheBytes(target * width),
-        "cache_bytes_per_token_before": type.cacheBytes(attention.keyValueHeads * width),
-      ], scheme: "\(attention.keyValueHeads) → \(target) heads")
+        "cache_bytes_per_token_before": type.cacheBytes(heads.keyValues * width),
+      ], scheme: "\(heads.keyValues) → \(target) heads")
   }
 
   /// Refits the output projection W over the merged heads' outputs X to what the original one, W₀, makes of the original outputs X₀:

@@ -40,7 +40,7 @@ public struct LatentCache: BlockPass {
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
     if let reason = description.cacheObstacle { throw InvalidOption("passes", reason) }
     if let reason = description.headObstacle { throw InvalidOption("passes", "\(reason); there are no keys and values to make latents of") }
-    if let block = description.blocks.first(where: { $0.attention?.rotary?.isInterleaved == true }) {
+    if let block = description.blocks.first(where: { $0.heads?.rotary?.isInterleaved == true }) {
       throw InvalidOption(
         "passes", "\(block.prefix.dropLast()) rotates neighbouring dimensions together, which keys' latents are not weighed for")
     }
@@ -48,11 +48,11 @@ public struct LatentCache: BlockPass {
   }
 
   /// The latents of one group; `nil` where they would be no fewer than what they stand for.
-  private func shape(share: Double, _ attention: AttentionDescription) -> (groups: Int, rank: Int)? {
-    let heads = (1...min(headsPerGroup, attention.keyValueHeads)).last { attention.keyValueHeads % $0 == 0 } ?? 1
-    let width = heads * attention.headSize
+  private func shape(share: Double, _ heads: AttentionHeads) -> (groups: Int, rank: Int)? {
+    let together = (1...min(headsPerGroup, heads.keyValues)).last { heads.keyValues % $0 == 0 } ?? 1
+    let width = together * heads.size
     let rank = max(rankMultiple, Int(share * Double(width)) / rankMultiple * rankMultiple)
-    return share < 1 && rank < width ? (attention.keyValueHeads / heads, rank) : nil
+    return share < 1 && rank < width ? (heads.keyValues / together, rank) : nil
   }
 
   private func share(of name: LinearName, _ block: BlockDescription) -> Double? {
@@ -64,7 +64,7 @@ public struct LatentCache: BlockPass {
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear {
     guard let block = description.blocks.first(where: { linear.name.hasPrefix($0.prefix) }),
       let share = share(of: LinearName(rawValue: String(linear.name.dropFirst(block.prefix.count))), block),
-      let attention = block.attention, let shape = shape(share: share, attention)
+      let heads = block.heads, let shape = shape(share: share, heads)
     else { return linear }
     guard linear.rank == nil, linear.weights == nil else {
       throw InvalidOption("passes", "\(linear.name) is stored as \(linear.scheme); put kv_latents before what compresses")
@@ -79,28 +79,27 @@ public struct LatentCache: BlockPass {
 
   public func run(on block: inout Block, in context: PassContext) throws {
     let description = block.description
-    guard let attention = description.attention, let path = description.valuePath else { return }
+    guard let heads = description.heads, let path = description.valuePath else { return }
     let group = block.inputGroups[0]
     let names = group.linears.filter { share(of: $0, description) != nil }
     guard names.count == 2 else {
       throw InvalidOption("passes", "\(block.name) has no key and value projections of their own")
     }
     let moment = DoubleMatrix(try context.statistic(Hessian.self, of: group, in: block).matrix)
-    let heads = MergedHeads(
-      block, attention, group.linears, path.reader, per: 1, moment: moment)
+    let parts = MergedHeads(block, heads, group.linears, path.reader, per: 1, moment: moment)
     var cached = 0
     for name in names {
       guard block[name].weight is StoredWeight || block[name].weight is Matrix else {
         throw InvalidOption("passes", "\(block.fullName(of: name)) is compressed already; put kv_latents before what compresses")
       }
-      guard let shape = shape(share: share(of: name, description)!, attention) else {
+      guard let shape = shape(share: share(of: name, description)!, heads) else {
         cached += block[name].weight.rows
         continue
       }
       cached += shape.groups * shape.rank
-      try factor(name, shape, of: &block, moment, name == names[0] ? .keys(heads) : .values(heads), context)
+      try factor(name, shape, of: &block, moment, name == names[0] ? .keys(parts) : .values(parts), context)
     }
-    let whole = 2 * attention.keyValueHeads * attention.headSize
+    let whole = 2 * heads.keyValues * heads.size
     let type = block.norms.storageType
     context.recordBlock(
       block, ["cache_bytes_per_token": type.cacheBytes(cached), "cache_bytes_per_token_before": type.cacheBytes(whole)],
@@ -116,17 +115,17 @@ public struct LatentCache: BlockPass {
     _ name: LinearName, _ shape: (groups: Int, rank: Int), of block: inout Block, _ moment: DoubleMatrix, _ kind: Kind,
     _ context: PassContext
   ) throws {
-    guard let attention = block.description.attention else { return }
+    guard let heads = block.description.heads else { return }
     let weight = DoubleMatrix(block[name].weight.dense())
-    let (height, heads) = (weight.rows / shape.groups, attention.keyValueHeads / shape.groups)
+    let (height, together) = (weight.rows / shape.groups, heads.keyValues / shape.groups)
     var (outputs, inputs) = ([DoubleMatrix](), [DoubleMatrix]())
     var (tail, total) = (0.0, 0.0)
     for group in 0..<shape.groups {
       let own = weight.rows(group * height..<(group + 1) * height)
       var metrics: [DoubleMatrix] = []
-      for head in group * heads..<(group + 1) * heads {
+      for head in group * together..<(group + 1) * together {
         switch kind {
-        case _ where !weighted: metrics.append(DoubleMatrix(diagonal: [Double](repeating: 1, count: attention.headSize)))
+        case _ where !weighted: metrics.append(DoubleMatrix(diagonal: [Double](repeating: 1, count: heads.size)))
         case .keys(let parts): metrics.append(parts.keyMetric(of: head))
         case .values(let parts): metrics.append(parts.valueMetric(of: head))
         }

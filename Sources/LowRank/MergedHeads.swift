@@ -3,7 +3,7 @@ import Tensors
 
 /// The projections of one block, cut into the heads that are merged.
 struct MergedHeads {
-  private let attention: AttentionDescription
+  private let heads: AttentionHeads
   private let names: [LinearName]
   private let reader: LinearName
   /// Key-value heads that become one.
@@ -13,15 +13,14 @@ struct MergedHeads {
   private let moment: DoubleMatrix?
 
   init(
-    _ block: Block, _ attention: AttentionDescription, _ names: [LinearName], _ reader: LinearName, per: Int, moment: DoubleMatrix?
+    _ block: Block, _ heads: AttentionHeads, _ names: [LinearName], _ reader: LinearName, per: Int, moment: DoubleMatrix?
   ) {
-    (self.attention, self.names, self.reader, self.per, self.moment) = (attention, names, reader, per, moment)
+    (self.heads, self.names, self.reader, self.per, self.moment) = (heads, names, reader, per, moment)
     weights = names.map { DoubleMatrix(block[$0].weight.dense()) }
     output = DoubleMatrix(block[reader].weight.dense())
   }
 
-  private var size: Int { attention.headSize }
-  private var queriesPerHead: Int { attention.heads / attention.keyValueHeads }
+  private var size: Int { heads.size }
 
   private func rows(_ weight: Int, heads: Range<Int>) -> DoubleMatrix {
     weights[weight].rows(heads.lowerBound * size..<heads.upperBound * size)
@@ -43,7 +42,7 @@ struct MergedHeads {
     let values = moments(2, at: index)
     let found = method == .procrustes ? values.procrustes() : components(values, at: index)
     if let found { (merge.values, merge.outputs) = found } else { fallback = "LAPACK found no eigenvectors: values averaged" }
-    guard !attention.normalizesQueriesAndKeys else {
+    guard !heads.areNormalized else {
       fallback = "keys are normalised behind their projection, which no turn passes through: averaged"
       return merge
     }
@@ -65,7 +64,7 @@ struct MergedHeads {
   /// Mean square of what meets every pair of dimensions of a key-value head, over its queries.
   private func queryEnergies(of head: Int) -> [Double] {
     var energies = [Double](repeating: 0, count: size / 2)
-    for query in head * queriesPerHead..<(head + 1) * queriesPerHead {
+    for query in head * heads.group..<(head + 1) * heads.group {
       let own = rows(0, heads: query..<query + 1)
       let seen = own.times(moment!)
       for row in 0..<size {
@@ -77,7 +76,7 @@ struct MergedHeads {
 
   /// How errors of a head's keys show: by the queries that meet them, where those reach attention as they are projected.
   func keyMetric(of head: Int) -> DoubleMatrix {
-    if attention.normalizesQueriesAndKeys { return DoubleMatrix(diagonal: [Double](repeating: 1, count: size)) }
+    if heads.areNormalized { return DoubleMatrix(diagonal: [Double](repeating: 1, count: size)) }
     let energies = queryEnergies(of: head)
     return DoubleMatrix(diagonal: energies + energies)
   }
@@ -85,7 +84,7 @@ struct MergedHeads {
   /// How errors of a head's values show: W_oᵀ·W_o over the columns that read them.
   func valueMetric(of head: Int) -> DoubleMatrix {
     var metric = DoubleMatrix(rows: size, columns: size, elements: [Double](repeating: 0, count: size * size))
-    for query in head * queriesPerHead..<(head + 1) * queriesPerHead {
+    for query in head * heads.group..<(head + 1) * heads.group {
       let columns = columns(of: query)
       metric = metric.adding(columns.transposed().times(columns))
     }
@@ -115,11 +114,11 @@ struct MergedHeads {
     map(1, merges.indices.map { (merges[$0].keys, $0 * per..<($0 + 1) * per) })
     map(2, merges.indices.map { (merges[$0].values, $0 * per..<($0 + 1) * per) })
     func owner(_ query: Int) -> (merge: HeadMerge, head: Int) {
-      let head = query / queriesPerHead
+      let head = query / heads.group
       return (merges[head / per], head % per)
     }
-    map(0, (0..<attention.heads).map { (owner($0).merge.queries[owner($0).head].transposed(), $0..<$0 + 1) })
-    let stretches = (0..<attention.heads).map { columns(of: $0).times(owner($0).merge.outputs[owner($0).head]) }
+    map(0, (0..<heads.queries).map { (owner($0).merge.queries[owner($0).head].transposed(), $0..<$0 + 1) })
+    let stretches = (0..<heads.queries).map { columns(of: $0).times(owner($0).merge.outputs[owner($0).head]) }
     block[reader].weight = single(DoubleMatrix(stacking: stretches.map { $0.transposed() }).transposed())
   }
 }

@@ -87,11 +87,6 @@ extension BlockDescription {
   /// The linears that add to the residual stream.
   public var residualWriters: [LinearName] { program.residualWriters }
 
-  /// The linear that makes the values, and the one that reads what attention makes of them: its inputs are one stretch per query head, in
-  /// the coordinates of the key-value head that serves it. `AttentionDescription.valueRows` says which rows of the maker belong to a head.
-  /// `nil` in a block without attention.
-  public var valuePath: (maker: LinearName, reader: LinearName)? { attention.map { ($0.valueRows(0).linear, $0.output) } }
-
   /// Linears that are passed over unless a pattern names them: routers are small, and what they decide is not a matter of degree; and what
   /// mixers say errors grow in.
   public var namedOnly: Set<LinearName> {

@@ -18,8 +18,7 @@ public enum BlockMix: String, Sendable, Codable, CaseIterable {
 
     public init(_ description: ModelDescription, hasImportance: Bool) {
       layers = description.blocks.count
-      let attention = description.blocks.lazy.compactMap(\.attention).first
-      headsPerKeyValueHead = attention.map { $0.heads / max(1, $0.keyValueHeads) } ?? 1
+      headsPerKeyValueHead = description.blocks.lazy.compactMap(\.heads).first?.group ?? 1
       isTied = description.isTied
       self.hasImportance = hasImportance
     }

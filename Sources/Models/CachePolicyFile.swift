@@ -41,7 +41,7 @@ extension Model {
     let blocks = Dictionary(uniqueKeysWithValues: description.blocks.map { ($0.name, $0) })
     for (name, policy) in file.layers.sorted(by: { $0.key < $1.key }) {
       guard let block = blocks[name] else { throw .malformedConfiguration(path: path, reason: "the model has no block \(name)") }
-      if let attention = block.attention, let misfit = policy.misfit(in: attention) {
+      if let misfit = block.misfit(of: policy) {
         throw .malformedConfiguration(path: path, reason: "\(name): \(misfit)")
       }
     }

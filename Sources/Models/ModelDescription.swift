@@ -111,7 +111,7 @@ extension ModelDescription {
       if let other = block.mixers.first(where: { !($0 is AttentionDescription) }) {
         return "\(block.prefix)\(other.module) is \(type(of: other).kind), which has no heads of queries, keys and values"
       }
-      if block.attention == nil { return "\(block.prefix.dropLast()) has no attention" }
+      if block.heads == nil { return "\(block.prefix.dropLast()) has no attention" }
     }
     return nil
   }

@@ -1,16 +1,10 @@
 extension ModelDescription {
+  /// Why the values of some attention cannot take other coordinates on their way to its output; `nil` where all can.
+  package var valueObstacle: String? { blocks.lazy.compactMap(\.valueObstacle).first }
+
   /// Why the residual stream cannot be given other coordinates by changing weights alone; `nil` where it can.
   ///
   /// Only a root mean square is the same in all coordinates, and only a norm whose weight can move into the linears after it.
-  /// Why the values of some attention cannot take other coordinates on their way to its output; `nil` where all can.
-  package var valueObstacle: String? {
-    for block in blocks {
-      guard let attention = block.attention else { return "\(block.prefix.dropLast()) has no attention whose values could be rotated" }
-      if attention.hasOutputGate { return "\(block.prefix)\(attention.module) gates what attention makes of values, number by number" }
-    }
-    return nil
-  }
-
   package var residualObstacle: String? {
     let norms = blocks.map(\.norm) + [norm]
     if norms.contains(where: { $0.kind == .layer }) { return "LayerNorm subtracts the mean, which other coordinates do not keep" }

@@ -126,12 +126,12 @@ extension BlockDescription {
       scalings.append(Scaling(.norm(norm), into: readers.linears, input: group, channels: hiddenSize))
     }
     // Attention mixes tokens and never channels, so a scale of the values comes out of it as it went in.
-    if let attention, let path = valuePath {
-      let values = (0..<attention.keyValueHeads).flatMap { Array(attention.valueRows($0).rows) }
-      let isWhole = values == Array(values.indices) && path.maker != attention.queryRows(0).linear
+    if let heads, let path = valuePath {
+      let values = path.rows.flatMap { Array($0) }
+      let isWhole = values == Array(values.indices) && !scoreMakers.contains(path.maker)
       let valueScaling = Scaling(
-        .linear(path.maker), into: [path.reader], channels: attention.keyValueHeads * attention.headSize, run: attention.headSize,
-        repeats: attention.group, rows: isWhole ? nil : values)
+        .linear(path.maker), into: [path.reader], channels: values.count, run: heads.size, repeats: heads.group,
+        rows: isWhole ? nil : values)
       scalings.insert(valueScaling, at: min(scalings.count, norms.beforeAttention == nil ? 0 : 1))
     }
     guard let feedForward else { return scalings }

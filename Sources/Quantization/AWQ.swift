@@ -47,8 +47,7 @@ public struct AWQ: BlockPass {
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
-    let description = block.description
-    let scalings = description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
+    let scalings = block.description.scalings.filter { $0.consumers.allSatisfy { block.isNamedOnly($0) || block.selects(layers, $0) } }
     for scaling in scalings { try scaling.checkUnquantized(in: block) }
     let sample = try BlockSample(of: block, sequences: try context.inputs(of: block, limit: sequences), tokens: tokens)
     let search = ScalingSearch(sample: sample, preview: QuantizerPreview(context.following))
@@ -56,6 +55,8 @@ public struct AWQ: BlockPass {
     // Candidates are many and weights few: they are read from their file once.
     for name in block.linears.keys { scaled[name].weight = block[name].weight.dense() }
     let original = scaled
+    // Their errors multiply, so no layer's own loss says how far they may be clipped.
+    let scoreMakers = block.description.scoreMakers
     var factors: [Int: [Float]] = [:]
     var changed = Set<LinearName>()
     var records: [(name: LinearName, metrics: [String: Double])] = []
@@ -72,7 +73,7 @@ public struct AWQ: BlockPass {
         continue
       }
       let clipped =
-        clip ? try limit(scaling.consumers.filter { !Self.decidesAttention($0, description) }, stage, &choice, scaling, search) : [:]
+        clip ? try limit(scaling.consumers.filter { !scoreMakers.contains($0) }, stage, &choice, scaling, search) : [:]
       if choice.candidate != nil {
         for stage in search.stages(of: scaling, in: block) { factors[stage] = choice.factors }
         changed.formUnion(scaling.consumers)
@@ -101,11 +102,6 @@ public struct AWQ: BlockPass {
     guard !reverted else { return }
     block.norms = scaled.norms
     for name in changed { block[name] = scaled[name] }
-  }
-
-  /// Products of queries and keys: their errors multiply, so no layer's own loss says how far they may be clipped.
-  private static func decidesAttention(_ name: LinearName, _ description: BlockDescription) -> Bool {
-    name == description.attention?.queryRows(0).linear || name == description.attention?.keyRows(0).linear
   }
 
   /// Limits the weights of some linears that read the same input, if the output then loses less.

@@ -104,12 +104,12 @@ public struct Rotate: Pass {
       }
       for name in description.residualWriters { turns[name, default: Turn()].outputs = [matrix] }
     }
-    if values != .none, let attention = description.attention, let path = description.valuePath {
+    if values != .none, let heads = description.heads, let path = description.valuePath {
       var random = context.randomness(for: path.maker, in: block)
-      let heads = (0..<attention.keyValueHeads).compactMap { _ in values.matrix(size: attention.headSize, using: &random) }
-      turns[path.maker, default: Turn()].outputs = heads
-      turns[path.maker]!.outputRows = (0..<attention.keyValueHeads).flatMap { Array(attention.valueRows($0).rows) }
-      turns[path.reader, default: Turn()].inputs = (0..<attention.heads).map { heads[$0 / (attention.heads / attention.keyValueHeads)] }
+      let own = path.rows.compactMap { _ in values.matrix(size: heads.size, using: &random) }
+      turns[path.maker, default: Turn()].outputs = own
+      turns[path.maker]!.outputRows = path.rows.flatMap { Array($0) }
+      turns[path.reader, default: Turn()].inputs = (0..<heads.queries).map { own[$0 / heads.group] }
     }
     return turns
   }

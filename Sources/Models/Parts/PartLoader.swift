@@ -119,12 +119,12 @@ struct PartLoader: Sendable {
 
   /// The scales under which the block's keys and values are stored, if there are any.
   private func cache(of block: BlockDescription) throws(CheckpointError) -> CacheQuantization? {
-    guard let attention = block.attention else { return nil }
-    let module = block.prefix + attention.module
+    guard let heads = block.heads else { return nil }
+    let module = block.prefix + heads.module
     let cache = try reader?.cache(module, source)
     for (name, scales) in [("k_scale", cache?.key.headScales), ("v_scale", cache?.value.headScales)] {
-      guard let scales, scales.count != attention.keyValueHeads else { continue }
-      throw .wrongShape(tensor: "\(module).\(name)", expected: [attention.keyValueHeads, 1, 1], found: [scales.count, 1, 1])
+      guard let scales, scales.count != heads.keyValues else { continue }
+      throw .wrongShape(tensor: "\(module).\(name)", expected: [heads.keyValues, 1, 1], found: [scales.count, 1, 1])
     }
     return cache
   }
@@ -232,7 +232,7 @@ struct PartLoader: Sendable {
     var buffers = Set<String>()
     for block in description.blocks {
       exact.formUnion(block.parameters.map { block.prefix + $0.name })
-      guard let module = block.attention?.module else { continue }
+      guard let module = block.heads?.module else { continue }
       let attention = block.prefix + module
       if reader != nil { exact.formUnion(["k_scale", "v_scale"].map { "\(attention).\($0)" }) }
       buffers.formUnion(["bias", "masked_bias", "rotary_emb.inv_freq"].map { "\(attention).\($0)" })

@@ -48,14 +48,14 @@ extension ModelPart {
 extension Block {
   /// Leaves queries, keys and values of some heads; what reads them has been cut already.
   mutating func keepReaders(queries: [Int], keyValues: [Int], _ parts: BlockParts) {
-    guard let size = description.attention?.headSize else { return }
+    guard let size = description.heads?.size else { return }
     func channels(_ heads: [Int]) -> [Int] { heads.flatMap { $0 * size..<($0 + 1) * size } }
     keep(rows: channels(queries), of: parts.attentionReaders[0])
     for name in parts.attentionReaders.dropFirst() where keyValues.count * size < self[name].weight.rows {
       keep(rows: channels(keyValues), of: name)
     }
-    description.attention?.heads = queries.count
-    description.attention?.keyValueHeads = keyValues.count
+    description.heads?.queries = queries.count
+    description.heads?.keyValues = keyValues.count
     cache = cache?.keeping(heads: keyValues)
   }
 }

@@ -70,7 +70,7 @@ public struct PruneWidth: Pass, Hashable {
     var smaller = description
     for index in smaller.blocks.indices {
       let sizes = try WidthSizes(self, description.blocks[index])
-      if let attention = description.blocks[index].attention, sizes.heads < attention.heads, let reason = attention.headObstacle {
+      if let heads = description.blocks[index].heads, sizes.heads < heads.queries, let reason = heads.obstacle {
         throw InvalidOption("axis", reason + "; heads cannot be left out")
       }
       smaller.hiddenSize = sizes.hidden
@@ -89,8 +89,8 @@ public struct PruneWidth: Pass, Hashable {
       if sizes.heads < whole.heads { block.attention?.giveBiases() }
     }
     block.feedForward?.size = sizes.feedForward
-    block.attention?.heads = sizes.heads
-    block.attention?.keyValueHeads = sizes.keyValueHeads
+    block.heads?.queries = sizes.heads
+    block.heads?.keyValues = sizes.keyValueHeads
     if sizes.hidden < block.hiddenSize {
       block.normEpsilon = HiddenReduction.epsilon(block.normEpsilon, from: block.hiddenSize, to: sizes.hidden)
       block.hiddenSize = sizes.hidden
@@ -109,7 +109,7 @@ public struct PruneWidth: Pass, Hashable {
     var pass = self
     if reducesHidden { pass.hidden = whole.hiddenSize }
     let sizes = try WidthSizes(pass, whole)
-    if let attention = whole.attention, sizes.heads < attention.heads { try pruneHeads(of: &block, attention, to: sizes, parts, context) }
+    if let heads = whole.heads, sizes.heads < heads.queries { try pruneHeads(of: &block, heads, to: sizes, parts, context) }
     if let network = whole.feedForward, sizes.feedForward < network.size {
       try pruneFeedForward(of: &block, network, to: sizes, parts, context)
     }
@@ -136,18 +136,18 @@ public struct PruneWidth: Pass, Hashable {
   }
 
   private func pruneHeads(
-    of block: inout Block, _ attention: AttentionDescription, to sizes: WidthSizes, _ parts: BlockParts, _ context: PassContext
+    of block: inout Block, _ whole: AttentionHeads, to sizes: WidthSizes, _ parts: BlockParts, _ context: PassContext
   ) throws {
-    let (size, group) = (attention.headSize, attention.heads / attention.keyValueHeads)
+    let (size, group) = (whole.size, whole.group)
     func columns(_ heads: Range<Int>) -> [Int] { Array(heads.lowerBound * size..<heads.upperBound * size) }
     let squares = parts.attentionReaders.map { block[$0].weight.dense().rowSquares }
     func sum(_ squares: [Double], _ range: Range<Int>) -> Double { columns(range).reduce(0) { $0 + squares[$1] } }
-    var keyValues = Array(0..<attention.keyValueHeads)
-    if sizes.keyValueHeads < attention.keyValueHeads {
+    var keyValues = Array(0..<whole.keyValues)
+    if sizes.keyValueHeads < whole.keyValues {
       // A key-value head goes with all that reads it.
       let elimination = Elimination(
         units: keyValues.map { columns($0 * group..<($0 + 1) * group) }, classes: keyValues.map { _ in 0 },
-        quota: attention.keyValueHeads - sizes.keyValueHeads)
+        quota: whole.keyValues - sizes.keyValueHeads)
       let makers = keyValues.map { head in
         sum(squares[0], head * group..<(head + 1) * group) + squares.dropFirst().reduce(0) { $0 + sum($1, head..<head + 1) }
       }

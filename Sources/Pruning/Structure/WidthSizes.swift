@@ -22,8 +22,8 @@ struct WidthSizes: Equatable {
   /// - Parameter block: of attention and one feed-forward network; what it lacks counts as none.
   init(_ block: BlockDescription) {
     feedForward = block.feedForward?.size ?? 0
-    heads = block.attention?.heads ?? 0
-    keyValueHeads = block.attention?.keyValueHeads ?? 0
+    heads = block.heads?.queries ?? 0
+    keyValueHeads = block.heads?.keyValues ?? 0
     hidden = block.hiddenSize
   }
 
@@ -79,13 +79,13 @@ struct WidthSizes: Equatable {
       hidden = try count(cost { $0.hiddenSize -= 1 }, of: hidden, multiple: multiple, axis)
     case .heads:
       let (group, keyValues) = (heads / keyValueHeads, keyValueHeads)
-      heads = keyValues * (try count(cost { $0.attention?.heads -= keyValues }, of: group, multiple: 1, axis))
+      heads = keyValues * (try count(cost { $0.heads?.queries -= keyValues }, of: group, multiple: 1, axis))
     case .keyValueHeads:
       let group = heads / keyValueHeads
       keyValueHeads = try count(
         cost {
-          $0.attention?.keyValueHeads -= 1
-          $0.attention?.heads -= group
+          $0.heads?.keyValues -= 1
+          $0.heads?.queries -= group
         }, of: keyValueHeads, multiple: 1, axis)
       heads = group * keyValueHeads
     }
