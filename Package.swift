@@ -54,11 +54,13 @@ let package = Package(
 
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
+    module("Training", ["Passes", "Models", "Tensors"]),
     module("Quantization", ["Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Passes", "Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
+    module("Distillation", ["Training", "Evaluation", "Passes", "Models", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.
@@ -66,7 +68,7 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models",
+        "Recipes", "Distillation", "Training", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models",
         "CheckpointIO",
         "Tokenizers", "Tensors", "StrictJSON",
       ]),
@@ -84,6 +86,7 @@ let package = Package(
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "KVCache", ["CompressKit"]),
+    tests(of: "Training", ["CompressKit"]),
     tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),

@@ -80,4 +80,11 @@ BODY float exponential(float x) {
   return p * compress_float((uint32_t)((int32_t)n + 127) << 23);
 }
 
+// By halves, so that the additions do not wait for each other.
+BODY float sum_of_lanes(float lane[16]) {
+  for (size_t half = 8; half > 0; half /= 2)
+    for (size_t j = 0; j < half; j++) lane[j] += lane[j + half];
+  return lane[0];
+}
+
 #endif

@@ -95,13 +95,6 @@ BODY float near_code(float w, float inverse, float zero, float top) {
   return round_even(q);
 }
 
-// By halves, so that the additions do not wait for each other.
-BODY float sum_of_lanes(float lane[16]) {
-  for (size_t half = 8; half > 0; half /= 2)
-    for (size_t j = 0; j < half; j++) lane[j] += lane[j + half];
-  return lane[0];
-}
-
 BODY float quantization_error(
     const float *w, const float *importance, int weighted, float scale, float zero, float top, size_t count) {
   const float inverse = 1.0f / scale;

@@ -58,13 +58,13 @@ package struct HeadDivergence: Sendable {
 }
 
 /// The final norm and the matrix that turns hidden states into logits.
-struct LogitHead: Sendable {
+package struct LogitHead: Sendable {
   let head: Head
   let weight: Matrix
   private let inputQuantization: InputQuantization?
 
   /// - Throws: `EvaluationError.noLogits`, and what reading the model throws.
-  init(_ model: Model) throws {
+  package init(_ model: Model) throws {
     guard model.description.hasLogits else { throw EvaluationError.noLogits }
     let matrix: Linear
     (head, matrix) = try ModelWalk(model).head()
@@ -78,7 +78,7 @@ struct LogitHead: Sendable {
   /// Logits of some positions, [positions × vocabulary].
   ///
   /// - Throws: `NonFiniteActivation` naming the final norm or the logits.
-  func logits(_ hidden: Matrix, _ positions: Range<Int>) throws(NonFiniteActivation) -> Matrix {
+  package func logits(_ hidden: Matrix, _ positions: Range<Int>) throws(NonFiniteActivation) -> Matrix {
     let input = head.input(hidden.rows(positions))
     guard input.isFinite else { throw NonFiniteActivation(block: head.name, layer: head.norms.weights.keys.first ?? "the final norm") }
     let logits = head.finishLogits((inputQuantization?.rounded(input) ?? input).times(transposed: weight))

@@ -25,7 +25,7 @@ extension MixtureDescription {
   }
 
   /// What each expert would count, and what all have to be divided by.
-  private func weights(of row: [Float]) -> (weights: [Float], total: Float) {
+  func weights(of row: [Float]) -> (weights: [Float], total: Float) {
     switch scoring {
     case .softmax:
       let largest = row.max() ?? 0
@@ -87,7 +87,7 @@ extension Matrix {
   }
 
   /// self[row] += weight · other's row, for every row of `other`.
-  mutating func add(_ other: Matrix, atRows indices: [Int], weighedBy weights: [Float]) {
+  package mutating func add(_ other: Matrix, atRows indices: [Int], weighedBy weights: [Float]) {
     let width = columns
     withUnsafeMutableElements { elements in
       other.withUnsafeElements { other in

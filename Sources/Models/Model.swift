@@ -111,6 +111,21 @@ public struct Model: Sendable {
     changing { part in try part.withBlock(change) }
   }
 
+  /// The same model with parts that are held in memory, in the order of `places`.
+  ///
+  /// - Parameter description: of the parts.
+  package func holding(_ description: ModelDescription, _ parts: [any ModelPart]) -> Model {
+    var held = self
+    held.description = description
+    let parts = Dictionary(uniqueKeysWithValues: zip(held.places, parts))
+    held.load = { place in
+      guard let part = parts[place] else { preconditionFailure("the model has no such part") }
+      return part
+    }
+    (held.check, held.change) = ({ _ in }, nil)
+    return held
+  }
+
   /// The same model without some of its decoder blocks, by index; those that remain are numbered and named as in a smaller model.
   package func removing(_ dropped: Set<Int>) -> Model {
     let kept = description.blocks.indices.filter { !dropped.contains($0) }

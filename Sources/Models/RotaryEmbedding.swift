@@ -113,7 +113,7 @@ struct RotaryTable: Sendable {
   let half: Int
   private let isInterleaved: Bool
   private let cosine: [Float]
-  private let sine: [Float]
+  private var sine: [Float]
 
   /// - Parameter length: of the sequence, which some tables depend on; where it is not the number of positions.
   init(_ description: RotaryDescription, headSize: Int, positions: Int, length: Int? = nil) {
@@ -125,6 +125,13 @@ struct RotaryTable: Sendable {
     let angles = (0..<positions).flatMap { position in frequencies.map { Float(position) * $0 } }
     cosine = angles.map { Foundation.cos($0) * factor }
     sine = angles.map { Foundation.sin($0) * factor }
+  }
+
+  /// The rotation back, which is also the way of gradients.
+  var inverted: RotaryTable {
+    var other = self
+    other.sine = sine.map { -$0 }
+    return other
   }
 
   private static func rotateNeighbours(

@@ -1,12 +1,12 @@
-internal import Foundation
+package import Foundation
 internal import Synchronization
-internal import Tensors
+package import Tensors
 
 /// One matrix per sequence, in memory or in a scratch file that has no name.
 ///
 /// The file is unlinked as soon as it is open, so it vanishes with the process whatever happens; its pages belong to the system's cache
 /// and count against no limit of ours.
-final class ActivationStore: Sendable {
+package final class ActivationStore: Sendable {
   private struct Slot { var offset: Int, capacity: Int, rows: Int, columns: Int }
   private struct Contents {
     var held: [Int: Matrix] = [:]
@@ -17,7 +17,7 @@ final class ActivationStore: Sendable {
   private let file: FileHandle?
 
   /// - Parameter scratch: the directory of the scratch file; `nil` keeps everything in memory.
-  init(scratch: URL?) throws {
+  package init(scratch: URL?) throws {
     guard let scratch else {
       file = nil
       return
@@ -32,7 +32,7 @@ final class ActivationStore: Sendable {
 
   func remove(_ index: Int) { contents.withLock { $0.held[index] = nil } }
 
-  func write(_ matrix: Matrix, at index: Int) throws {
+  package func write(_ matrix: Matrix, at index: Int) throws {
     guard let file else { return contents.withLock { $0.held[index] = matrix } }
     let count = matrix.elements.count * 4
     let offset = contents.withLock { contents -> Int in
@@ -56,7 +56,7 @@ final class ActivationStore: Sendable {
     }
   }
 
-  func read(_ index: Int) throws -> Matrix {
+  package func read(_ index: Int) throws -> Matrix {
     guard let file else { return contents.withLock { $0.held[index]! } }
     let slot = contents.withLock { $0.slots[index]! }
     var failure: ScratchError?

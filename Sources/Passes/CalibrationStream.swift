@@ -202,6 +202,15 @@ package final class CalibrationStream: Sendable {
     return try Parallel.map(count) { [self] in try hidden.read($0 * sequences.count / count) }
   }
 
+  /// What flows into the current block, of one sequence: [tokens × hidden size].
+  package func blockInput(of index: Int) throws -> Matrix { try hidden.read(index) }
+
+  /// The same in the reference model.
+  package func originalBlockInput(of index: Int) throws -> Matrix {
+    guard let originals else { preconditionFailure("the stream was not told to carry the reference model along") }
+    return try originals.hidden.read(index)
+  }
+
   /// Carries all sequences through the block as it is now, to the input of the next.
   ///
   /// - Returns: how many whole forward passes the block has cost, this one included, and how many tokens each of its experts has seen.

@@ -118,6 +118,19 @@ public struct PassContext: Sendable {
     return try stream.blockInputs(limit: limit)
   }
 
+  /// How many calibration sequences there are; 0 without calibration data.
+  package var sequenceCount: Int { stream?.sequences.count ?? 0 }
+  /// Tokens of the longest of them.
+  package var longestSequence: Int { stream?.sequences.map(\.count).max() ?? 0 }
+
+  /// What flows into the current block, of one calibration sequence, and what does in the reference model: [tokens × hidden size].
+  ///
+  /// - Precondition: the pass `comparesInputs`.
+  package func blockInputs(of sequence: Int) throws -> (own: Matrix, original: Matrix) {
+    guard let stream else { throw MissingCalibration() }
+    return (try stream.blockInput(of: sequence), try stream.originalBlockInput(of: sequence))
+  }
+
   /// - Precondition: `analysis` is among the pass's `analyses`.
   public func answer<A: Analysis>(to analysis: A) -> A.Answer {
     guard let answer = answers[analysis] else { preconditionFailure("\(A.self) is not among the pass's analyses") }

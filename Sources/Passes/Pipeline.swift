@@ -81,6 +81,9 @@ public struct Pipeline: Sendable {
     on model: Model, options: SweepOptions = SweepOptions(), places: [PartPlace]? = nil, observer: any PipelineObserver = Silent(),
     into sink: any PartSink
   ) async throws -> Report {
+    if !options.isRehearsal, let place = passes.firstIndex(where: { $0 is any ModelPass }) {
+      return try await run(wholeModelPassAt: place, on: model, options: options, observer: observer, into: sink)
+    }
     try checkOrder()
     let whole = prepared(model)
     let descriptions = try reshapings(of: whole.description)

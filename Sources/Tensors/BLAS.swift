@@ -82,11 +82,14 @@ package enum BLAS {
       blasint(size), b, blasint(size))
   }
 
-  /// b ← l⁻¹ · b for a unit lower triangle l [size × size] and b [size × columns]; the diagonal of l is not looked at.
-  package static func solveUnitLower(_ l: UnsafePointer<Float>, size: Int, _ b: UnsafeMutablePointer<Float>, columns: Int) {
+  /// b ← l⁻¹ · b, or l⁻ᵀ · b, for a unit lower triangle l [size × size] and b [size × columns]; only what is below the diagonal is looked at.
+  package static func solveUnitLower(
+    _ l: UnsafePointer<Float>, size: Int, transposed: Bool = false, _ b: UnsafeMutablePointer<Float>, columns: Int
+  ) {
     _ = singleThreaded
     cblas_strsm(
-      CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasUnit, blasint(size), blasint(columns), 1, l, blasint(size), b,
+      CblasRowMajor, CblasLeft, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasUnit, blasint(size), blasint(columns), 1, l,
+      blasint(size), b,
       blasint(columns))
   }
 

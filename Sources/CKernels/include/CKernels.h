@@ -45,6 +45,30 @@ void compress_gelu(float *x, size_t count);
 void compress_relu(float *x, size_t count);
 void compress_multiply(float *a, const float *b, size_t count);
 
+/// value = act(x) and slope = act'(x), the values those of the functions above; `value` may be `x`. (gradient.c)
+void compress_silu_slope(const float *x, float *value, float *slope, size_t count);
+void compress_gelu_tanh_slope(const float *x, float *value, float *slope, size_t count);
+void compress_gelu_slope(const float *x, float *value, float *slope, size_t count);
+/// The gradient dx of one row x from that of its norm, and what the row adds to the weight's; `dx` may be `dy` or `x`. (gradient.c)
+void compress_rms_norm_pullback(
+    const float *x, const float *weight, float epsilon, const float *dy, float *dx, float *weight_gradient, size_t count);
+void compress_layer_norm_pullback(
+    const float *x, const float *weight, float epsilon, const float *dy, float *dx, float *weight_gradient, size_t count);
+/// dp = scale · p · (dp − Σ p · dp), in place: the gradient of a row from that of p = softmax(scale · row). (gradient.c)
+void compress_softmax_pullback(const float *p, float *dp, float scale, size_t count);
+
+/// out = scale · (clip(rint(u), 0, top) − zero); `top` is a whole number below 2²². (training.c)
+void compress_dequantize_latents(const float *u, float scale, float zero, float top, float *out, size_t count);
+/// The gradient of latent codes from that of their weights, in place, as if nothing were rounded: scale · dw where
+/// −½ ≤ u ≤ top + ½, else 0. Leaves product = Σ dw · (clip(rint(u), 0, top) − zero) and sum = Σ dw. (training.c)
+void compress_latent_pullback(
+    const float *u, float scale, float zero, float top, float *dw, float *product, float *sum, size_t count);
+/// With g = factor · gradient: m = β₁ · m + (1 − β₁) · g, v = β₂ · v + (1 − β₂) · g², and
+/// p = p − rate · (correction1 · m / (√(correction2 · v) + epsilon) + decay · p). (training.c)
+void compress_adamw(
+    float *p, const float *gradient, float factor, float *m, float *v, float rate, float beta1, float beta2, float correction1,
+    float correction2, float epsilon, float decay, size_t count);
+
 /// Rotates the halves of every head of one row in place: cosine and sine hold half a head each. (rotary.c)
 void compress_rotary(float *row, const float *cosine, const float *sine, size_t heads, size_t head_size);
 

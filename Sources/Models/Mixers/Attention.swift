@@ -120,10 +120,14 @@ extension AttentionDescription {
   ///   - keys: [tokens × keyValueHeads · headSize], rotated; `values` alike.
   /// - Returns: [tokens × heads · headSize].
   package func attend(queries: Matrix, keys: Matrix, values: Matrix, sinks: [Float]? = nil) -> Matrix {
-    let product = ScaledDotProduct(
+    product(sinks: sinks).attend(queries: queries, keys: keys, values: values)
+  }
+
+  /// - Parameter sinks: by head; where the family has them.
+  func product(sinks: [Float]?) -> ScaledDotProduct {
+    ScaledDotProduct(
       heads: heads, keyValueHeads: keyValueHeads, keySize: headSize, valueSize: headSize, softmax: softmax(sinks: sinks),
       isCausal: isCausal, window: window)
-    return product.attend(queries: queries, keys: keys, values: values)
   }
 
   /// What products of queries and keys are multiplied by.

@@ -190,6 +190,8 @@ extension AttentionDescription: TokenMixer {
 
   public func stateSize(tokens: Int) -> Int { 2 * keyValueHeads * headSize * tokens }
 
+  public var gradientObstacle: String? { nil }
+
   public var absurdity: String? {
     guard heads > 0, headSize > 0, keyValueHeads > 0, heads * headSize <= 1 << 24 else {
       return "\(heads) attention heads of \(headSize) numbers and \(keyValueHeads) for keys and values are not possible"

@@ -6,8 +6,8 @@ struct CausalConvolution: Sendable {
   let channels: Int
   let taps: Int
   /// [taps × channels], so that channels lie one after the other.
-  private let kernel: [Float]
-  private let bias: [Float]?
+  let kernel: [Float]
+  let bias: [Float]?
 
   /// - Parameter kernel: [channels × taps].
   init(kernel: [Float], bias: [Float]? = nil, channels: Int) {

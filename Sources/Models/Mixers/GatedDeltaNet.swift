@@ -38,11 +38,27 @@ public struct GatedDeltaNet: TokenMixer {
     self.projections = projections
   }
 
-  fileprivate var keyWidth: Int { keyHeads * keySize }
-  fileprivate var valueWidth: Int { valueHeads * valueSize }
-  fileprivate var convolvedWidth: Int { 2 * keyWidth + valueWidth }
+  var keyWidth: Int { keyHeads * keySize }
+  var valueWidth: Int { valueHeads * valueSize }
+  var convolvedWidth: Int { 2 * keyWidth + valueWidth }
+  /// Columns of queries, keys and values and of gates, and of strengths and of steps, in the outputs of interleaved linears.
+  struct Places {
+    let mixed, gates, strengths, steps: [Range<Int>]
+  }
+
+  var interleavedPlaces: Places {
+    let values = group * valueSize
+    func columns(_ width: Int, _ start: Int, _ count: Int) -> [Range<Int>] {
+      (0..<keyHeads).map { $0 * width + start..<$0 * width + start + count }
+    }
+    let width = 2 * keySize + 2 * values
+    return Places(
+      mixed: columns(width, 0, keySize) + columns(width, keySize, keySize) + columns(width, 2 * keySize, values),
+      gates: columns(width, 2 * keySize + values, values), strengths: columns(2 * group, 0, group), steps: columns(2 * group, group, group))
+  }
+
   /// Value heads that share a key head.
-  fileprivate var group: Int { valueHeads / keyHeads }
+  var group: Int { valueHeads / keyHeads }
 
   private func linear(_ name: String) -> LinearName { LinearName(rawValue: "\(module).\(name)") }
   private var output: LinearName { linear("out_proj") }
@@ -105,6 +121,8 @@ public struct GatedDeltaNet: TokenMixer {
 
   public func stateSize(tokens: Int) -> Int { (taps - 1) * convolvedWidth + valueHeads * keySize * valueSize }
 
+  public var gradientObstacle: String? { nil }
+
   public var absurdity: String? {
     let sizes = [keyHeads, valueHeads, keySize, valueSize, taps - 1]
     guard sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }), valueHeads % keyHeads == 0 else {
@@ -118,14 +136,14 @@ public struct GatedDeltaNet: TokenMixer {
   public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedGatedDeltaNet(self, parts) }
 }
 
-private struct PreparedGatedDeltaNet: RecurrentMixer {
-  private let description: GatedDeltaNet
-  private let convolution: CausalConvolution
-  private let attention: LinearAttention
+struct PreparedGatedDeltaNet: RecurrentMixer {
+  let description: GatedDeltaNet
+  let convolution: CausalConvolution
+  let attention: LinearAttention
   /// exp(A_log), by head.
-  private let rates: [Float]
-  private let timeBias: [Float]
-  private let norm: [Float]
+  let rates: [Float]
+  let timeBias: [Float]
+  let norm: [Float]
 
   init(_ description: GatedDeltaNet, _ parts: MixerParts) {
     self.description = description
@@ -142,27 +160,43 @@ private struct PreparedGatedDeltaNet: RecurrentMixer {
 
   func mix(_ inputs: [Matrix], after state: inout LinearAttention.State) -> Matrix {
     let (mixed, gates, strengths, steps) = separated(inputs)
-    var convolved = convolution.apply(mixed, past: &state.past)
-    convolved.activate(.silu, gating: nil)
-    let width = description.keyWidth
-    var queries = convolved.columns(in: [0..<width])
-    var keys = convolved.columns(in: [width..<2 * width])
-    queries.normalizeHeads(of: description.keySize, scale: 1 / Float(description.keySize).squareRoot())
-    keys.normalizeHeads(of: description.keySize, scale: 1)
+    let (queries, keys, values) = convolved(convolution.apply(mixed, past: &state.past))
+    var (normalizedQueries, normalizedKeys) = (queries, keys)
+    normalizedQueries.normalizeHeads(of: description.keySize, scale: queryScale)
+    normalizedKeys.normalizeHeads(of: description.keySize, scale: 1)
     let context = attention.run(
-      queries: queries, keys: keys, values: convolved.columns(in: [2 * width..<convolved.columns]), decays: decays(steps),
-      strengths: Matrix(rows: strengths.rows, columns: strengths.columns, elements: strengths.elements.map { 1 / (1 + exp(-$0)) }),
+      queries: normalizedQueries, keys: normalizedKeys, values: values, decays: decays(steps), strengths: open(strengths),
       memory: &state.memory)
-    let heads = Matrix(
-      rows: context.elements.count / description.valueSize, columns: description.valueSize, elements: context.elements
-    ).rmsNormalized(weight: norm, epsilon: description.epsilon)
     var result = gates
-    result.activate(.silu, gating: Matrix(rows: context.rows, columns: context.columns, elements: heads.elements))
+    result.activate(.silu, gating: normalized(context))
     return result
   }
 
+  var queryScale: Float { 1 / Float(description.keySize).squareRoot() }
+
+  /// Queries, keys and values from what the convolution made.
+  func convolved(_ made: Matrix) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    var made = made
+    made.activate(.silu, gating: nil)
+    let width = description.keyWidth
+    return (made.columns(in: [0..<width]), made.columns(in: [width..<2 * width]), made.columns(in: [2 * width..<made.columns]))
+  }
+
+  /// β = σ(b).
+  func open(_ strengths: Matrix) -> Matrix {
+    Matrix(rows: strengths.rows, columns: strengths.columns, elements: strengths.elements.map { 1 / (1 + exp(-$0)) })
+  }
+
+  /// Every head of every row by the norm.
+  func normalized(_ context: Matrix) -> Matrix {
+    let heads = Matrix(
+      rows: context.elements.count / description.valueSize, columns: description.valueSize, elements: context.elements
+    ).rmsNormalized(weight: norm, epsilon: description.epsilon)
+    return Matrix(rows: context.rows, columns: context.columns, elements: heads.elements)
+  }
+
   /// g = −exp(A_log) · softplus(a + dt_bias).
-  private func decays(_ steps: Matrix) -> Matrix {
+  func decays(_ steps: Matrix) -> Matrix {
     let heads = description.valueHeads
     return Matrix(
       rows: steps.rows, columns: heads,
@@ -170,20 +204,12 @@ private struct PreparedGatedDeltaNet: RecurrentMixer {
   }
 
   /// Queries with keys and values, gates, strengths and steps, from the outputs of the linears.
-  private func separated(_ inputs: [Matrix]) -> (mixed: Matrix, gates: Matrix, strengths: Matrix, steps: Matrix) {
+  func separated(_ inputs: [Matrix]) -> (mixed: Matrix, gates: Matrix, strengths: Matrix, steps: Matrix) {
     guard description.projections == .interleaved else { return (inputs[0], inputs[1], inputs[2], inputs[3]) }
-    let (keySize, group) = (description.keySize, description.group)
-    let values = group * description.valueSize
-    let width = 2 * keySize + 2 * values
-    func columns(_ input: Matrix, _ width: Int, _ start: Int, _ count: Int) -> [Range<Int>] {
-      (0..<description.keyHeads).map { $0 * width + start..<$0 * width + start + count }
-    }
-    let (wide, narrow) = (inputs[0], inputs[1])
-    let mixed =
-      columns(wide, width, 0, keySize) + columns(wide, width, keySize, keySize) + columns(wide, width, 2 * keySize, values)
+    let places = description.interleavedPlaces
     return (
-      wide.columns(in: mixed), wide.columns(in: columns(wide, width, 2 * keySize + values, values)),
-      narrow.columns(in: columns(narrow, 2 * group, 0, group)), narrow.columns(in: columns(narrow, 2 * group, group, group))
+      inputs[0].columns(in: places.mixed), inputs[0].columns(in: places.gates), inputs[1].columns(in: places.strengths),
+      inputs[1].columns(in: places.steps)
     )
   }
 }
@@ -193,7 +219,7 @@ func softplus(_ x: Float) -> Float { x > 20 ? x : log1p(exp(x)) }
 
 extension Matrix {
   /// Every head of every row divided by √(sum of squares + 1e-6), times a number.
-  fileprivate mutating func normalizeHeads(of size: Int, scale: Float) {
+  mutating func normalizeHeads(of size: Int, scale: Float) {
     let count = rows * columns / size
     withUnsafeMutableElements { elements in
       for head in 0..<count {

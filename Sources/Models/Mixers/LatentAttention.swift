@@ -44,7 +44,32 @@ public struct LatentAttention: TokenMixer {
     self.hasBias = hasBias
   }
 
-  fileprivate var keySize: Int { plainSize + rotarySize }
+  var keySize: Int { plainSize + rotarySize }
+
+  /// Columns of the heads' parts: in the queries, and in what the latent is expanded to.
+  struct Places {
+    let plainQueries, rotaryQueries, plainKeys, values: [Range<Int>]
+  }
+
+  var places: Places {
+    func stretches(_ width: Int, _ start: Int, _ count: Int) -> [Range<Int>] {
+      (0..<heads).map { $0 * width + start..<$0 * width + start + count }
+    }
+    return Places(
+      plainQueries: stretches(keySize, 0, plainSize), rotaryQueries: stretches(keySize, plainSize, rotarySize),
+      plainKeys: stretches(plainSize + valueSize, 0, plainSize), values: stretches(plainSize + valueSize, plainSize, valueSize))
+  }
+
+  /// Columns of rotary parts in the order that puts neighbours half a head apart.
+  func halvesOfNeighbours(heads: Int) -> [Range<Int>] {
+    let size = rotarySize
+    return (0..<heads).flatMap { head in
+      (0..<size).map { index in
+        let from = head * size + (index < size / 2 ? 2 * index : 2 * index - size + 1)
+        return from..<from + 1
+      }
+    }
+  }
 
   private func linear(_ name: String) -> LinearName { LinearName(rawValue: "\(module).\(name)") }
   private var queryReader: LinearName { linear(queryRank == nil ? "q_proj" : "q_a_proj") }
@@ -94,6 +119,8 @@ public struct LatentAttention: TokenMixer {
   public var contextSize: Int { max(heads * valueSize, queryRank ?? 0, rank) }
   public func stateSize(tokens: Int) -> Int { (rank + rotarySize) * tokens }
 
+  public var gradientObstacle: String? { nil }
+
   public var absurdity: String? {
     let sizes = [heads, queryRank ?? 1, rank, plainSize, rotarySize, valueSize]
     guard sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }), heads * (plainSize + rotarySize + valueSize) <= 1 << 26, rotarySize % 2 == 0 else {
@@ -105,7 +132,7 @@ public struct LatentAttention: TokenMixer {
   public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedLatentAttention(self, parts) }
 }
 
-private struct PreparedLatentAttention: RecurrentMixer {
+struct PreparedLatentAttention: RecurrentMixer {
   struct State: MixerState {
     /// Of all tokens so far, as heads see them: what runtimes make anew of the latents.
     var keys: Matrix
@@ -115,9 +142,9 @@ private struct PreparedLatentAttention: RecurrentMixer {
     var count: Int { keys.rows * perToken }
   }
 
-  private let description: LatentAttention
-  private let rotary: RotaryTable
-  private let product: ScaledDotProduct
+  let description: LatentAttention
+  let rotary: RotaryTable
+  let product: ScaledDotProduct
 
   init(_ description: LatentAttention, _ parts: MixerParts) {
     self.description = description
@@ -136,21 +163,22 @@ private struct PreparedLatentAttention: RecurrentMixer {
   }
 
   func mix(_ inputs: [Matrix], after state: inout State) -> Matrix {
-    let (heads, plain, rotated, value) = (description.heads, description.plainSize, description.rotarySize, description.valueSize)
     let past = state.keys.rows
-    func stretches(_ width: Int, _ start: Int, _ count: Int) -> [Range<Int>] {
-      (0..<heads).map { $0 * width + start..<$0 * width + start + count }
-    }
-    let queries = joined(
-      inputs[0].columns(in: stretches(plain + rotated, 0, plain)),
-      turned(inputs[0].columns(in: stretches(plain + rotated, plain, rotated)), heads: heads, from: past))
-    let keys = joined(
-      inputs[1].columns(in: stretches(plain + value, 0, plain)),
-      turned(inputs[2], heads: 1, from: past).columns(in: Array(repeating: 0..<rotated, count: heads)))
+    let (queries, keys, values) = positioned(inputs, from: past)
     state.keys = past == 0 ? keys : Matrix(stacking: [state.keys, keys])
-    let values = inputs[1].columns(in: stretches(plain + value, plain, value))
     state.values = past == 0 ? values : Matrix(stacking: [state.values, values])
     return product.attend(queries: queries, keys: state.keys, values: state.values)
+  }
+
+  /// Queries, keys and values of all heads, for rows that follow each other from a position on.
+  func positioned(_ inputs: [Matrix], from past: Int) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+    let places = description.places
+    let queries = joined(
+      inputs[0].columns(in: places.plainQueries), turned(inputs[0].columns(in: places.rotaryQueries), heads: description.heads, from: past))
+    let keys = joined(
+      inputs[1].columns(in: places.plainKeys),
+      turned(inputs[2], heads: 1, from: past).columns(in: Array(repeating: 0..<description.rotarySize, count: description.heads)))
+    return (queries, keys, inputs[1].columns(in: places.values))
   }
 
   /// Heads of a plain and a rotated part, the parts of each one after the other.
@@ -176,13 +204,9 @@ private struct PreparedLatentAttention: RecurrentMixer {
   /// The rotation of rows that follow each other from a position on. Where neighbours are turned, they are put half a head apart first: of
   /// queries and keys alike, so that their products are the same.
   private func turned(_ states: Matrix, heads: Int, from position: Int) -> Matrix {
-    let size = description.rotarySize
     var states = states
-    if description.isInterleaved {
-      let order = (0..<heads).flatMap { head in (0..<size).map { head * size + ($0 < size / 2 ? 2 * $0 : 2 * $0 - size + 1) } }
-      states = states.columns(in: order.map { $0..<$0 + 1 })
-    }
-    rotary.rotate(&states, heads: heads, headSize: size) { position + $0 }
+    if description.isInterleaved { states = states.columns(in: description.halvesOfNeighbours(heads: heads)) }
+    rotary.rotate(&states, heads: heads, headSize: description.rotarySize) { position + $0 }
     return states
   }
 }

@@ -14,8 +14,8 @@ struct LinearAttention: Sendable {
   var keyHeads: Int
   var keySize: Int
   var valueSize: Int
-
-  private static let chunk = 64
+  /// Tokens that are taken at once, which the result does not depend on, but for rounding.
+  var chunk = 64
 
   /// Numbers that are kept of a sequence.
   var memorySize: Int { heads * keySize * valueSize }
@@ -40,21 +40,24 @@ struct LinearAttention: Sendable {
   ///   - decays: g, not above zero, [tokens × heads].
   ///   - strengths: β, [tokens × heads]; `nil` for sums without the delta rule.
   ///   - memory: S of all heads, [heads × keySize × valueSize]; becomes what it is behind the tokens.
+  ///   - tape: takes what the way back needs.
   /// - Returns: [tokens × heads · valueSize].
-  func run(queries: Matrix, keys: Matrix, values: Matrix, decays: Matrix, strengths: Matrix?, memory: inout [Float]) -> Matrix {
+  func run(
+    queries: Matrix, keys: Matrix, values: Matrix, decays: Matrix, strengths: Matrix?, memory: inout [Float], onto tape: Tape? = nil
+  ) -> Matrix {
     precondition(memory.count == memorySize)
-    let work = Workspace(chunk: min(Self.chunk, queries.rows), valueSize: valueSize)
+    let work = Workspace(chunk: min(chunk, queries.rows), valueSize: valueSize)
     return Matrix(rows: values.rows, columns: values.columns) { out in
       memory.withUnsafeMutableBufferPointer { memory in
         queries.withUnsafeElements { queries in
           keys.withUnsafeElements { keys in
             values.withUnsafeElements { values in
-              for first in stride(from: 0, to: decays.rows, by: Self.chunk) {
-                let rows = first..<min(first + Self.chunk, decays.rows)
+              for first in stride(from: 0, to: decays.rows, by: chunk) {
+                let rows = first..<min(first + chunk, decays.rows)
                 for keyHead in 0..<keyHeads {
                   let offset = first * keyHeads * keySize + keyHead * keySize
                   let part = Part(queries: queries + offset, keys: keys + offset, rows: rows, keyHead: keyHead)
-                  advance(part, values: values, decays, strengths, memory: memory.baseAddress!, work, out: out.baseAddress!)
+                  advance(part, values: values, decays, strengths, memory: memory.baseAddress!, tape, work, out: out.baseAddress!)
                 }
               }
             }
@@ -90,7 +93,7 @@ struct LinearAttention: Sendable {
 
   private func advance(
     _ part: Part, values: UnsafePointer<Float>, _ decays: Matrix, _ strengths: Matrix?, memory: UnsafeMutablePointer<Float>,
-    _ work: Workspace, out: UnsafeMutablePointer<Float>
+    _ tape: Tape?, _ work: Workspace, out: UnsafeMutablePointer<Float>
   ) {
     let (count, keyStride, valueStride) = (part.rows.count, keyHeads * keySize, heads * valueSize)
     func product(_ left: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>) {
@@ -107,6 +110,7 @@ struct LinearAttention: Sendable {
         return sum
       }
       let past = memory + head * keySize * valueSize
+      tape?.memory(head, from: part.rows.lowerBound).update(from: past, count: keySize * valueSize)
       let offset = part.rows.lowerBound * valueStride + head * valueSize
       // What the past holds for each key is taken out of its value.
       if let strengths {
@@ -120,6 +124,7 @@ struct LinearAttention: Sendable {
           fadeRow(row, of: work.overlaps, sums, times: strength, into: work.faded, count: count)
         }
         BLAS.solveUnitLower(work.faded, size: count, work.updates, columns: valueSize)
+        tape?.updates(head, from: part.rows.lowerBound).update(from: work.updates, count: count * valueSize)
       } else {
         for row in 0..<count { (work.updates + row * valueSize).update(from: values + offset + row * valueStride, count: valueSize) }
       }

@@ -67,9 +67,9 @@ public struct Mamba2: TokenMixer {
     self.outputScale = outputScale
   }
 
-  fileprivate var innerSize: Int { heads * headSize }
-  fileprivate var sharedSize: Int { groups * stateSize }
-  fileprivate var convolvedSize: Int { innerSize + 2 * sharedSize }
+  var innerSize: Int { heads * headSize }
+  var sharedSize: Int { groups * stateSize }
+  var convolvedSize: Int { innerSize + 2 * sharedSize }
 
   private var input: LinearName { LinearName(rawValue: module + ".in_proj") }
   private var output: LinearName { LinearName(rawValue: module + ".out_proj") }
@@ -101,6 +101,8 @@ public struct Mamba2: TokenMixer {
   public var contextSize: Int { innerSize }
   public func stateSize(tokens: Int) -> Int { (taps - 1) * convolvedSize + heads * stateSize * headSize }
 
+  public var gradientObstacle: String? { nil }
+
   public var absurdity: String? {
     let sizes = [heads, headSize, groups, stateSize, taps - 1]
     guard sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }), heads % groups == 0 else {
@@ -113,16 +115,16 @@ public struct Mamba2: TokenMixer {
   public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedMamba2(self, parts) }
 }
 
-private struct PreparedMamba2: RecurrentMixer {
-  private let description: Mamba2
-  private let convolution: CausalConvolution
-  private let attention: LinearAttention
+struct PreparedMamba2: RecurrentMixer {
+  let description: Mamba2
+  let convolution: CausalConvolution
+  let attention: LinearAttention
   /// exp(A_log), by head.
-  private let rates: [Float]
-  private let timeBias: [Float]
+  let rates: [Float]
+  let timeBias: [Float]
   /// What passes by the recurrence, D, by head.
-  private let skip: [Float]
-  private let norm: [Float]?
+  let skip: [Float]
+  let norm: [Float]?
 
   init(_ description: Mamba2, _ parts: MixerParts) {
     self.description = description
@@ -141,34 +143,63 @@ private struct PreparedMamba2: RecurrentMixer {
   func makeState() -> LinearAttention.State { attention.makeState(behind: convolution) }
 
   func mix(_ inputs: [Matrix], after state: inout LinearAttention.State) -> Matrix {
-    let (inner, shared, heads) = (description.innerSize, description.sharedSize, description.heads)
+    let made = separated(inputs[0])
+    let scan = scanned(convolution.apply(made.mixed, past: &state.past), steps: made.steps)
+    var result = attention.run(
+      queries: scan.readers, keys: scan.writers, values: scan.updates, decays: scan.decays, strengths: nil, memory: &state.memory)
+    result.add(scan.skipped)
+    return gated(result, by: made.gates)
+  }
+
+  /// Gates, what the convolution reads, and time steps with their bias, from the output of the linear.
+  func separated(_ made: Matrix) -> (gates: Matrix, mixed: Matrix, steps: Matrix) {
+    let (inner, convolved, heads) = (description.innerSize, description.convolvedSize, description.heads)
+    func part(_ start: Int, _ count: Int) -> Matrix { made.columns(in: [start..<start + count]) }
+    var (gates, mixed, steps) = (part(0, inner), part(inner, convolved), part(inner + convolved, heads))
     let factors = description.multipliers
-    func part(_ start: Int, _ count: Int) -> Matrix { inputs[0].columns(in: [start..<start + count]) }
-    var mixed = part(inner, description.convolvedSize)
-    if factors != Mamba2.Multipliers() {
-      let repeated = [(factors.values, inner), (factors.writers, shared), (factors.readers, shared)]
-      mixed.scaleColumns(by: repeated.flatMap { Array(repeating: $0.0, count: $0.1) })
-    }
-    var convolved = convolution.apply(mixed, past: &state.past)
+    if factors.gates != 1 { gates.scaleColumns(by: Array(repeating: factors.gates, count: inner)) }
+    if factors != Mamba2.Multipliers() { mixed.scaleColumns(by: convolvedFactors) }
+    if factors.steps != 1 { steps.scaleColumns(by: Array(repeating: factors.steps, count: heads)) }
+    steps.add(row: timeBias)
+    return (gates, mixed, steps)
+  }
+
+  /// What x, B and C are multiplied by, column by column.
+  var convolvedFactors: [Float] {
+    let (factors, shared) = (description.multipliers, description.sharedSize)
+    return [(factors.values, description.innerSize), (factors.writers, shared), (factors.readers, shared)]
+      .flatMap { Array(repeating: $0.0, count: $0.1) }
+  }
+
+  /// What linear attention reads, and what passes by it.
+  struct Scan {
+    /// x, B and C.
+    let values, writers, readers: Matrix
+    /// Δ, row by row.
+    let times: [Float]
+    /// x · Δ, −exp(A_log) · Δ and D · x.
+    let updates, decays, skipped: Matrix
+  }
+
+  /// - Parameters:
+  ///   - convolved: x, B and C before their activation.
+  ///   - steps: the time steps before softplus, [tokens × heads].
+  func scanned(_ convolved: Matrix, steps: Matrix) -> Scan {
+    let (inner, shared, heads, rows) = (description.innerSize, description.sharedSize, description.heads, steps.rows)
+    var convolved = convolved
     convolved.activate(.silu, gating: nil)
     let values = convolved.columns(in: [0..<inner])
-    let steps = part(inner + description.convolvedSize, heads).elements.enumerated().map { index, step in
-      min(max(softplus(step * factors.steps + timeBias[index % heads]), description.steps.lowerBound), description.steps.upperBound)
-    }
-    let rows = values.rows
-    var result = attention.run(
-      queries: convolved.columns(in: [inner + shared..<inner + 2 * shared]), keys: convolved.columns(in: [inner..<inner + shared]),
-      values: values.headsScaled(by: steps, size: description.headSize),
-      decays: Matrix(rows: rows, columns: heads, elements: steps.enumerated().map { -rates[$0.offset % heads] * $0.element }),
-      strengths: nil, memory: &state.memory)
-    result.add(values.headsScaled(by: Array(repeating: skip, count: rows).flatMap { $0 }, size: description.headSize))
-    return gated(result, by: part(0, inner))
+    let times = steps.elements.map { min(max(softplus($0), description.steps.lowerBound), description.steps.upperBound) }
+    return Scan(
+      values: values, writers: convolved.columns(in: [inner..<inner + shared]),
+      readers: convolved.columns(in: [inner + shared..<inner + 2 * shared]), times: times,
+      updates: values.headsScaled(by: times, size: description.headSize),
+      decays: Matrix(rows: rows, columns: heads, elements: times.enumerated().map { -rates[$0.offset % heads] * $0.element }),
+      skipped: values.headsScaled(by: Array(repeating: skip, count: rows).flatMap { $0 }, size: description.headSize))
   }
 
   private func gated(_ states: Matrix, by gates: Matrix) -> Matrix {
     var gates = gates
-    let factor = description.multipliers.gates
-    if factor != 1 { gates.scaleColumns(by: Array(repeating: factor, count: gates.columns)) }
     switch description.norm {
     case .none:
       gates.activate(.silu, gating: states)
@@ -183,7 +214,7 @@ private struct PreparedMamba2: RecurrentMixer {
   }
 
   /// Every stretch of a row normalised on its own, then all multiplied by the weight.
-  private func normalized(_ states: Matrix) -> Matrix {
+  func normalized(_ states: Matrix) -> Matrix {
     guard let norm else { return states }
     let width = description.innerSize / description.groups
     let parts = Matrix(rows: states.elements.count / width, columns: width, elements: states.elements)
@@ -196,7 +227,7 @@ private struct PreparedMamba2: RecurrentMixer {
 
 extension Matrix {
   /// Every head of every row times a number of its own, [rows × heads].
-  fileprivate func headsScaled(by factors: [Float], size: Int) -> Matrix {
+  func headsScaled(by factors: [Float], size: Int) -> Matrix {
     var result = self
     result.withUnsafeMutableElements { elements in
       for (head, factor) in factors.enumerated() {

@@ -5,8 +5,8 @@ package struct PreparedAttention: PreparedMixer {
   package let description: AttentionDescription
   /// By head; `nil` where the family has none.
   package let sinks: [Float]?
-  private let parts: MixerParts
-  private let rotary: RotaryTables?
+  let parts: MixerParts
+  let rotary: RotaryTables?
   /// For rows in any order, in runs through caches.
   private let placed: RotaryTable?
 
@@ -34,7 +34,7 @@ package struct PreparedAttention: PreparedMixer {
   }
 
   /// Queries, keys and values as attention and its cache see them, from the outputs of the projections.
-  private func positioned(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
+  func positioned(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     var (queries, keys, values) = separated(made)
     if let table = rotary?.table(for: queries.rows) {
       table.rotate(&queries, heads: description.heads, headSize: description.headSize)

@@ -27,9 +27,11 @@ public struct ShortConvolution: TokenMixer {
     ]
   }
 
+  var kernelName: String { module + ".conv.weight" }
+  var biasName: String { module + ".conv.bias" }
+
   public var parameters: [MixerParameter] {
-    [MixerParameter(module + ".conv.weight", shape: [size, 1, taps])]
-      + (hasBias ? [MixerParameter(module + ".conv.bias", shape: [size])] : [])
+    [MixerParameter(kernelName, shape: [size, 1, taps])] + (hasBias ? [MixerParameter(biasName, shape: [size])] : [])
   }
 
   public func steps(from input: BlockValue, into output: BlockValue, at place: MixerPlace) -> [BlockStep] {
@@ -42,34 +44,41 @@ public struct ShortConvolution: TokenMixer {
   public var namedOnly: Set<LinearName> { [output] }
   public var contextSize: Int { size }
   public func stateSize(tokens: Int) -> Int { (taps - 1) * size }
+  public var gradientObstacle: String? { nil }
   public var absurdity: String? { size > 0 && taps > 1 ? nil : "a convolution of \(size) channels over \(taps) tokens is not possible" }
   public func prepared(_ parts: MixerParts) -> any PreparedMixer { PreparedShortConvolution(self, parts) }
 }
 
-private struct PreparedShortConvolution: RecurrentMixer {
+struct PreparedShortConvolution: RecurrentMixer {
   struct State: MixerState {
     /// The last gated inputs, [taps − 1 × size].
     var past: Matrix
     var count: Int { past.elements.count }
   }
 
-  private let size: Int
-  private let convolution: CausalConvolution
+  let description: ShortConvolution
+  let convolution: CausalConvolution
 
   init(_ description: ShortConvolution, _ parts: MixerParts) {
-    size = description.size
+    self.description = description
     convolution = CausalConvolution(
-      kernel: parts.parameter(description.module + ".conv.weight"),
-      bias: description.hasBias ? parts.parameter(description.module + ".conv.bias") : nil, channels: size)
+      kernel: parts.parameter(description.kernelName),
+      bias: description.hasBias ? parts.parameter(description.biasName) : nil, channels: description.size)
   }
 
   func makeState() -> State { State(past: convolution.makePast()) }
 
   func mix(_ inputs: [Matrix], after state: inout State) -> Matrix {
-    func part(_ index: Int) -> Matrix { inputs[0].columns(in: [index * size..<(index + 1) * size]) }
-    var (gated, outer) = (part(0), part(1))
-    gated.multiply(by: part(2))
+    var (gated, outer, values) = separated(inputs[0])
+    gated.multiply(by: values)
     outer.multiply(by: convolution.apply(gated, past: &state.past))
     return outer
+  }
+
+  /// B, C and x.
+  func separated(_ made: Matrix) -> (inner: Matrix, outer: Matrix, values: Matrix) {
+    let size = description.size
+    func part(_ index: Int) -> Matrix { made.columns(in: [index * size..<(index + 1) * size]) }
+    return (part(0), part(1), part(2))
   }
 }

@@ -32,6 +32,8 @@ public protocol TokenMixer: Sendable, Equatable {
   var outputScale: Float { get }
   /// Numbers it keeps of a sequence that is read piece by piece.
   func stateSize(tokens: Int) -> Int
+  /// Why the way back through it cannot be gone, which gradients need; `nil` where it can.
+  var gradientObstacle: String? { get }
   /// Why no model can have such a mixer; `nil` where one can.
   var absurdity: String? { get }
   /// The mixer with its weights, ready to run.
@@ -46,6 +48,7 @@ extension TokenMixer {
   public var fusedLinears: [[LinearName]] { [] }
   public var cacheObstacle: String? { nil }
   public var outputScale: Float { 1 }
+  public var gradientObstacle: String? { "\(Self.kind) (\(module)) has no gradient yet" }
   public var absurdity: String? { nil }
 
   func isEqual(to other: any TokenMixer) -> Bool { (other as? Self) == self }
@@ -55,6 +58,18 @@ extension TokenMixer {
 public protocol PreparedMixer: Sendable {
   /// A whole sequence, from what `BlockStep.mix` reads to what it makes; matrices are [tokens × features].
   func mix(_ inputs: [Matrix]) -> Matrix
+}
+
+/// A mixer that gradients go back through.
+package protocol DifferentiableMixer: PreparedMixer {
+  /// The way back through `mix` of a whole sequence, which is computed again where that is cheaper than keeping it.
+  ///
+  /// - Parameters:
+  ///   - inputs: what it read.
+  ///   - gradient: of what it made.
+  ///   - pull: takes the gradients of its norms and parameters, sums over the sequence.
+  /// - Returns: the gradients of what it read, in the same order.
+  func pullback(_ inputs: [Matrix], _ gradient: Matrix, into pull: inout BlockPull) -> [Matrix]
 }
 
 /// A mixer that runs and keeps all it needs of a sequence's past in a state of its own.

@@ -57,6 +57,24 @@ public struct Head: ModelPart {
   }
 }
 
+extension Head {
+  /// The way back through `finishLogits`: gradients of logits become those of the matrix's product.
+  ///
+  /// - Parameter finished: the logits as they came out.
+  package func pullLogits(_ gradient: inout Matrix, _ finished: Matrix) {
+    guard logits.scale != 1 || logits.cap != nil else { return }
+    let (count, scale, cap) = (gradient.rows * gradient.columns, logits.scale, logits.cap)
+    gradient.withUnsafeMutableElements { gradient in
+      finished.withUnsafeElements { finished in
+        for index in 0..<count {
+          let slope = cap.map { 1 - (finished[index] / $0) * (finished[index] / $0) } ?? 1
+          gradient[index] *= scale * slope
+        }
+      }
+    }
+  }
+}
+
 /// x = cap · tanh(x / cap), in place (Gemma Team 2024, section 2).
 func softCap(_ values: UnsafeMutablePointer<Float>, count: Int, cap: Float) {
   for index in 0..<count { values[index] = cap * tanh(values[index] / cap) }

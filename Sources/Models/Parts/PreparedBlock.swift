@@ -7,19 +7,19 @@ public import Tensors
 public struct PreparedBlock: Sendable {
   package let description: BlockDescription
   /// The block's name in the whole model; for messages.
-  private let name: String
+  let name: String
   package let program: BlockProgram
   /// The step before which each stop is.
   private let stops: [Int]
   /// What no step needs any more, once a step is done.
-  private let spent: [[BlockValue]]
-  private let norms: [String: [Float]]
-  private let normBiases: [String: [Float]]
-  private let weights: [LinearName: Matrix]
+  let spent: [[BlockValue]]
+  let norms: [String: [Float]]
+  let normBiases: [String: [Float]]
+  let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
   /// What is added to scores where experts are chosen by them.
   private let correction: [Float]?
-  private let inputQuantizations: [LinearName: InputQuantization]
+  let inputQuantizations: [LinearName: InputQuantization]
   /// In the order of the block's.
   package let mixers: [any PreparedMixer]
 
@@ -148,7 +148,7 @@ public struct PreparedBlock: Sendable {
     state.expert = program.expert(atStop: stops[state.stage])
   }
 
-  private func perform<Failure: Error>(
+  func perform<Failure: Error>(
     _ step: BlockStep, on state: inout BlockState, mixing mix: (Int, [Matrix]) throws(Failure) -> Matrix
   ) throws(Failure) {
     func value(_ value: BlockValue) -> Matrix {

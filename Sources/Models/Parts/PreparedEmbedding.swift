@@ -10,7 +10,7 @@ package struct PreparedEmbedding: Sendable {
   private let firstPosition: Int
   /// What every token is of.
   private let tokenType: [Float]?
-  private let norm: (@Sendable (Matrix) -> Matrix)?
+  private let norm: (description: NormDescription, weight: [Float], bias: [Float]?)?
   private let name: String
 
   package init(_ embedding: Embedding) {
@@ -22,10 +22,7 @@ package struct PreparedEmbedding: Sendable {
     positions = embedding.positions
     firstPosition = embedding.description.positions?.offset ?? 0
     tokenType = embedding.tokenTypes?.dense(rows: 0..<1).elements
-    norm = embedding.norms.weights.first.map { name, weight in
-      let (norm, bias) = (embedding.norm, embedding.norms.biases[name])
-      return { norm.apply($0, weight: weight, bias: bias) }
-    }
+    norm = embedding.norms.weights.first.map { (embedding.norm, $1, embedding.norms.biases[$0]) }
     if let stored = weight as? StoredWeight {
       // Rows are read where they are mapped: the table of a large vocabulary is never expanded.
       lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
@@ -41,6 +38,14 @@ package struct PreparedEmbedding: Sendable {
   /// - Returns: [tokens × hidden size].
   /// - Throws: `TokenOutOfRange`, `SequenceTooLong`, and `NonFiniteActivation` where scale, positions or norm make of finite rows what is not.
   package func callAsFunction(_ tokens: [Int32], at first: Int = 0) throws -> Matrix {
+    var states = try summed(tokens, at: first)
+    if let norm { states = norm.description.apply(states, weight: norm.weight, bias: norm.bias) }
+    guard states.isFinite else { throw NonFiniteActivation(block: name, layer: "the embedding") }
+    return states
+  }
+
+  /// What the norm reads, where there is one.
+  private func summed(_ tokens: [Int32], at first: Int) throws -> Matrix {
     var elements: [Float] = []
     elements.reserveCapacity(tokens.count * columns)
     for token in tokens {
@@ -57,9 +62,18 @@ package struct PreparedEmbedding: Sendable {
       states.add(positions.dense(rows: range))
     }
     if let tokenType { states.add(row: tokenType) }
-    if let norm { states = norm(states) }
-    guard states.isFinite else { throw NonFiniteActivation(block: name, layer: "the embedding") }
     return states
+  }
+}
+
+extension PreparedEmbedding {
+  /// The way back: from the gradient of what entered the first block to that of the rows that were looked up.
+  ///
+  /// - Returns: [tokens × hidden size].
+  /// - Throws: as the way there.
+  package func pullback(_ tokens: [Int32], _ gradient: Matrix) throws -> Matrix {
+    let below = try norm.map { $0.description.pullback(try summed(tokens, at: 0), weight: $0.weight, gradient: gradient).rows } ?? gradient
+    return scale == 1 ? below : below.scaled(by: scale)
   }
 }
 

@@ -1,0 +1,176 @@
+public import Models
+public import Passes
+internal import Tensors
+public import Training
+
+/// Knowledge distillation of the whole model: what the passes before it have made learns to predict as the model that came in does (Hinton et
+/// al. 2015), on the calibration data.
+///
+/// What moves may be all weights (healing after pruning; Muralidharan et al. 2024), or only the scales and norms of a quantized model, whose
+/// codes stay. Quantized weights themselves move through latent numbers by straight-through gradients. Some sequences are kept out: the best
+/// state on those is what is written, and the start where nothing was better.
+public struct Distill: ModelPass {
+  public static let name = "distill"
+  public static let summary = "distil the whole model from the one that came in"
+
+  /// What moves.
+  public enum Moving: String, Sendable, Codable, CaseIterable {
+    /// Weights that are plain numbers, and codes of quantized ones by their latents.
+    case weights
+    case scales
+    case zeroPoints = "zero_points"
+    case norms
+    case biases
+    /// Embedding and head, where they are plain numbers.
+    case embeddings
+  }
+
+  /// What is made small.
+  public enum Loss: String, Sendable, Codable, CaseIterable {
+    case forwardKL = "forward_kl"
+    case reverseKL = "reverse_kl"
+    case jensenShannon = "jsd"
+    case crossEntropy = "cross_entropy"
+  }
+
+  public var moves: [Moving] = [.scales, .norms]
+  public var loss = Loss.forwardKL
+  /// How much the teacher's own distribution counts in the mixture of `jsd`.
+  public var beta = 0.5
+  public var temperature = 1.0
+  /// The divergence's share of the loss; the rest is cross-entropy.
+  public var share = 1.0
+  /// Passes over the calibration sequences.
+  public var epochs = 1
+  /// Sequences a step.
+  public var batch = 8
+  /// How fast plain numbers move: weights, norms, biases.
+  public var rate = 1e-4
+  /// How fast scales move, as shares of themselves.
+  public var scaleRate = 5e-4
+  /// How fast latents move, in steps of the grid.
+  public var codeRate = 0.005
+  public var schedule = LearningRate.Decay.cosine
+  /// The largest norm of a gradient.
+  public var clip = 1.0
+  /// The share of the calibration sequences that gradients are not taken of.
+  public var keptOut = 0.125
+  /// Steps between two looks at the sequences kept out.
+  public var validateEvery = 25
+  public var layers = LayerSelector()
+
+  public init() {}
+
+  private enum CodingKeys: String, CodingKey {
+    case moves, loss, beta, temperature, share, epochs, batch, rate, scaleRate = "scale_rate", codeRate = "code_rate", schedule, clip,
+      keptOut = "kept_out", validateEvery = "validate_every", layers
+  }
+
+  public func validate() throws(InvalidOption) {
+    guard !moves.isEmpty else { throw InvalidOption("moves", "at least one of \(Moving.allCases.map(\.rawValue).joined(separator: ", "))") }
+    for (name, value) in [("epochs", epochs), ("batch", batch), ("validate_every", validateEvery)] where value < 1 {
+      throw InvalidOption(name, "\(value): a positive number")
+    }
+    for (name, value) in [("rate", rate), ("scale_rate", scaleRate), ("code_rate", codeRate)] where !(value > 0 && value < 1) {
+      throw InvalidOption(name, "\(value): above 0 and below 1")
+    }
+    guard temperature > 0, temperature <= 100 else { throw InvalidOption("temperature", "\(temperature): above 0, at most 100") }
+    guard (0...1).contains(share) else { throw InvalidOption("share", "\(share): 0 to 1") }
+    guard beta > 0, beta < 1 else { throw InvalidOption("beta", "\(beta): above 0 and below 1") }
+    guard clip > 0 else { throw InvalidOption("clip", "\(clip): a positive number") }
+    guard keptOut > 0, keptOut <= 0.5 else { throw InvalidOption("kept_out", "\(keptOut): above 0, at most 0.5") }
+  }
+
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    guard description.hasLogits else { throw InvalidOption("loss", "the model is an encoder and predicts nothing that could be distilled") }
+    for block in description.blocks {
+      if let obstacle = block.gradientObstacle { throw InvalidOption("moves", "\(block.prefix.dropLast()): \(obstacle)") }
+    }
+    return description
+  }
+
+  public func run(on model: inout ModelParts, in context: ModelPassContext) throws {
+    guard let head = model.head else { throw InvalidOption("loss", "the model has no logits") }
+    var student = TrainableModel(
+      model.description, embedding: model.embedding, blocks: model.blocks, head: head, moving: moving,
+      movesTables: moves.contains(.embeddings))
+    guard student.isMoving else {
+      return context.remark("distill: nothing of what it moves is there: \(moves.map(\.rawValue).joined(separator: ", "))")
+    }
+    let sequences = context.calibration
+    guard !sequences.isEmpty else { throw MissingCalibration() }
+    let split = KeptOut(of: sequences.count, share: keptOut)
+    if split.isEmpty { context.remark("distill: too few calibration sequences to keep one out; the last one decides and is learned from, too") }
+    let (training, kept) = (split.training, split.validation)
+    let criterion = criterion
+    let teacher = criterion.needsTeacher ? try Teacher(context.teacher, sequences, context) : nil
+    func shown(_ indices: [Int]) -> TrainableModel.Teacher? {
+      guard let teacher else { return nil }
+      return { sequence, positions in try teacher.logits(indices[sequence], positions) }
+    }
+    func validation(_ student: TrainableModel) throws -> Double {
+      try student.loss(criterion, on: kept.map { sequences[$0] }, teacher: shown(kept))
+    }
+    let before = try validation(student)
+    var (best, bestLoss, bestStep) = (student, before, 0)
+    var (optimizer, random) = (AdamW(), context.randomness(for: "order"))
+    let perEpoch = (training.count + batch - 1) / batch
+    let steps = epochs * perEpoch
+    let rates = LearningRate(peak: 1, decay: schedule)
+    var (step, tokens) = (0, 0)
+    for _ in 0..<epochs {
+      let order = training.shuffled(using: &random)
+      for first in stride(from: 0, to: order.count, by: batch) {
+        let indices = Array(order[first..<min(first + batch, order.count)])
+        let gradient = try student.gradient(of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices))
+        student.step(
+          gradient, &optimizer, stepRates(rates(step, of: steps)), factor: Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude))))
+        step += 1
+        tokens += indices.reduce(0) { $0 + sequences[$1].count }
+        context.advance(step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
+        guard step % validateEvery == 0 || step == steps else { continue }
+        let now = try validation(student)
+        context.record("step \(step)", ["loss": gradient.loss, "loss_kept_out": now, "tokens": Double(tokens)])
+        if now < bestLoss { (best, bestLoss, bestStep) = (student, now, step) }
+      }
+    }
+    context.record("the model", ["loss_before": before, "loss_after": bestLoss, "best_step": Double(bestStep), "tokens": Double(tokens)])
+    guard bestStep > 0 else {
+      return context.remark("distill: no state was better than the start on the sequences kept out; the model stays as it was")
+    }
+    (model.embedding, model.blocks, model.head) = (best.embedding, best.blocks.map { $0.finished() }, best.head)
+  }
+
+  private static func short(_ loss: Double) -> String { String(Double(Int(loss * 10_000)) / 10_000) }
+
+  private var criterion: any LogitLoss {
+    let divergence: any LogitLoss =
+      switch loss {
+      case .forwardKL: ForwardDivergence(temperature: Float(temperature))
+      case .reverseKL: ReverseDivergence(temperature: Float(temperature))
+      case .jensenShannon: JensenShannonDivergence(beta: Float(beta), temperature: Float(temperature))
+      case .crossEntropy: CrossEntropy()
+      }
+    return share == 1 || loss == .crossEntropy ? divergence : MixedLoss(divergence, share: Float(share))
+  }
+
+  private var moving: MovingParameters {
+    var moving = MovingParameters()
+    (moving.codes, moving.weights) = (moves.contains(.weights), moves.contains(.weights))
+    moving.scales = moves.contains(.scales)
+    moving.zeroPoints = moves.contains(.zeroPoints)
+    moving.norms = moves.contains(.norms)
+    moving.biases = moves.contains(.biases)
+    moving.layers = layers
+    return moving
+  }
+
+  private func stepRates(_ share: Float) -> StepRates {
+    var rates = StepRates()
+    rates.codes = share * Float(codeRate)
+    rates.scales = share * Float(scaleRate)
+    rates.zeroPoints = share * Float(codeRate)
+    rates.numbers = share * Float(rate)
+    return rates
+  }
+}

@@ -1,0 +1,147 @@
+public import Foundation
+public import Models
+internal import Tensors
+
+/// A pass that needs all blocks at once, such as distillation: it sees what the passes before it have made of the whole model, and those after
+/// it see what it has made.
+public protocol ModelPass: Pass {
+  /// - Throws: what the pass cannot do; `CancellationError` when the task is cancelled.
+  func run(on model: inout ModelParts, in context: ModelPassContext) throws
+}
+
+extension ModelPass {
+  /// Parts one by one are left as they are.
+  public func run(on part: inout any ModelPart, in context: PassContext) throws {}
+}
+
+/// A model's parts in memory. Weights that nobody has changed are still mapped.
+public struct ModelParts: Sendable {
+  public let description: ModelDescription
+  public var embedding: Embedding
+  public var blocks: [Block]
+  /// `nil` for a model without logits.
+  public var head: Head?
+
+  /// - Precondition: the parts are those of the description, in its order.
+  package init(_ description: ModelDescription, _ parts: [any ModelPart]) {
+    guard let embedding = parts.first as? Embedding else { preconditionFailure("a model begins with an embedding") }
+    self.description = description
+    self.embedding = embedding
+    blocks = parts.compactMap { $0 as? Block }
+    head = parts.last as? Head
+  }
+
+  var all: [any ModelPart] { [embedding] + blocks + (head.map { [$0] } ?? []) }
+}
+
+/// What a pass over a whole model may know.
+public struct ModelPassContext: Sendable {
+  /// The model that came in, before any pass.
+  public let teacher: Model
+  public let calibration: [[Int32]]
+  public let seed: UInt64
+  /// Bytes that activations may take in memory; the rest goes to `scratch`.
+  public let activationMemory: Int
+  public let scratch: URL
+  private let pass: String
+  private let records: PassContext.Records
+  private let progress: @Sendable (_ done: Int, _ total: Int, _ what: String) -> Void
+
+  init(
+    teacher: Model, options: SweepOptions, pass: String, records: PassContext.Records,
+    progress: @escaping @Sendable (_ done: Int, _ total: Int, _ what: String) -> Void
+  ) {
+    self.teacher = teacher
+    calibration = options.calibration
+    seed = options.seed
+    activationMemory = options.activationMemory
+    scratch = options.scratch
+    self.pass = pass
+    self.records = records
+    self.progress = progress
+  }
+
+  /// Random numbers for some purpose, the same whatever else ran.
+  public func randomness(for purpose: String) -> some RandomNumberGenerator { KeyedRandomness(seed: seed, key: pass, purpose) }
+
+  /// Tells how far the pass is.
+  ///
+  /// - Parameter what: what it is at, in a few words.
+  public func advance(_ done: Int, of total: Int, _ what: String) { progress(done, total, what) }
+
+  /// Puts figures about the model, or a part of it, into the report.
+  public func record(_ name: String, _ metrics: [String: Double], scheme: String? = nil) {
+    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
+      record.metrics.merge(metrics) { _, new in new }
+      if let scheme { record.scheme = scheme }
+    }
+  }
+
+  /// Says something about the model as a whole, once.
+  public func remark(_ text: String) { records.say(text) }
+}
+
+extension Pipeline {
+  /// The passes before a pass over the whole model, that pass, and those after it, one after the other.
+  ///
+  /// - Parameter place: of the first such pass.
+  func run(
+    wholeModelPassAt place: Int, on model: Model, options: SweepOptions, observer: any PipelineObserver, into sink: any PartSink
+  ) async throws -> Report {
+    try checkOrder()
+    let whole = prepared(model)
+    let descriptions = try reshapings(of: whole.description)
+    let collected = CollectedParts()
+    var report = try await Pipeline(Array(passes[..<place])).run(on: whole, options: options, observer: observer, into: collected)
+    var description = descriptions[place]
+    description.blocks = await collected.parts.compactMap { ($0 as? Block)?.description }
+    var parts = ModelParts(description, await collected.parts)
+    try train(&parts, by: place, teacher: whole, options, observer, &report)
+    let rest = Array(passes[(place + 1)...])
+    guard !rest.isEmpty else {
+      for part in parts.all { try await sink.append(part) }
+      return report
+    }
+    do {
+      let after = try await Pipeline(rest).run(on: whole.holding(description, parts.all), options: options, observer: observer, into: sink)
+      report.layers += after.layers
+      report.blocks += after.blocks
+      report.remarks += after.remarks.filter { !report.remarks.contains($0) }
+      report.keptBlocks = after.keptBlocks.map { [kept = report.keptBlocks] in kept[$0] }
+      return report
+    } catch let error as PipelineError {
+      throw PipelineError(pass: error.pass, block: error.block, cause: error.cause, index: error.index + place + 1)
+    }
+  }
+
+  private func train(
+    _ parts: inout ModelParts, by place: Int, teacher: Model, _ options: SweepOptions, _ observer: any PipelineObserver, _ report: inout Report
+  ) throws {
+    guard let pass = passes[place] as? any ModelPass else { preconditionFailure("a pass over the whole model") }
+    let name = type(of: pass).name
+    let (records, start) = (PassContext.Records(), ContinuousClock.now)
+    let context = ModelPassContext(teacher: teacher, options: options, pass: name, records: records) { done, total, what in
+      observer.observe(.blockEnded(name: "\(name): \(what)", index: done - 1, count: total, took: start.duration(to: .now)))
+    }
+    observer.observe(.passBegan(pass: name, block: "the model"))
+    do {
+      try pass.run(on: &parts, in: context)
+      for part in parts.all {
+        if let name = part.nonfiniteLinear().map(part.fullName(of:)) ?? part.norms.nonfinite.map(part.fullName(ofNorm:)) {
+          throw NonFiniteResult(layer: name)
+        }
+      }
+    } catch let error as CancellationError { throw error } catch {
+      throw PipelineError(pass: name, block: "the model", cause: error, index: place)
+    }
+    observer.observe(.passEnded(pass: name, block: "the model", took: start.duration(to: .now)))
+    report.layers += records.take()
+    report.remarks += records.remarks.filter { !report.remarks.contains($0) }
+  }
+}
+
+/// What a sweep has made, in memory.
+private actor CollectedParts: PartSink {
+  private(set) var parts: [any ModelPart] = []
+  func append(_ part: any ModelPart) { parts.append(part) }
+}

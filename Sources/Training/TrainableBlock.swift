@@ -1,0 +1,163 @@
+package import Models
+package import Passes
+internal import Tensors
+
+/// What of a model moves.
+package struct MovingParameters: Sendable, Equatable {
+  /// Codes of quantized weights, by their latents.
+  package var codes = false
+  /// How far from where it started a latent may go, in steps of the grid; `nil` for as far as it likes.
+  package var reach: Float?
+  package var scales = false
+  package var zeroPoints = false
+  /// Weights that are plain numbers.
+  package var weights = false
+  package var norms = false
+  package var biases = false
+  /// Which linears; all by default.
+  package var layers: LayerSelector?
+
+  package init() {}
+}
+
+/// Rates of one step, by what moves.
+package struct StepRates: Sendable {
+  /// In steps of the grid.
+  package var codes: Float = 0
+  /// As a share of each scale.
+  package var scales: Float = 0
+  /// In steps of the grid.
+  package var zeroPoints: Float = 0
+  /// Of plain numbers: weights, norms, biases.
+  package var numbers: Float = 0
+
+  package init() {}
+}
+
+/// A block some of whose parameters move.
+package struct TrainableBlock: Sendable {
+  /// The block as it came; what does not move is read from here.
+  package let original: Block
+  package let moving: MovingParameters
+  package private(set) var latents: [LinearName: LatentWeight] = [:]
+  /// Where latents may go, around their first values.
+  private var starts: [LinearName: [Float]] = [:]
+  private var weights: [LinearName: Matrix] = [:]
+  private var biases: [LinearName: [Float]] = [:]
+  private var norms: [String: [Float]] = [:]
+  private var normBiases: [String: [Float]] = [:]
+
+  /// - Parameters:
+  ///   - wanted: what latents lie towards, by linear: the weights before they were quantized.
+  ///   - reach: how far from their codes latents may begin, in steps.
+  package init(_ block: Block, moving: MovingParameters, towards wanted: Block? = nil, reach: Float = 0) {
+    original = block
+    self.moving = moving
+    for (name, linear) in block.linears {
+      guard moving.layers?.contains(block.fullName(of: name), isEnd: block.isNamedOnly(name)) ?? true else { continue }
+      if let quantized = linear.weight as? QuantizedMatrix, moving.codes || moving.scales || moving.zeroPoints {
+        let original = moving.codes && reach > 0 ? wanted?.linears[name]?.weight.dense() : nil
+        guard let latent = LatentWeight(quantized, original: original, reach: reach) else { continue }
+        latents[name] = latent
+        if moving.reach != nil { starts[name] = latent.latents }
+      } else if moving.weights, linear.weight.isNumbers {
+        weights[name] = linear.weight.dense()
+      }
+      if moving.biases, let bias = linear.bias { biases[name] = bias }
+    }
+    if moving.norms { (norms, normBiases) = (block.norms.weights, block.norms.biases) }
+  }
+
+  package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && biases.isEmpty && norms.isEmpty) }
+
+  /// Linears whose weights' gradients are needed.
+  package var wantedLinears: Set<LinearName> { Set(latents.keys).union(weights.keys) }
+
+  /// The block as it computes now, its moving weights as numbers.
+  package func expanded() -> Block {
+    var block = original
+    for (name, latent) in latents { block[name].weight = latent.dense() }
+    setNumbers(of: &block)
+    return block
+  }
+
+  /// The block as it is written: codes, scales and numbers where they are now.
+  package func finished() -> Block {
+    var block = original
+    for (name, latent) in latents { block[name].weight = latent.quantized() }
+    setNumbers(of: &block)
+    return block
+  }
+
+  private func setNumbers(of block: inout Block) {
+    for (name, weight) in weights { block[name].weight = weight }
+    for (name, bias) in biases { block[name].bias = bias }
+    for (name, norm) in norms { block.norms.weights[name] = norm }
+    for (name, bias) in normBiases { block.norms.biases[name] = bias }
+  }
+
+  /// One step down a gradient.
+  ///
+  /// - Parameter factor: what the gradient is multiplied by.
+  package mutating func step(_ gradient: BlockGradient, _ optimizer: inout AdamW, _ rates: StepRates, factor: Float = 1) {
+    let prefix = original.prefix
+    func name(_ part: String, _ kind: ParameterName.Kind) -> ParameterName { ParameterName(prefix + part, kind) }
+    for linear in latents.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
+      guard let weight = gradient.weights[linear] else { continue }
+      let pull = latents[linear]!.pullback(weight)
+      let full = linear.rawValue
+      if moving.codes {
+        optimizer.update(&latents[linear]!.latents, name(full, .codes), gradient: pull.latents, rate: rates.codes, factor: factor)
+        if let reach = moving.reach, let start = starts[linear] { latents[linear]!.hold(within: reach, of: start) }
+      }
+      if moving.scales { latents[linear]!.stepScales(pull.scales, &optimizer, name(full, .scales), rates.scales, factor) }
+      if moving.zeroPoints { latents[linear]!.stepZeros(pull.zeros, &optimizer, name(full, .zeroPoints), rates.zeroPoints, factor) }
+    }
+    for linear in weights.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
+      guard let pull = gradient.weights[linear] else { continue }
+      optimizer.update(&weights[linear]!, name(linear.rawValue, .weight), gradient: pull, rate: rates.numbers, factor: factor)
+    }
+    for (linear, bias) in gradient.biases where biases[linear] != nil {
+      optimizer.update(&biases[linear]!, name(linear.rawValue, .bias), gradient: bias, rate: rates.numbers, factor: factor)
+    }
+    for (norm, pull) in gradient.norms where norms[norm] != nil {
+      optimizer.update(&norms[norm]!, name(norm, .norm), gradient: pull, rate: rates.numbers, factor: factor)
+    }
+    for (norm, pull) in gradient.normBiases where normBiases[norm] != nil {
+      optimizer.update(&normBiases[norm]!, name(norm, .normBias), gradient: pull, rate: rates.numbers, factor: factor)
+    }
+  }
+}
+
+extension LatentWeight {
+  fileprivate mutating func hold(within reach: Float, of start: [Float]) {
+    for index in latents.indices { latents[index] = max(start[index] - reach, min(latents[index], start[index] + reach)) }
+  }
+
+  /// Scales move by shares of themselves, so that one rate serves groups of all sizes.
+  fileprivate mutating func stepScales(
+    _ gradient: [Float], _ optimizer: inout AdamW, _ name: ParameterName, _ rate: Float, _ factor: Float
+  ) {
+    // Powers of two cannot move by shares.
+    guard scheme.scaleType != .float8E8M0 else { return }
+    var moves = [Float](repeating: 0, count: scales.count)
+    optimizer.update(&moves, name, gradient: zip(gradient, scales).map { $0 * $1 }, rate: rate, factor: factor)
+    for index in scales.indices { scales[index] *= 1 + moves[index] }
+  }
+
+  /// Zero points move by steps of the grid; biases by shares of their scales.
+  fileprivate mutating func stepZeros(
+    _ gradient: [Float], _ optimizer: inout AdamW, _ name: ParameterName, _ rate: Float, _ factor: Float
+  ) {
+    guard !zeros.isEmpty else { return }
+    if scheme.zeroPoint == .integer { return optimizer.update(&zeros, name, gradient: gradient, rate: rate, factor: factor) }
+    var moves = [Float](repeating: 0, count: zeros.count)
+    optimizer.update(&moves, name, gradient: zip(gradient, scales).map { $0 * $1 }, rate: rate, factor: factor)
+    for index in zeros.indices { zeros[index] += scales[index] * moves[index] }
+  }
+}
+
+extension Weight {
+  /// Whether it is stored as plain numbers.
+  fileprivate var isNumbers: Bool { self is Matrix || self is StoredWeight }
+}
