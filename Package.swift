@@ -68,7 +68,8 @@ let package = Package(
     module(
       "CompressKit",
       [
-        "Recipes", "Distillation", "Training", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization", "Passes", "Models",
+        "Recipes", "Distillation", "Training", "LowRank", "Allocation", "Pruning", "Evaluation", "KVCache", "Formats", "Quantization",
+        "Passes", "Models",
         "CheckpointIO",
         "Tokenizers", "Tensors", "StrictJSON",
       ]),
@@ -87,6 +88,7 @@ let package = Package(
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "KVCache", ["CompressKit"]),
     tests(of: "Training", ["CompressKit"]),
+    tests(of: "Distillation", ["CompressKit"]),
     tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
     tests(of: "Allocation", ["CompressKit"]),

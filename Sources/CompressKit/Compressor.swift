@@ -148,7 +148,7 @@ public struct Compressor: Sendable {
     let tensors = model.tensors ?? checkpoint.tensors
     let others = tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) }
     let estimate = ResourceEstimate(
-      of: model, plan: linears, pipeline: pipeline, calibrationTokens: calibration.reduce(0) { $0 + $1.count }, memoryLimit: memoryLimit,
+      of: model, plan: linears, pipeline: pipeline, calibration: calibration.map(\.count), memoryLimit: memoryLimit,
       otherBytes: others)
     // What was written is mapped once more, to be scored.
     try Machine.require(estimate.fixedMemory, mapped: estimate.outputBytes)

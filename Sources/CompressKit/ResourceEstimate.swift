@@ -20,9 +20,10 @@ public struct ResourceEstimate: Sendable, Equatable {
   public var peakMemory: Int { fixedMemory + min(activationMemory, activationBudget) }
   public var spills: Bool { activationMemory > activationBudget }
 
-  /// - Parameter calibrationTokens: 0 for data-free runs.
-  public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibrationTokens tokens: Int, memoryLimit: Int, otherBytes: Int)
-  {
+  /// - Parameters:
+  ///   - calibration: tokens of every sequence; none for data-free runs.
+  public init(of model: Model, plan: [PlannedLinear], pipeline: Pipeline, calibration lengths: [Int], memoryLimit: Int, otherBytes: Int) {
+    let tokens = lengths.reduce(0, +)
     let prefixes = model.description.blocks.map(\.prefix)
     let blocks = Dictionary(grouping: plan.filter { $0.role != .embedding && $0.role != .head }) { linear in
       prefixes.first { linear.name.hasPrefix($0) } ?? ""
@@ -43,6 +44,12 @@ public struct ResourceEstimate: Sendable, Equatable {
     let solve = calibrated ? widest * widest * 28 : 0
     fixedMemory = 96 << 20 + largestBlock * 6 + solve + (calibrated ? 4096 * widest * 8 : 0) + largestEnd / 4
     fixedMemory += rewrittenBlock * 6 + rewrittenEnd * 10
+    let training = pipeline.passes.compactMap {
+      ($0 as? any TrainingPass)?.cost(of: model.description, tokens: tokens, longest: lengths.max() ?? 0)
+    }
+    fixedMemory += training.map(\.memory).max() ?? 0
+    // A pass over the whole model finds it in memory.
+    if pipeline.passes.contains(where: { $0 is any ModelPass }) { fixedMemory += plan.reduce(0) { $0 + $1.storedBits / 8 } }
     activationMemory = calibrated ? CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
     self.memoryLimit = memoryLimit
     outputBytes = plan.reduce(0) { $0 + $1.storedBits / 8 } + otherBytes
@@ -58,7 +65,7 @@ public struct ResourceEstimate: Sendable, Equatable {
       for width in Set(linears.map(\.columns)) { operations += passes * Double(width * width) * Double(tokens) }
       for linear in linears { operations += passes * 4 * Double(linear.rows) * Double(linear.columns * linear.columns) }
     }
-    self.operations = operations
+    self.operations = operations + training.reduce(0) { $0 + $1.operations }
   }
 
   /// Seconds at the speed a short matrix product reaches on this machine now.

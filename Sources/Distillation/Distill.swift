@@ -9,7 +9,7 @@ public import Training
 /// What moves may be all weights (healing after pruning; Muralidharan et al. 2024), or only the scales and norms of a quantized model, whose
 /// codes stay. Quantized weights themselves move through latent numbers by straight-through gradients. Some sequences are kept out: the best
 /// state on those is what is written, and the start where nothing was better.
-public struct Distill: ModelPass {
+public struct Distill: ModelPass, TrainingPass {
   public static let name = "distill"
   public static let summary = "distil the whole model from the one that came in"
 
@@ -100,7 +100,9 @@ public struct Distill: ModelPass {
     let sequences = context.calibration
     guard !sequences.isEmpty else { throw MissingCalibration() }
     let split = KeptOut(of: sequences.count, share: keptOut)
-    if split.isEmpty { context.remark("distill: too few calibration sequences to keep one out; the last one decides and is learned from, too") }
+    if split.isEmpty {
+      context.remark("distill: too few calibration sequences to keep one out; the last one decides and is learned from, too")
+    }
     let (training, kept) = (split.training, split.validation)
     let criterion = criterion
     let teacher = criterion.needsTeacher ? try Teacher(context.teacher, sequences, context) : nil
@@ -127,7 +129,8 @@ public struct Distill: ModelPass {
           gradient, &optimizer, stepRates(rates(step, of: steps)), factor: Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude))))
         step += 1
         tokens += indices.reduce(0) { $0 + sequences[$1].count }
-        context.advance(step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
+        context.advance(
+          step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
         guard step % validateEvery == 0 || step == steps else { continue }
         let now = try validation(student)
         context.record("step \(step)", ["loss": gradient.loss, "loss_kept_out": now, "tokens": Double(tokens)])
@@ -139,6 +142,22 @@ public struct Distill: ModelPass {
       return context.remark("distill: no state was better than the start on the sequences kept out; the model stays as it was")
     }
     (model.embedding, model.blocks, model.head) = (best.embedding, best.blocks.map { $0.finished() }, best.head)
+  }
+
+  /// What moves is held with a gradient, two moments and the best so far; the inputs of all blocks are kept for a batch.
+  public func cost(of description: ModelDescription, tokens: Int, longest: Int) -> TrainingCost {
+    let blocks = description.blocks.reduce(0) { $0 + $1.weightCount }
+    let head = description.vocabularySize * description.hiddenSize
+    let moving = (moves.contains(.weights) ? blocks : blocks / 16) + (moves.contains(.embeddings) ? head : 0)
+    let shown = min(batch * longest, tokens)
+    let recorded = (description.blocks.map(\.recordedNumbers).max() ?? 0) + description.hiddenSize * description.blocks.count
+    let validations = Double(epochs) * Double(tokens) * (1 - keptOut) / Double(max(1, batch * longest * validateEvery)) + 2
+    return TrainingCost(
+      memory: 24 * moving + blocks + 12 * head + 4 * shown * recorded + Parallel.width * 64 * description.vocabularySize * 16
+        + min(4 * tokens * description.hiddenSize, 1 << 30),
+      operations: Double(tokens)
+        * (Double(epochs) * (1 - keptOut) * (8 * Double(blocks) + 8 * Double(head)) + 2 * Double(blocks)
+          + validations * keptOut * (2 * Double(blocks) + 4 * Double(head))))
   }
 
   private static func short(_ loss: Double) -> String { String(Double(Int(loss * 10_000)) / 10_000) }

@@ -18,7 +18,8 @@ struct Teacher: Sendable {
     let bytes = tokens * model.description.hiddenSize * 4
     states = try ActivationStore(scratch: bytes <= context.activationMemory / 2 ? nil : context.scratch)
     // A few sequences at a time, so that only these are in memory.
-    let turn = max(Parallel.width, context.activationMemory / max(1, 2 * (sequences.map(\.count).max() ?? 1) * model.description.hiddenSize * 4))
+    let turn = max(
+      Parallel.width, context.activationMemory / max(1, 2 * (sequences.map(\.count).max() ?? 1) * model.description.hiddenSize * 4))
     for first in stride(from: 0, to: sequences.count, by: turn) {
       let part = Array(sequences[first..<min(first + turn, sequences.count)])
       let walk = ModelWalk(model, carrying: part)

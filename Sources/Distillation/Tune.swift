@@ -9,7 +9,7 @@ public import Training
 /// It begins with the codes that the passes before it have chosen (`gptq`, `rtn`) and moves codes through latent numbers by straight-through
 /// gradients (Chen et al. 2024, "EfficientQAT", block-wise training of all parameters; Cheng et al. 2023, "SignRound", for rounding within
 /// one step). Some sequences are kept out: a block whose loss on those does not fall keeps what it had, and the report says so.
-public struct Tune: BlockPass {
+public struct Tune: BlockPass, TrainingPass {
   public static let name = "tune"
   public static let summary = "tune codes, scales and norms of each quantized block by gradients"
 
@@ -79,11 +79,16 @@ public struct Tune: BlockPass {
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let reference = context.reference as? Block else { return }
     let start = TrainableBlock(block, moving: moving, towards: reference, reach: Float(reach))
-    guard start.isMoving else { return }
+    guard start.isMoving else {
+      return context.remark(
+        "tune: some blocks hold nothing that it moves (\(moves.map(\.rawValue).joined(separator: ", "))) and stay as they are")
+    }
     let sequences = Array(0..<context.sequenceCount)
     guard !sequences.isEmpty else { throw MissingCalibration() }
     let split = KeptOut(of: sequences.count, share: keptOut)
-    if split.isEmpty { context.remark("tune: too few calibration sequences to keep one out; the last one decides and is learned from, too") }
+    if split.isEmpty {
+      context.remark("tune: too few calibration sequences to keep one out; the last one decides and is learned from, too")
+    }
     let positions = context.longestSequence
     let original = PreparedBlock(reference, positions: positions)
     let targets = try Parallel.map(sequences.count) { try original.forward(try context.blockInputs(of: $0).original) }
@@ -97,6 +102,17 @@ public struct Tune: BlockPass {
       block = finished
     }
     context.recordBlock(block, metrics)
+  }
+
+  /// Of each weight of a block its latent, two moments, a gradient, its number, and the best so far; and what a batch leaves behind.
+  public func cost(of description: ModelDescription, tokens: Int, longest: Int) -> TrainingCost {
+    let weights = description.blocks.map(\.weightCount)
+    let recorded = description.blocks.map(\.recordedNumbers).max() ?? 0
+    // Forward and back is three times forward; what is kept out is seen once an epoch, and at the beginning.
+    let visits = Double(epochs) * (6 * (1 - keptOut) + 2 * keptOut) + 4
+    return TrainingCost(
+      memory: 24 * (weights.max() ?? 0) + 4 * min(batch * longest, tokens) * recorded + 4 * tokens * description.hiddenSize,
+      operations: visits * Double(tokens) * Double(weights.reduce(0, +)))
   }
 
   private var moving: MovingParameters {

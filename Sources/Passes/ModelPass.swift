@@ -115,7 +115,8 @@ extension Pipeline {
   }
 
   private func train(
-    _ parts: inout ModelParts, by place: Int, teacher: Model, _ options: SweepOptions, _ observer: any PipelineObserver, _ report: inout Report
+    _ parts: inout ModelParts, by place: Int, teacher: Model, _ options: SweepOptions, _ observer: any PipelineObserver,
+    _ report: inout Report
   ) throws {
     guard let pass = passes[place] as? any ModelPass else { preconditionFailure("a pass over the whole model") }
     let name = type(of: pass).name

@@ -54,7 +54,8 @@ package struct AdamW: Sendable {
   ) {
     let count = values.count
     // Taken out while they change, so that they are not copied.
-    var own = moments.removeValue(forKey: name) ?? Moments(first: Array(repeating: 0, count: count), second: Array(repeating: 0, count: count))
+    var own =
+      moments.removeValue(forKey: name) ?? Moments(first: Array(repeating: 0, count: count), second: Array(repeating: 0, count: count))
     let (correction1, correction2) = (correction(beta1), correction(beta2))
     let (beta1, beta2, epsilon, decay, strip) = (beta1, beta2, epsilon, decay, 1 << 16)
     own.first.withUnsafeMutableBufferPointer { first in

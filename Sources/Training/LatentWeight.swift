@@ -213,7 +213,9 @@ package struct LatentWeight: Sendable {
     let shape = scheme.scaleShape(rows: rows, columns: columns)
     let scales = storedScales.map { $0 * (globalScale ?? 1) }
     return QuantizedMatrix(
-      scheme: scheme, rows: rows, columns: columns, codes: codes, scales: Matrix(rows: shape.rows, columns: shape.columns, elements: scales),
-      zeroPoints: scheme.symmetric ? nil : Matrix(rows: shape.rows, columns: shape.columns, elements: storedZeros), globalScale: globalScale)
+      scheme: scheme, rows: rows, columns: columns, codes: codes,
+      scales: Matrix(rows: shape.rows, columns: shape.columns, elements: scales),
+      zeroPoints: scheme.symmetric ? nil : Matrix(rows: shape.rows, columns: shape.columns, elements: storedZeros), globalScale: globalScale
+    )
   }
 }

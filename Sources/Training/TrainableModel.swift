@@ -48,8 +48,12 @@ package struct TrainableModel: Sendable {
 
     /// √ Σ of all squares.
     package var norm: Double {
-      func square(_ values: [Float]) -> Double { values.withUnsafeBufferPointer { $0.isEmpty ? 0 : Kernel.squaredDistance($0.baseAddress!, nil, count: $0.count) } }
-      func square(_ matrix: Matrix) -> Double { matrix.withUnsafeElements { Kernel.squaredDistance($0, nil, count: matrix.rows * matrix.columns) } }
+      func square(_ values: [Float]) -> Double {
+        values.withUnsafeBufferPointer { $0.isEmpty ? 0 : Kernel.squaredDistance($0.baseAddress!, nil, count: $0.count) }
+      }
+      func square(_ matrix: Matrix) -> Double {
+        matrix.withUnsafeElements { Kernel.squaredDistance($0, nil, count: matrix.rows * matrix.columns) }
+      }
       var sum = 0.0
       for block in blocks {
         sum += block.weights.values.reduce(0) { $0 + square($1) } + block.biases.values.reduce(0) { $0 + square($1) }
@@ -223,10 +227,12 @@ package struct TrainableModel: Sendable {
     for index in blocks.indices { blocks[index].step(gradient.blocks[index], &optimizer, rates, factor: factor) }
     if movesNorms {
       for (name, pull) in gradient.headNorms {
-        optimizer.update(&head.norms.weights[name]!, ParameterName(head.name + name, .norm), gradient: pull, rate: rates.numbers, factor: factor)
+        optimizer.update(
+          &head.norms.weights[name]!, ParameterName(head.name + name, .norm), gradient: pull, rate: rates.numbers, factor: factor)
       }
       for (name, pull) in gradient.headNormBiases {
-        optimizer.update(&head.norms.biases[name]!, ParameterName(head.name + name, .normBias), gradient: pull, rate: rates.numbers, factor: factor)
+        optimizer.update(
+          &head.norms.biases[name]!, ParameterName(head.name + name, .normBias), gradient: pull, rate: rates.numbers, factor: factor)
       }
     }
     guard movesTables else { return }

@@ -132,7 +132,7 @@ struct FamilyTests {
     func memory(_ model: Model) throws -> Int {
       let pipeline = Pipeline([])
       return try ResourceEstimate(
-        of: model, plan: pipeline.plan(for: model), pipeline: pipeline, calibrationTokens: 0, memoryLimit: 1 << 30, otherBytes: 0
+        of: model, plan: pipeline.plan(for: model), pipeline: pipeline, calibration: [], memoryLimit: 1 << 30, otherBytes: 0
       ).fixedMemory
     }
     #expect(try memory(whole) == memory(Families.model("gemma3")))

@@ -20,10 +20,12 @@ extension NormDescription {
             switch kind {
             case .rootMeanSquare:
               Kernel.rmsNormPullback(
-                x + row, weight: weight, epsilon: epsilon, gradient: dy + row, into: to, weightGradient: &weightGradient, count: rows.columns)
+                x + row, weight: weight, epsilon: epsilon, gradient: dy + row, into: to, weightGradient: &weightGradient,
+                count: rows.columns)
             case .layer:
               Kernel.layerNormPullback(
-                x + row, weight: weight, epsilon: epsilon, gradient: dy + row, into: to, weightGradient: &weightGradient, count: rows.columns)
+                x + row, weight: weight, epsilon: epsilon, gradient: dy + row, into: to, weightGradient: &weightGradient,
+                count: rows.columns)
             }
           }
         }

@@ -1,0 +1,33 @@
+public import Models
+
+/// A pass that goes back and forth over the calibration data: what that costs, for the estimate before a run.
+public protocol TrainingPass: Pass {
+  /// - Parameters:
+  ///   - description: of the model as the pass finds it.
+  ///   - tokens: of all calibration sequences.
+  ///   - longest: tokens of the longest of them.
+  func cost(of description: ModelDescription, tokens: Int, longest: Int) -> TrainingCost
+}
+
+/// What a training pass takes beyond what a sweep does.
+public struct TrainingCost: Sendable, Equatable {
+  /// Bytes.
+  public var memory: Int
+  /// Floating-point operations.
+  public var operations: Double
+
+  public init(memory: Int, operations: Double) {
+    self.memory = memory
+    self.operations = operations
+  }
+}
+
+extension BlockDescription {
+  /// Weights of all its linears.
+  package var weightCount: Int { linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } }
+
+  /// Numbers a token leaves behind on the way through the block, and gets gradients for on the way back.
+  package var recordedNumbers: Int {
+    linearShapes.values.reduce(8 * hiddenSize) { $0 + 2 * $1.rows + $1.columns }
+  }
+}

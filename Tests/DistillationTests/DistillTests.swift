@@ -1,0 +1,93 @@
+import CompressKit
+import TestSupport
+import Testing
+
+struct DistillTests {
+  private static let rounding = "{ rtn: { bits: 2, group_size: 16 } }"
+
+  @Test(arguments: ["forward_kl", "reverse_kl", "jsd"]) func scalesLearnToPredict(_ loss: String) async throws {
+    let model = try TinyModel.model()
+    let rounded = try await Swept(Self.rounding, model)
+    let swept = try await Swept(
+      "\(Self.rounding), { distill: { loss: \(loss), epochs: 8, batch: 2, scale_rate: 0.01, rate: 0.01, validate_every: 4 } }", model)
+    let (before, after) = (try rounded.divergence(from: model), try swept.divergence(from: model))
+    #expect(after < 0.95 * before, "\(after) against \(before)")
+    for (old, new) in zip(try rounded.blocks(), try swept.blocks()) {
+      for (name, linear) in new.linears {
+        let (new, old) = (linear.weight as! QuantizedMatrix, old[name].weight as! QuantizedMatrix)
+        #expect(new.codes == old.codes)
+      }
+    }
+    let curve = swept.report.layers.filter { $0.pass == "distill" && $0.layer.hasPrefix("step") }
+    #expect(curve.count >= 8 && curve.allSatisfy { $0.metrics["loss_kept_out"] != nil && $0.metrics["tokens"] != nil })
+    #expect(swept.metric("loss_after", of: "the model")! < swept.metric("loss_before", of: "the model")!)
+  }
+
+  @Test func aPrunedModelIsHealed() async throws {
+    let model = try TinyModel.model()
+    let pruned = try await Swept("{ prune_width: { ratio: 0.3 } }", model)
+    let healed = try await Swept(
+      "{ prune_width: { ratio: 0.3 } }, { distill: { moves: [weights, norms, embeddings], epochs: 10, batch: 2, rate: 0.003 } }", model)
+    let (before, after) = (try pruned.divergence(from: model), try healed.divergence(from: model))
+    #expect(after < 0.9 * before, "\(after) against \(before)")
+  }
+
+  /// Passes after it see what it has made: rounding follows healing.
+  @Test func passesGoOnBehindIt() async throws {
+    let model = try TinyModel.model()
+    let swept = try await Swept(
+      "{ prune_width: { ratio: 0.3 } }, { distill: { moves: [weights], epochs: 4, batch: 2, rate: 0.003 } }, { gptq: { bits: 8, group_size: 16 } }, { distill: { moves: [scales], epochs: 1, validate_every: 1 } }",
+      model)
+    let pruned = try await Swept("{ prune_width: { ratio: 0.3 } }", model)
+    #expect(try swept.blocks().allSatisfy { $0.linears.values.allSatisfy { $0.weight is QuantizedMatrix } })
+    #expect(try swept.divergence(from: model) < pruned.divergence(from: model))
+    #expect(swept.report.layers.contains { $0.pass == "gptq" } && swept.report.layers.contains { $0.pass == "prune_width" })
+  }
+
+  @Test func blocksThatWereLeftOutAreNoObstacle() async throws {
+    let model = try Families.model("olmo3")
+    let swept = try await Swept("{ prune_depth: { ratio: 0.5 } }, { distill: { moves: [weights, norms], epochs: 3, batch: 2 } }", model)
+    #expect(swept.model.description.blocks.count == 2 && swept.report.keptBlocks.count == 2)
+    #expect(swept.metric("loss_after", of: "the model")! <= swept.metric("loss_before", of: "the model")!)
+  }
+
+  @Test func whereNothingIsBetterTheStartIsWritten() async throws {
+    let model = try TinyModel.model()
+    // The model is its own teacher: no state can be better.
+    let swept = try await Swept("{ distill: { moves: [weights], epochs: 1, rate: 0.1 } }", model)
+    #expect(swept.report.remarks.contains { $0.contains("no state was better than the start") })
+    for index in model.description.blocks.indices {
+      let (own, original) = (try swept.model.block(index), try model.block(index))
+      for name in own.linears.keys { #expect(own[name].weight.dense() == original[name].weight.dense()) }
+    }
+  }
+
+  @Test func threadsChangeNothing() async throws {
+    func swept() async throws -> [Block] {
+      try await Swept(
+        "\(Self.rounding), { distill: { moves: [weights, scales, norms], epochs: 1, batch: 3, validate_every: 1 } }",
+        try Families.model("qwen3-moe")
+      ).blocks()
+    }
+    let one = try await Parallel.$width.withValue(1) { try await swept() }
+    let three = try await Parallel.$width.withValue(3) { try await swept() }
+    for (a, b) in zip(one, three) {
+      #expect(a.norms == b.norms)
+      for (name, linear) in a.linears {
+        if let own = linear.weight as? QuantizedMatrix { #expect(own == b[name].weight as! QuantizedMatrix) }
+      }
+    }
+  }
+
+  @Test(arguments: [
+    "moves: []", "epochs: 0", "batch: 0", "rate: 0", "temperature: 0", "share: 2", "beta: 1", "clip: 0", "kept_out: 0", "validate_every: 0",
+  ])
+  func badOptionsAreRefused(_ options: String) throws {
+    #expect(throws: (any Error).self) { try Recipe(yaml: "passes: [ { distill: { \(options) } } ]", file: "test", passes: .standard) }
+  }
+
+  @Test func anEncoderPredictsNothing() throws {
+    let recipe = try Recipe(yaml: "passes: [ { distill: {} } ]", file: "test", passes: .standard)
+    #expect(throws: PipelineError.self) { _ = try Pipeline(recipe.passes).plan(for: try Families.model("bert")) }
+  }
+}
