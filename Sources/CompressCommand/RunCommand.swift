@@ -157,11 +157,31 @@ extension CompressionReport {
     if !passes.isEmpty { cost += ", \((passes.reduce(0, +) / Double(passes.count)).rounded(toPlaces: 2)) forward passes per block" }
     if let peakMemoryBytes { cost += ", peak memory \(ByteCount.text(peakMemoryBytes))" }
     lines.append(cost)
+    if let tuned { lines.append(tuned) }
+    for record in training ?? [] {
+      lines.append(
+        "\(record.pass): loss on the sequences kept out \(record.lossBefore.rounded(toPlaces: 4)) → \(record.lossAfter.rounded(toPlaces: 4)), "
+          + (record.bestStep == 0 ? "the start was best" : "best at step \(record.bestStep)"))
+    }
     lines += remarks
     if !carriedTensors.isEmpty { lines.append("\(carriedTensors.count) tensors carried unchanged (report.json lists them)") }
     lines.append(fallbackCount == 0 ? "no fallbacks" : "\(fallbackCount) FALLBACKS:")
     for record in layers where record.fallback != nil { lines.append("  \(record.layer): \(record.fallback!)") }
     return lines.joined(separator: "\n")
+  }
+}
+
+extension CompressionReport {
+  /// What tuning has done to the blocks, in a line; `nil` where there was none.
+  private var tuned: String? {
+    let ratios = layers.compactMap { record in
+      record.metrics["loss_before"].flatMap { before in record.metrics["loss_after"].map { $0 / max(before, .leastNormalMagnitude) } }
+    }
+    guard !ratios.isEmpty else { return nil }
+    let mean = ratios.reduce(0, +) / Double(ratios.count)
+    return
+      "tuned: \(ratios.count { $0 < 1 }) of \(ratios.count) blocks came nearer to the original, to \((100 * mean).rounded(toPlaces: 1)) % "
+      + "of the difference on average"
   }
 }
 

@@ -76,6 +76,8 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   /// Of models without logits.
   public var similarity: SimilarityFigures?
   public var layers: [Report.LayerRecord]
+  /// How passes have trained the whole model; absent where none has.
+  public var training: [Report.TrainingRecord]?
   public var kinds: [KindTotal]
   public var blocks: [Report.BlockRecord]
   /// Layers not done as asked.

@@ -275,7 +275,7 @@ public struct Compressor: Sendable {
         bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
       calibration: calibration,
       probes: plan.probesFile.map { .init(source: $0, sequences: plan.probes.count, tokens: plan.probes.reduce(0) { $0 + $1.count }) },
-      evaluation: nil, layers: swept.layers,
+      evaluation: nil, layers: swept.layers, training: swept.training.isEmpty ? nil : swept.training,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count + mixed.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks + mixed,
       sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)

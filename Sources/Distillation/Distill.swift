@@ -119,7 +119,7 @@ public struct Distill: ModelPass, TrainingPass {
     let perEpoch = (training.count + batch - 1) / batch
     let steps = epochs * perEpoch
     let rates = LearningRate(peak: 1, decay: schedule)
-    var (step, tokens) = (0, 0)
+    var (step, tokens, curve) = (0, 0, [Report.TrainingRecord.Point]())
     for _ in 0..<epochs {
       let order = training.shuffled(using: &random)
       for first in stride(from: 0, to: order.count, by: batch) {
@@ -133,11 +133,11 @@ public struct Distill: ModelPass, TrainingPass {
           step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
         guard step % validateEvery == 0 || step == steps else { continue }
         let now = try validation(student)
-        context.record("step \(step)", ["loss": gradient.loss, "loss_kept_out": now, "tokens": Double(tokens)])
+        curve.append(.init(step: step, tokens: tokens, loss: gradient.loss, lossKeptOut: now))
         if now < bestLoss { (best, bestLoss, bestStep) = (student, now, step) }
       }
     }
-    context.record("the model", ["loss_before": before, "loss_after": bestLoss, "best_step": Double(bestStep), "tokens": Double(tokens)])
+    context.record(before: before, after: bestLoss, bestStep: bestStep, curve: curve)
     guard bestStep > 0 else {
       return context.remark("distill: no state was better than the start on the sequences kept out; the model stays as it was")
     }

@@ -69,12 +69,14 @@ public struct ModelPassContext: Sendable {
   /// - Parameter what: what it is at, in a few words.
   public func advance(_ done: Int, of total: Int, _ what: String) { progress(done, total, what) }
 
-  /// Puts figures about the model, or a part of it, into the report.
-  public func record(_ name: String, _ metrics: [String: Double], scheme: String? = nil) {
-    records.update("\(pass) \(name)", default: Report.LayerRecord(pass: pass, layer: name)) { record in
-      record.metrics.merge(metrics) { _, new in new }
-      if let scheme { record.scheme = scheme }
-    }
+  /// Puts into the report how the model was trained.
+  ///
+  /// - Parameters:
+  ///   - before: the loss on the sequences kept out, at the start.
+  ///   - after: the same of the state that was kept.
+  ///   - bestStep: of that state; 0 for the start.
+  public func record(before: Double, after: Double, bestStep: Int, curve: [Report.TrainingRecord.Point]) {
+    records.add(Report.TrainingRecord(pass: pass, lossBefore: before, lossAfter: after, bestStep: bestStep, curve: curve))
   }
 
   /// Says something about the model as a whole, once.
@@ -92,19 +94,23 @@ extension Pipeline {
     let whole = prepared(model)
     let descriptions = try reshapings(of: whole.description)
     let collected = CollectedParts()
-    var report = try await Pipeline(Array(passes[..<place])).run(on: whole, options: options, observer: observer, into: collected)
+    var before = Pipeline(Array(passes[..<place]))
+    before.following = Array(passes[place...]) + following
+    var report = try await before.run(on: whole, options: options, observer: observer, into: collected)
     var description = descriptions[place]
     description.blocks = await collected.parts.compactMap { ($0 as? Block)?.description }
     var parts = ModelParts(description, await collected.parts)
     try train(&parts, by: place, teacher: whole, options, observer, &report)
-    let rest = Array(passes[(place + 1)...])
-    guard !rest.isEmpty else {
+    var remaining = Pipeline(Array(passes[(place + 1)...]))
+    remaining.following = following
+    guard !remaining.passes.isEmpty else {
       for part in parts.all { try await sink.append(part) }
       return report
     }
     do {
-      let after = try await Pipeline(rest).run(on: whole.holding(description, parts.all), options: options, observer: observer, into: sink)
+      let after = try await remaining.run(on: whole.holding(description, parts.all), options: options, observer: observer, into: sink)
       report.layers += after.layers
+      report.training += after.training
       report.blocks += after.blocks
       report.remarks += after.remarks.filter { !report.remarks.contains($0) }
       report.keptBlocks = after.keptBlocks.map { [kept = report.keptBlocks] in kept[$0] }
@@ -136,7 +142,7 @@ extension Pipeline {
       throw PipelineError(pass: name, block: "the model", cause: error, index: place)
     }
     observer.observe(.passEnded(pass: name, block: "the model", took: start.duration(to: .now)))
-    report.layers += records.take()
+    report.training += records.training
     report.remarks += records.remarks.filter { !report.remarks.contains($0) }
   }
 }

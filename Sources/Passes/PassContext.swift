@@ -27,6 +27,13 @@ public struct PassContext: Sendable {
       storage.withLock { change(&$0[key, default: initial]) }
     }
 
+    private let trained = Mutex([Report.TrainingRecord]())
+
+    func add(_ record: Report.TrainingRecord) { trained.withLock { $0.append(record) } }
+
+    /// How the model was trained, so far.
+    package var training: [Report.TrainingRecord] { trained.withLock { $0 } }
+
     private let said = Mutex([String]())
 
     func say(_ remark: String) { said.withLock { if !$0.contains(remark) { $0.append(remark) } } }

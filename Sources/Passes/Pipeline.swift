@@ -66,6 +66,8 @@ public struct SweepOptions: Sendable {
 /// Passes, swept over a model one part at a time.
 public struct Pipeline: Sendable {
   public var passes: [any Pass]
+  /// Those that will run when all of these have, where the sweep is one of several.
+  var following: [any Pass] = []
 
   public init(_ passes: [any Pass]) { self.passes = passes }
 
@@ -142,7 +144,7 @@ public struct Pipeline: Sendable {
     let records = PassContext.Records()
     let context = PassContext(
       stream: stream, answers: answers, seed: options.seed, pass: name, strict: options.strict, records: records,
-      reference: reference, following: Array(passes[(index + 1)...]), statistics: options.statistics)
+      reference: reference, following: Array(passes[(index + 1)...]) + following, statistics: options.statistics)
     observer.observe(.passBegan(pass: name, block: part.name))
     let start = ContinuousClock.now
     let before = part.linears.mapValues(\.revision)

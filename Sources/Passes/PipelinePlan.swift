@@ -141,7 +141,7 @@ extension Pipeline {
   ///   it needs.
   func checkOrder() throws(PipelineError) {
     for (index, pass) in passes.enumerated() {
-      do { try pass.validate(before: Array(passes[(index + 1)...])) } catch {
+      do { try pass.validate(before: Array(passes[(index + 1)...]) + following) } catch {
         throw PipelineError(pass: type(of: pass).name, block: "the recipe", cause: error, index: index)
       }
     }

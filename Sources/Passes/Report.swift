@@ -26,7 +26,44 @@ public struct Report: Sendable, Codable, Equatable {
     public var expertTokens: [Int]?
   }
 
+  /// How a pass has trained the whole model.
+  public struct TrainingRecord: Sendable, Codable, Equatable {
+    public struct Point: Sendable, Codable, Equatable {
+      public var step: Int
+      /// Seen so far.
+      public var tokens: Int
+      /// Mean over the batch of that step, in nats.
+      public var loss: Double
+      /// Mean over the sequences kept out.
+      public var lossKeptOut: Double
+
+      public init(step: Int, tokens: Int, loss: Double, lossKeptOut: Double) {
+        self.step = step
+        self.tokens = tokens
+        self.loss = loss
+        self.lossKeptOut = lossKeptOut
+      }
+    }
+
+    public var pass: String
+    /// On the sequences kept out, before and at the best.
+    public var lossBefore: Double
+    public var lossAfter: Double
+    /// The step whose state was kept; 0 for the start.
+    public var bestStep: Int
+    public var curve: [Point]
+
+    public init(pass: String, lossBefore: Double, lossAfter: Double, bestStep: Int, curve: [Point]) {
+      self.pass = pass
+      self.lossBefore = lossBefore
+      self.lossAfter = lossAfter
+      self.bestStep = bestStep
+      self.curve = curve
+    }
+  }
+
   public var layers: [LayerRecord] = []
+  public var training: [TrainingRecord] = []
   public var blocks: [BlockRecord] = []
   /// What passes have to say about the model as a whole, in words.
   public var remarks: [String] = []

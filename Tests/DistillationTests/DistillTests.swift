@@ -18,9 +18,11 @@ struct DistillTests {
         #expect(new.codes == old.codes)
       }
     }
-    let curve = swept.report.layers.filter { $0.pass == "distill" && $0.layer.hasPrefix("step") }
-    #expect(curve.count >= 8 && curve.allSatisfy { $0.metrics["loss_kept_out"] != nil && $0.metrics["tokens"] != nil })
-    #expect(swept.metric("loss_after", of: "the model")! < swept.metric("loss_before", of: "the model")!)
+    let record = try #require(swept.report.training.first)
+    #expect(
+      record.curve.count >= 8 && zip(record.curve, record.curve.dropFirst()).allSatisfy { $0.step < $1.step && $0.tokens < $1.tokens })
+    #expect(
+      record.lossAfter < record.lossBefore && record.curve.contains { $0.step == record.bestStep && $0.lossKeptOut == record.lossAfter })
   }
 
   @Test func aPrunedModelIsHealed() async throws {
@@ -48,7 +50,7 @@ struct DistillTests {
     let model = try Families.model("olmo3")
     let swept = try await Swept("{ prune_depth: { ratio: 0.5 } }, { distill: { moves: [weights, norms], epochs: 3, batch: 2 } }", model)
     #expect(swept.model.description.blocks.count == 2 && swept.report.keptBlocks.count == 2)
-    #expect(swept.metric("loss_after", of: "the model")! <= swept.metric("loss_before", of: "the model")!)
+    #expect(swept.report.training.allSatisfy { $0.lossAfter <= $0.lossBefore })
   }
 
   @Test func whereNothingIsBetterTheStartIsWritten() async throws {

@@ -33,6 +33,4 @@ struct Swept {
     let result = try Evaluator(window: 40).evaluate(model, against: original, on: tokens)
     return result.divergence!.mean
   }
-
-  func metric(_ name: String, of layer: String) -> Double? { report.layers.first { $0.layer == layer }?.metrics[name] }
 }
