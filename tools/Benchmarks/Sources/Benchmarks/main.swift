@@ -46,7 +46,7 @@ let block = Block(
 let prepared = PreparedBlock(block, positions: length)
 let inputs = (0..<sequences).map { random(length, hidden, "sequence \($0)") }
 let weights = shapes.reduce(0) { $0 + $1.1 * $1.2 }
-let forward = fastest { Parallel.forEach(sequences) { _ = prepared.forward(inputs[$0]) } }
+let forward = fastest { Parallel.forEach(sequences) { _ = try? prepared.forward(inputs[$0]) } }
 let products = Double(2 * weights * length * sequences)
 // Causal attention: scores and their product with the values, half of each square.
 let scores = Double(2 * length * length * 12 * 64 * sequences)
