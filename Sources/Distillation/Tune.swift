@@ -35,14 +35,14 @@ public struct Tune: BlockPass, TrainingPass {
   /// Sequences a step.
   public var batch = 4
   /// How fast codes move, in steps of the grid.
-  public var rate = 0.02
+  public var rate = 0.005
   /// How fast scales move, as shares of themselves, and zero points, in steps of the grid.
-  public var scaleRate = 0.001
+  public var scaleRate = 0.0005
   /// How fast norms and biases move.
   public var normRate = 0.0005
   public var schedule = LearningRate.Decay.cosine
   /// How far from their codes latents begin, towards the original weights, in steps.
-  public var reach = 0.4
+  public var reach = 0.25
   /// The share of the calibration sequences that gradients are not taken of.
   public var keptOut = 0.125
   public var layers = LayerSelector()

@@ -46,7 +46,7 @@ package struct LatentWeight: Sendable {
   }
 
   private mutating func approach(_ original: Matrix, _ reach: Float) {
-    let (columns, groups) = (columns, Groups(self))
+    let (columns, groups, scheme) = (columns, Groups(self), scheme)
     latents.withUnsafeMutableBufferPointer { latents in
       nonisolated(unsafe) let latents = latents
       Parallel.forEach(rows) { row in
@@ -56,7 +56,7 @@ package struct LatentWeight: Sendable {
           guard scale != 0 else { continue }
           let wanted = (original.elements[place] - groups.biases[group]) / scale + groups.zeros[group]
           // On a float grid steps grow with the numbers.
-          let step = groups.step(at: latents[place])
+          let step = scheme.grid == .float ? Self.step(of: scheme.miniFloat, at: latents[place]) : 1
           latents[place] += max(-reach * step, min(wanted - latents[place], reach * step))
         }
       }
@@ -89,14 +89,12 @@ package struct LatentWeight: Sendable {
     }
 
     func of(_ row: Int, _ column: Int) -> Int { row / height * perRow + column / size }
+  }
 
-    /// Distance from a point of the grid to its neighbours, about.
-    func step(at point: Float) -> Float {
-      guard scheme.grid == .float else { return 1 }
-      let float = scheme.miniFloat
-      let exponent = max(abs(point) > 0 ? Int(abs(point).exponent) : float.minExponent, float.minExponent)
-      return Float(sign: .plus, exponent: exponent - float.mantissaBits, significand: 1)
-    }
+  /// Distance from a number of a float grid to its neighbours, about.
+  private static func step(of float: MiniFloat, at point: Float) -> Float {
+    let exponent = max(point != 0 ? Int(point.exponent) : float.minExponent, float.minExponent)
+    return Float(sign: .plus, exponent: exponent - float.mantissaBits, significand: 1)
   }
 
   /// Scales as they will be stored, divided by the global one.
@@ -196,11 +194,13 @@ package struct LatentWeight: Sendable {
       initialized = count
     }
     rounded.withUnsafeMutableBufferPointer { float.round($0, scale: 1) }
+    // What rounds to the largest number of the grid lies on it.
+    let largest = float.largest + Self.step(of: float, at: float.largest) / 2
     var (scaleSum, sum) = (Float(0), Float(0))
     for index in 0..<count {
       scaleSum += gradient[index] * rounded[index]
       sum += gradient[index]
-      gradient[index] = abs(u[index]) <= float.largest ? scale * gradient[index] : 0
+      gradient[index] = abs(u[index]) <= largest ? scale * gradient[index] : 0
     }
     return (scaleSum, sum)
   }

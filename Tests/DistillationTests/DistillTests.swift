@@ -27,9 +27,11 @@ struct DistillTests {
 
   @Test func aPrunedModelIsHealed() async throws {
     let model = try TinyModel.model()
-    let pruned = try await Swept("{ prune_width: { ratio: 0.3 } }", model)
+    let sequences = TinyModel.sequences(60, length: 40).suffix(40).map { $0 }
+    let pruned = try await Swept("{ prune_width: { ratio: 0.3 } }", model, sequences: sequences)
     let healed = try await Swept(
-      "{ prune_width: { ratio: 0.3 } }, { distill: { moves: [weights, norms, embeddings], epochs: 10, batch: 2, rate: 0.003 } }", model)
+      "{ prune_width: { ratio: 0.3 } }, { distill: { moves: [weights, norms, embeddings], epochs: 6, batch: 4, rate: 0.003 } }", model,
+      sequences: sequences)
     let (before, after) = (try pruned.divergence(from: model), try healed.divergence(from: model))
     #expect(after < 0.9 * before, "\(after) against \(before)")
   }

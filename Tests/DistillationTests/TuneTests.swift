@@ -6,9 +6,12 @@ struct TuneTests {
   private static let rounding = "{ rtn: { bits: 2, group_size: 16 } }"
 
   /// On every family, whatever its mixers: what is kept out gets nearer, and no block gets worse.
-  @Test(arguments: ["llama-yarn", "gemma2", "gpt2", "gpt-oss", "qwen3-moe", "qwen3-next", "deepseek-v3", "falcon-h1", "lfm2", "nemotron-h"])
+  @Test(arguments: [
+    "llama-yarn", "gemma2", "gpt-neox", "gpt-oss", "qwen3-moe", "qwen3-next", "deepseek-v3", "falcon-h1", "lfm2", "nemotron-h",
+  ])
   func blocksComeNearerToTheOriginal(_ family: String) async throws {
-    let swept = try await Swept("\(Self.rounding), { tune: { epochs: 4, batch: 2 } }", try Families.model(family))
+    let swept = try await Swept(
+      "\(Self.rounding), { tune: { epochs: 4, batch: 2, rate: 0.02, scale_rate: 0.003, reach: 0.4 } }", try Families.model(family))
     let records = swept.report.layers.filter { $0.pass == "tune" }
     #expect(records.count == swept.model.description.blocks.count)
     for record in records { #expect(record.metrics["loss_after"]! <= record.metrics["loss_before"]!, "\(record)") }
@@ -18,7 +21,9 @@ struct TuneTests {
   @Test func predictionsComeNearerToo() async throws {
     let model = try TinyModel.model()
     let rounded = try await Swept(Self.rounding, model)
-    let tuned = try await Swept("\(Self.rounding), { tune: { epochs: 8, batch: 2, moves: [weights, scales, norms] } }", model)
+    let tuned = try await Swept(
+      "\(Self.rounding), { tune: { epochs: 8, batch: 2, rate: 0.02, scale_rate: 0.003, reach: 0.4, moves: [weights, scales, norms] } }",
+      model)
     let (before, after) = (try rounded.divergence(from: model), try tuned.divergence(from: model))
     #expect(after < 0.9 * before, "\(after) against \(before)")
   }
@@ -56,7 +61,8 @@ struct TuneTests {
   ])
   func everyGridIsTuned(_ options: String) async throws {
     let swept = try await Swept(
-      "{ rtn: { \(options) } }, { tune: { epochs: 3, batch: 2, moves: [weights, scales, zero_points] } }", try TinyModel.model())
+      "{ rtn: { \(options) } }, { tune: { epochs: 3, batch: 2, rate: 0.02, scale_rate: 0.003, reach: 0.4, moves: [weights, scales, zero_points] } }",
+      try TinyModel.model())
     let records = swept.report.layers.filter { $0.pass == "tune" }
     for record in records { #expect(record.metrics["loss_after"]! <= record.metrics["loss_before"]!) }
     #expect(records.contains { $0.metrics["loss_after"]! < $0.metrics["loss_before"]! })
