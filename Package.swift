@@ -87,7 +87,7 @@ let package = Package(
     tests(of: "Passes", ["CompressKit"]),
     tests(of: "Quantization", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "KVCache", ["CompressKit"]),
-    tests(of: "Training", ["CompressKit"]),
+    tests(of: "Training", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Distillation", ["CompressKit"]),
     tests(of: "Pruning", ["CompressKit"], resources: [.copy("Fixtures")]),
     tests(of: "Evaluation", ["CompressKit"]),
