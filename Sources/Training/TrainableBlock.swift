@@ -43,6 +43,8 @@ package struct TrainableBlock: Sendable {
   /// Where latents may go, around their first values.
   private var starts: [LinearName: [Float]] = [:]
   private var weights: [LinearName: Matrix] = [:]
+  /// Of pruned weights: what is zero is pulled by nothing and stays zero.
+  private var zeros: [LinearName: SparsityMask] = [:]
   private var biases: [LinearName: [Float]] = [:]
   private var norms: [String: [Float]] = [:]
   private var normBiases: [String: [Float]] = [:]
@@ -59,13 +61,36 @@ package struct TrainableBlock: Sendable {
         let original = moving.codes && reach > 0 ? wanted?.linears[name]?.weight.dense() : nil
         guard let latent = LatentWeight(quantized, original: original, reach: reach) else { continue }
         latents[name] = latent
+        if moving.codes { zeros[name] = Self.zeros(of: quantized, wanted?.linears[name]?.weight) }
         if moving.reach != nil { starts[name] = latent.latents }
       } else if moving.weights, linear.weight.isNumbers {
-        weights[name] = linear.weight.dense()
+        let weight = linear.weight.dense()
+        weights[name] = weight
+        if weight.zeroShare >= Self.pruned { zeros[name] = SparsityMask(zerosOf: weight) }
       }
       if moving.biases, let bias = linear.bias { biases[name] = bias }
     }
     if moving.norms { (norms, normBiases) = (block.norms.weights, block.norms.biases) }
+  }
+
+  /// Numbers of which at least this share is zero were pruned; below it zeros are accidents, which nobody relies on.
+  private static let pruned = 0.05
+  /// The same of codes, many of which are zero on a coarse grid.
+  private static let prunedCodes = 0.45
+
+  /// The zeros of a weight that was pruned before it was quantized.
+  ///
+  /// - Parameter original: as it was then, where that is known.
+  private static func zeros(of quantized: QuantizedMatrix, _ original: (any Weight)?) -> SparsityMask? {
+    let weight = quantized.dense()
+    let isPruned = original.map { $0.dense().zeroShare >= pruned } ?? (weight.zeroShare >= prunedCodes)
+    return isPruned ? SparsityMask(zerosOf: weight) : nil
+  }
+
+  /// What pulls on a weight, less what pulls on its zeros.
+  private func pull(on linear: LinearName, _ gradient: BlockGradient) -> Matrix? {
+    guard let pull = gradient.weights[linear] else { return nil }
+    return zeros[linear]?.applied(to: pull) ?? pull
   }
 
   package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && biases.isEmpty && norms.isEmpty) }
@@ -103,7 +128,7 @@ package struct TrainableBlock: Sendable {
     let prefix = original.prefix
     func name(_ part: String, _ kind: ParameterName.Kind) -> ParameterName { ParameterName(prefix + part, kind) }
     for linear in latents.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
-      guard let weight = gradient.weights[linear] else { continue }
+      guard let weight = pull(on: linear, gradient) else { continue }
       let pull = latents[linear]!.pullback(weight)
       let full = linear.rawValue
       if moving.codes {
@@ -114,7 +139,7 @@ package struct TrainableBlock: Sendable {
       if moving.zeroPoints { latents[linear]!.stepZeros(pull.zeros, &optimizer, name(full, .zeroPoints), rates.zeroPoints, factor) }
     }
     for linear in weights.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
-      guard let pull = gradient.weights[linear] else { continue }
+      guard let pull = pull(on: linear, gradient) else { continue }
       optimizer.update(&weights[linear]!, name(linear.rawValue, .weight), gradient: pull, rate: rates.numbers, factor: factor)
     }
     for (linear, bias) in gradient.biases where biases[linear] != nil {

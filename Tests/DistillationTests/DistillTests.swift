@@ -49,6 +49,23 @@ struct DistillTests {
     #expect(swept.report.layers.contains { $0.pass == "gptq" } && swept.report.layers.contains { $0.pass == "prune_width" })
   }
 
+  @Test(arguments: ["", ", { gptq: { bits: 4, group_size: 16 } }"]) func zerosStayZeros(_ rounding: String) async throws {
+    let model = try TinyModel.model()
+    let pruning = "{ wanda: { pattern: '2:4' } }" + rounding
+    let before = try await Swept(pruning, model).blocks()
+    let after = try await Swept(
+      "\(pruning), { distill: { moves: [weights, scales], epochs: 2, batch: 2, rate: 0.003, code_rate: 0.1, scale_rate: 0.003 } }", model
+    )
+    .blocks()
+    for (old, new) in zip(before, after) {
+      for name in new.linears.keys {
+        let (own, other) = (new[name].weight.dense(), old[name].weight.dense())
+        #expect(zip(own.elements, other.elements).allSatisfy { $1 != 0 || $0 == 0 }, "\(name)")
+      }
+    }
+    #expect(zip(before, after).contains { old, new in new["mlp.up_proj"].weight.dense() != old["mlp.up_proj"].weight.dense() })
+  }
+
   @Test func blocksThatWereLeftOutAreNoObstacle() async throws {
     let model = try Families.model("olmo3")
     let swept = try await Swept("{ prune_depth: { ratio: 0.5 } }, { distill: { moves: [weights, norms], epochs: 3, batch: 2 } }", model)
