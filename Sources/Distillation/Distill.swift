@@ -120,21 +120,26 @@ public struct Distill: ModelPass, TrainingPass {
     let steps = epochs * perEpoch
     let rates = LearningRate(peak: 1, decay: schedule)
     var (step, tokens, curve) = (0, 0, [Report.TrainingRecord.Point]())
-    for _ in 0..<epochs {
+    descent: for _ in 0..<epochs {
       let order = training.shuffled(using: &random)
       for first in stride(from: 0, to: order.count, by: batch) {
         let indices = Array(order[first..<min(first + batch, order.count)])
-        let gradient = try student.gradient(of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices))
-        student.step(
-          gradient, &optimizer, stepRates(rates(step, of: steps)), factor: Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude))))
-        step += 1
-        tokens += indices.reduce(0) { $0 + sequences[$1].count }
-        context.advance(
-          step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
-        guard step % validateEvery == 0 || step == steps else { continue }
-        let now = try validation(student)
-        curve.append(.init(step: step, tokens: tokens, loss: gradient.loss, lossKeptOut: now))
-        if now < bestLoss { (best, bestLoss, bestStep) = (student, now, step) }
+        do {
+          let gradient = try student.gradient(of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices))
+          let factor = Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude)))
+          student.step(gradient, &optimizer, stepRates(rates(step, of: steps)), factor: factor)
+          step += 1
+          tokens += indices.reduce(0) { $0 + sequences[$1].count }
+          context.advance(
+            step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
+          guard step % validateEvery == 0 || step == steps else { continue }
+          let now = try validation(student)
+          curve.append(.init(step: step, tokens: tokens, loss: gradient.loss, lossKeptOut: now))
+          if now < bestLoss { (best, bestLoss, bestStep) = (student, now, step) }
+        } catch let error as NonFiniteActivation {
+          context.remark("distill: \(error) at step \(step); what was best before is kept, and lower rates would serve")
+          break descent
+        }
       }
     }
     context.record(before: before, after: bestLoss, bestStep: bestStep, curve: curve)
@@ -160,7 +165,7 @@ public struct Distill: ModelPass, TrainingPass {
           + validations * keptOut * (2 * Double(blocks) + 4 * Double(head))))
   }
 
-  private static func short(_ loss: Double) -> String { String(Double(Int(loss * 10_000)) / 10_000) }
+  private static func short(_ loss: Double) -> String { "\((loss * 10_000).rounded() / 10_000)" }
 
   private var criterion: any LogitLoss {
     let divergence: any LogitLoss =

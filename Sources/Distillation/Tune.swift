@@ -101,6 +101,9 @@ public struct Tune: BlockPass, TrainingPass {
       metrics["codes_moved"] = finished.movedCodes(since: block)
       block = finished
     }
+    if let step = outcome.divergedAt {
+      context.remark("tune: \(block.name) overflowed at step \(step), and what was best before is kept; lower rates would serve it")
+    }
     context.recordBlock(block, metrics)
   }
 

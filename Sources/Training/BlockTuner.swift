@@ -19,7 +19,7 @@ package struct BlockTuner: Sendable {
   package var schedule: LearningRate
   /// At the schedule's peak.
   package var rates: StepRates
-  /// The largest norm that gradients have, as a multiple of the running mean of their norms; `nil` for no limit.
+  /// Tokens of the longest sequence.
   package var positions: Int
 
   package init(epochs: Int, batch: Int, schedule: LearningRate, rates: StepRates, positions: Int) {
@@ -40,6 +40,8 @@ package struct BlockTuner: Sendable {
     package var before: Double
     package var after: Double
     package var steps: Int
+    /// The step behind which numbers overflowed; `nil` where none did.
+    package var divergedAt: Int?
   }
 
   /// - Parameters:
@@ -56,16 +58,22 @@ package struct BlockTuner: Sendable {
     var step = 0
     for _ in 0..<epochs {
       let order = training.shuffled(using: &random)
-      for first in stride(from: 0, to: order.count, by: batch) {
-        try Task.checkCancellation()
-        let gradient = try gradient(of: block, example, Array(order[first..<min(first + batch, order.count)]))
-        let rate = schedule(step, of: epochs * perEpoch)
-        optimizer.begin()
-        block.step(gradient, &optimizer, rates.scaled(by: rate))
-        step += 1
+      do {
+        for first in stride(from: 0, to: order.count, by: batch) {
+          try Task.checkCancellation()
+          let gradient = try gradient(of: block, example, Array(order[first..<min(first + batch, order.count)]))
+          let rate = schedule(step, of: epochs * perEpoch)
+          optimizer.begin()
+          block.step(gradient, &optimizer, rates.scaled(by: rate))
+          step += 1
+        }
+        let now = try loss(of: block, example, keptOut)
+        if now < best.after { (best.block, best.after, best.steps) = (block, now, step) }
+      } catch is NonFiniteActivation {
+        // Steps too large have led where nothing can be computed; what was best before that is kept.
+        best.divergedAt = step
+        break
       }
-      let now = try loss(of: block, example, keptOut)
-      if now < best.after { (best.block, best.after, best.steps) = (block, now, step) }
     }
     return best
   }

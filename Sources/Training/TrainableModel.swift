@@ -118,7 +118,12 @@ package struct TrainableModel: Sendable {
       var logits = head.finishLogits(input.times(transposed: weight))
       return try pull(loss, &logits, tile, sequences, teacher)
     }
-    return sums.reduce(0) { $0 + $1.loss } / Double(max(1, sums.reduce(0) { $0 + $1.positions }))
+    return try finite(sums.reduce(0) { $0 + $1.loss } / Double(max(1, sums.reduce(0) { $0 + $1.positions })))
+  }
+
+  private func finite(_ loss: Double) throws(NonFiniteActivation) -> Double {
+    guard loss.isFinite else { throw NonFiniteActivation(block: head.name, layer: "the logits") }
+    return loss
   }
 
   private struct Tile: Sendable {
@@ -194,7 +199,7 @@ package struct TrainableModel: Sendable {
       }
     }
     let share = 1 / Float(max(1, gradient.positions))
-    gradient.loss *= Double(share)
+    gradient.loss = try finite(gradient.loss * Double(share))
     if let table {
       if headName == nil { gradient.table = table.scaled(by: share) } else { gradient.head = table.scaled(by: share) }
     }

@@ -81,6 +81,18 @@ struct TuneTests {
     }
   }
 
+  /// Absurd rates lead nowhere, and cost nothing.
+  @Test(arguments: [
+    "tune: { epochs: 3, moves: [weights, scales, norms], rate: 0.9, scale_rate: 0.9, norm_rate: 0.9 }",
+    "distill: { epochs: 3, moves: [weights, scales, norms, embeddings], rate: 0.9, scale_rate: 0.9, code_rate: 0.9, clip: 1000, validate_every: 1 }",
+  ])
+  func whatDivergesKeepsWhatWasBest(_ pass: String) async throws {
+    let model = try TinyModel.model()
+    let rounded = try await Swept(Self.rounding, model)
+    let swept = try await Swept("\(Self.rounding), { \(pass) }", model)
+    #expect(try swept.divergence(from: model) < 1.5 * rounded.divergence(from: model))
+  }
+
   @Test func aBlockWithNothingToTuneIsLeftAndSaidSo() async throws {
     let swept = try await Swept("{ tune: { epochs: 1 } }", try TinyModel.model())
     #expect(swept.report.remarks.contains { $0.hasPrefix("tune: some blocks hold nothing") }, "\(swept.report.remarks)")
