@@ -44,7 +44,7 @@ import Testing
   @Test func unknownPasses() throws {
     try expect("passes:\n  - gtpq: { bits: 4 }\n", at: 2, 5, key: "gtpq", suggestion: "gptq")
     try expect("passes:\n  - rtn\n  - rnt\n", at: 3, 5, key: "rnt", suggestion: "rtn")
-    try expect("passes: [{ distill: {} }]", at: 1, 12, key: "distill")
+    try expect("passes: [{ transmogrify: {} }]", at: 1, 12, key: "transmogrify")
     #expect(try error("passes: [x]").problem == .unknownPass("x", known: PassCatalog.standard.names))
   }
 
