@@ -83,9 +83,7 @@ public struct Distill: ModelPass, TrainingPass {
 
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
     guard description.hasLogits else { throw InvalidOption("loss", "the model is an encoder and predicts nothing that could be distilled") }
-    for block in description.blocks {
-      if let obstacle = block.gradientObstacle { throw InvalidOption("moves", "\(block.prefix.dropLast()): \(obstacle)") }
-    }
+    if let obstacle = description.gradientObstacle { throw InvalidOption("moves", obstacle) }
     return description
   }
 
@@ -97,6 +95,7 @@ public struct Distill: ModelPass, TrainingPass {
     guard student.isMoving else {
       return context.remark("distill: nothing of what it moves is there: \(moves.map(\.rawValue).joined(separator: ", "))")
     }
+    for remark in student.remarks { context.remark("distill: " + remark) }
     let sequences = context.calibration
     guard !sequences.isEmpty else { throw MissingCalibration() }
     let split = KeptOut(of: sequences.count, share: keptOut)
@@ -154,9 +153,10 @@ public struct Distill: ModelPass, TrainingPass {
     let blocks = description.blocks.reduce(0) { $0 + $1.weightCount }
     let head = description.vocabularySize * description.hiddenSize
     let moving = (moves.contains(.weights) ? blocks : blocks / 16) + (moves.contains(.embeddings) ? head : 0)
-    let shown = min(batch * longest, tokens)
+    let perStep = Double(batch) * Double(longest)
+    let shown = Int(min(perStep, Double(tokens)))
     let recorded = (description.blocks.map(\.recordedNumbers).max() ?? 0) + description.hiddenSize * description.blocks.count
-    let validations = Double(epochs) * Double(tokens) * (1 - keptOut) / Double(max(1, batch * longest * validateEvery)) + 2
+    let validations = Double(epochs) * Double(tokens) * (1 - keptOut) / max(1, perStep * Double(validateEvery)) + 2
     return TrainingCost(
       memory: 24 * moving + blocks + 12 * head + 4 * shown * recorded + Parallel.width * 64 * description.vocabularySize * 16
         + min(4 * tokens * description.hiddenSize, 1 << 30),

@@ -70,15 +70,17 @@ public struct Tune: BlockPass, TrainingPass {
   }
 
   public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
-    for block in description.blocks {
-      if let obstacle = block.gradientObstacle { throw InvalidOption("moves", "\(block.prefix.dropLast()): \(obstacle)") }
-    }
+    if let obstacle = description.gradientObstacle { throw InvalidOption("moves", obstacle) }
     return description
   }
 
   public func run(on block: inout Block, in context: PassContext) throws {
     guard let reference = context.reference as? Block else { return }
     let start = TrainableBlock(block, moving: moving, towards: reference, reach: Float(reach))
+    for (name, reason) in start.unmoved.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      try context.recordFallback(name, in: block, "\(reason): left as it is")
+    }
+    if start.keepsPowersOfTwo { context.remark("tune: scales that are powers of two do not move") }
     guard start.isMoving else {
       return context.remark(
         "tune: some blocks hold nothing that it moves (\(moves.map(\.rawValue).joined(separator: ", "))) and stay as they are")
@@ -114,7 +116,8 @@ public struct Tune: BlockPass, TrainingPass {
     // Forward and back is three times forward; what is kept out is seen once an epoch, and at the beginning.
     let visits = Double(epochs) * (6 * (1 - keptOut) + 2 * keptOut) + 4
     return TrainingCost(
-      memory: 24 * (weights.max() ?? 0) + 4 * min(batch * longest, tokens) * recorded + 4 * tokens * description.hiddenSize,
+      memory: 24 * (weights.max() ?? 0) + 4 * Int(min(Double(batch) * Double(longest), Double(tokens))) * recorded + 4 * tokens
+        * description.hiddenSize,
       operations: visits * Double(tokens) * Double(weights.reduce(0, +)))
   }
 

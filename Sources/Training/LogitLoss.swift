@@ -47,13 +47,7 @@ package struct ForwardDivergence: LogitLoss {
   ) -> Double? {
     guard let teacher else { preconditionFailure("a divergence needs a teacher") }
     let t = temperature
-    if t != 1 {
-      for index in 0..<count {
-        logits[index] /= t
-        teacher[index] /= t
-      }
-    }
-    let (own, other) = (Kernel.logSumExp(logits, count: count), Kernel.logSumExp(teacher, count: count))
+    let (own, other) = (cooledSum(logits, count, by: t), cooledSum(teacher, count, by: t))
     let loss = Kernel.klDivergence(teacher, logSumExp: other, logits, logSumExp: own, count: count)
     Kernel.softmax(logits, count: count, scale: 1)
     Kernel.softmax(teacher, count: count, scale: 1)
@@ -74,13 +68,7 @@ package struct ReverseDivergence: LogitLoss {
   ) -> Double? {
     guard let teacher else { preconditionFailure("a divergence needs a teacher") }
     let t = temperature
-    if t != 1 {
-      for index in 0..<count {
-        logits[index] /= t
-        teacher[index] /= t
-      }
-    }
-    let (own, other) = (Kernel.logSumExp(logits, count: count), Kernel.logSumExp(teacher, count: count))
+    let (own, other) = (cooledSum(logits, count, by: t), cooledSum(teacher, count, by: t))
     let loss = Kernel.klDivergence(logits, logSumExp: own, teacher, logSumExp: other, count: count)
     // δ first, for the softmax overwrites the logits.
     for index in 0..<count { teacher[index] = Float(Double(logits[index]) - own - Double(teacher[index]) + other) }
@@ -144,6 +132,12 @@ package struct MixedLoss: LogitLoss {
     guard let entropy else { return divergence.map { Double(share) * $0 } }
     return Double(share) * (divergence ?? 0) + Double(1 - share) * entropy
   }
+}
+
+/// Divides logits by a temperature, and says their log Σ exp.
+private func cooledSum(_ logits: UnsafeMutablePointer<Float>, _ count: Int, by temperature: Float) -> Double {
+  if temperature != 1 { for index in 0..<count { logits[index] /= temperature } }
+  return Kernel.logSumExp(logits, count: count)
 }
 
 private func logarithm(_ x: Float) -> Double { log(Double(x)) }

@@ -42,6 +42,8 @@ package struct TrainableBlock: Sendable {
   package private(set) var latents: [LinearName: LatentWeight] = [:]
   /// Where latents may go, around their first values.
   private var starts: [LinearName: [Float]] = [:]
+  /// Selected linears whose weights cannot move though such things do, and why.
+  package private(set) var unmoved: [LinearName: String] = [:]
   private var weights: [LinearName: Matrix] = [:]
   /// Of pruned weights: what is zero is pulled by nothing and stays zero.
   private var zeros: [LinearName: SparsityMask] = [:]
@@ -59,7 +61,10 @@ package struct TrainableBlock: Sendable {
       guard moving.layers?.contains(block.fullName(of: name), isEnd: block.isNamedOnly(name)) ?? true else { continue }
       if let quantized = linear.weight as? QuantizedMatrix, moving.codes || moving.scales || moving.zeroPoints {
         let original = moving.codes && reach > 0 ? wanted?.linears[name]?.weight.dense() : nil
-        guard let latent = LatentWeight(quantized, original: original, reach: reach) else { continue }
+        guard let latent = LatentWeight(quantized, original: original, reach: reach) else {
+          unmoved[name] = "its groups are not runs of columns"
+          continue
+        }
         latents[name] = latent
         if moving.codes { zeros[name] = Self.zeros(of: quantized, wanted?.linears[name]?.weight) }
         if moving.reach != nil { starts[name] = latent.latents }
@@ -67,6 +72,8 @@ package struct TrainableBlock: Sendable {
         let weight = linear.weight.dense()
         weights[name] = weight
         if weight.zeroShare >= Self.pruned { zeros[name] = SparsityMask(zerosOf: weight) }
+      } else if !(linear.weight is QuantizedMatrix || linear.weight.isNumbers) {
+        unmoved[name] = "it is stored as neither groups of codes nor plain numbers"
       }
       if moving.biases, let bias = linear.bias { biases[name] = bias }
     }
@@ -92,6 +99,9 @@ package struct TrainableBlock: Sendable {
     guard let pull = gradient.weights[linear] else { return nil }
     return zeros[linear]?.applied(to: pull) ?? pull
   }
+
+  /// Whether scales were to move that cannot.
+  package var keepsPowersOfTwo: Bool { moving.scales && latents.values.contains { $0.scheme.scaleType == .float8E8M0 } }
 
   package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && biases.isEmpty && norms.isEmpty) }
 
@@ -184,5 +194,13 @@ extension LatentWeight {
 
 extension Weight {
   /// Whether it is stored as plain numbers.
-  fileprivate var isNumbers: Bool { self is Matrix || self is StoredWeight }
+  var isNumbers: Bool { self is Matrix || self is StoredWeight }
+}
+
+extension ModelDescription {
+  /// Why the way back through the model cannot be gone; `nil` where it can.
+  package var gradientObstacle: String? {
+    for block in blocks { if let obstacle = block.gradientObstacle { return "\(block.prefix.dropLast()): \(obstacle)" } }
+    return nil
+  }
 }

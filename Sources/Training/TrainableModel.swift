@@ -8,7 +8,9 @@ package struct TrainableModel: Sendable {
   package private(set) var embedding: Embedding
   package private(set) var blocks: [TrainableBlock]
   package private(set) var head: Head
-  /// Whether the final norm, and the norm of an embedding that has one, move.
+  /// What was to move and cannot.
+  package let remarks: [String]
+  /// Whether the final norm moves.
   private let movesNorms: Bool
   /// Whether the tables of the embedding and the head move.
   private let movesTables: Bool
@@ -24,7 +26,16 @@ package struct TrainableModel: Sendable {
     self.head = head
     self.blocks = blocks.map { TrainableBlock($0, moving: moving) }
     movesNorms = moving.norms
-    self.movesTables = movesTables
+    // Codes of a table would be lost.
+    let tables = [embedding.table] + head.linears.values
+    self.movesTables = movesTables && tables.allSatisfy(\.weight.isNumbers)
+    var remarks = Set<String>()
+    if movesTables, !self.movesTables { remarks.insert("an embedding or a head that is quantized does not move") }
+    if self.blocks.contains(where: \.keepsPowersOfTwo) { remarks.insert("scales that are powers of two do not move") }
+    for block in self.blocks {
+      for (name, reason) in block.unmoved { remarks.insert("\(block.original.fullName(of: name)) does not move: \(reason)") }
+    }
+    self.remarks = remarks.sorted()
   }
 
   private var headName: LinearName? { head.linears.keys.first }

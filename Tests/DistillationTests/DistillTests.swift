@@ -66,6 +66,31 @@ struct DistillTests {
     #expect(zip(before, after).contains { old, new in new["mlp.up_proj"].weight.dense() != old["mlp.up_proj"].weight.dense() })
   }
 
+  /// A table of codes keeps them, and the report says that it did not move.
+  @Test func quantizedEmbeddingsStay() async throws {
+    let model = try TinyModel.model()
+    let table = "{ rtn: { bits: 8, group_size: 16, layers: embed_tokens } }"
+    let before = try await Swept("\(Self.rounding), \(table)", model)
+    let swept = try await Swept(
+      "\(Self.rounding), \(table), { distill: { moves: [embeddings, scales], epochs: 2, batch: 2, scale_rate: 0.01 } }", model)
+    let tables = try [before, swept].map { try $0.model.embedding().table.weight as? QuantizedMatrix }
+    #expect(tables[0] != nil && tables[0] == tables[1])
+    #expect(swept.report.remarks.contains { $0.contains("does not move") })
+  }
+
+  /// Numbers as large as recipes may name are estimated, not multiplied into a trap.
+  @Test func anyOptionHasACost() throws {
+    let options = "epochs: 2147483647, batch: 2147483647"
+    let recipe = try Recipe(
+      yaml: "passes: [ { tune: { \(options) } }, { distill: { \(options), validate_every: 2147483647 } } ]", file: "test", passes: .standard
+    )
+    let description = try TinyModel.model().description
+    for pass in recipe.passes {
+      let cost = try #require(pass as? any TrainingPass).cost(of: description, tokens: 1 << 30, longest: 1 << 20)
+      #expect(cost.memory > 0 && cost.operations > 0)
+    }
+  }
+
   @Test func blocksThatWereLeftOutAreNoObstacle() async throws {
     let model = try Families.model("olmo3")
     let swept = try await Swept("{ prune_depth: { ratio: 0.5 } }, { distill: { moves: [weights, norms], epochs: 3, batch: 2 } }", model)

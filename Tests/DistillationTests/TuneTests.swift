@@ -93,6 +93,14 @@ struct TuneTests {
     #expect(try swept.divergence(from: model) < 1.5 * rounded.divergence(from: model))
   }
 
+  /// What cannot be tuned is a fallback, and scales that cannot move are told of.
+  @Test func whatCannotMoveIsReported() async throws {
+    let blocks = try await Swept("{ ggml: { type: q8_0 } }, { tune: { epochs: 1 } }", try TinyModel.model())
+    #expect(blocks.report.fallbacks.count == 14, "\(blocks.report.fallbacks)")
+    let powers = try await Swept("{ rtn: { numbers: mxfp4 } }, { tune: { epochs: 1 } }", try TinyModel.model())
+    #expect(powers.report.remarks.contains { $0.contains("powers of two") } && powers.report.fallbacks.isEmpty)
+  }
+
   @Test func aBlockWithNothingToTuneIsLeftAndSaidSo() async throws {
     let swept = try await Swept("{ tune: { epochs: 1 } }", try TinyModel.model())
     #expect(swept.report.remarks.contains { $0.hasPrefix("tune: some blocks hold nothing") }, "\(swept.report.remarks)")
