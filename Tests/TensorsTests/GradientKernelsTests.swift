@@ -3,8 +3,6 @@ import Tensors
 import TestSupport
 import Testing
 
-/// Lengths on both sides of every vector width.
-private let sizes = [1, 2, 7, 15, 16, 17, 31, 33, 64, 255, 4096, 4097]
 /// Those that a difference for every element is cheap for.
 private let shortSizes = sizes.filter { $0 <= 255 }
 
@@ -13,19 +11,6 @@ private func expectClose(
   sourceLocation: SourceLocation = #_sourceLocation
 ) {
   expectClose(found.map { Double($0) }, expected, relative: relative, absolute: absolute, note, sourceLocation: sourceLocation)
-}
-
-private func expectClose(
-  _ found: [Double], _ expected: [Double], relative: Double = 0, absolute: Double = 0, _ note: String = "",
-  sourceLocation: SourceLocation = #_sourceLocation
-) {
-  #expect(found.count == expected.count, sourceLocation: sourceLocation)
-  let worst = zip(found, expected).enumerated().first { !(abs($1.0 - $1.1) <= absolute + relative * abs($1.1)) }
-  #expect(worst == nil, "\(note)", sourceLocation: sourceLocation)
-}
-
-private func values(_ count: Int, _ key: String, scale: Float = 1) -> [Float] {
-  Matrix.random(rows: 1, columns: count, key: key, scale: scale).elements
 }
 
 private func doubles(_ x: [Float]) -> [Double] { x.map { Double($0) } }

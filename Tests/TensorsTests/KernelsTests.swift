@@ -3,22 +3,6 @@ import Tensors
 import TestSupport
 import Testing
 
-/// Lengths on both sides of every vector width.
-private let sizes = [1, 2, 7, 15, 16, 17, 31, 33, 64, 255, 4096, 4097]
-
-private func expectClose(
-  _ found: [Float], _ expected: [Float], relative: Float = 0, absolute: Float = 0, _ note: String = "",
-  sourceLocation: SourceLocation = #_sourceLocation
-) {
-  #expect(found.count == expected.count, sourceLocation: sourceLocation)
-  let worst = zip(found, expected).enumerated().first { !(abs($1.0 - $1.1) <= absolute + relative * abs($1.1)) }
-  #expect(worst == nil, "\(note)", sourceLocation: sourceLocation)
-}
-
-private func values(_ count: Int, _ key: String, scale: Float = 1) -> [Float] {
-  Matrix.random(rows: 1, columns: count, key: key, scale: scale).elements
-}
-
 struct KernelsTests {
   @Test func theInstructionSetHasAName() {
     #expect(["avx512", "avx2", "baseline"].contains(Kernel.instructionSet))
