@@ -43,6 +43,7 @@ public struct Compressor: Sendable {
     /// What predictions are measured on, where the recipe says so.
     let probes: [[Int32]]
     let probesFile: String?
+    let teachers: [NamedTeacher]
     public let bytesBefore: Int
     let format: any CheckpointFormat
     /// As it will be written.
@@ -147,6 +148,8 @@ public struct Compressor: Sendable {
     let planned = Set(try Pipeline([]).plan(for: model).map { $0.name + ".weight" })
     let tensors = model.tensors ?? checkpoint.tensors
     let others = tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) }
+    let teachers = try teachers(of: checkpoint, model.description)
+    remarks += teachers.flatMap(\.model.remarks)
     let estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibration: calibration.map(\.count), memoryLimit: memoryLimit,
       otherBytes: others)
@@ -154,7 +157,7 @@ public struct Compressor: Sendable {
     try Machine.require(estimate.fixedMemory, mapped: estimate.outputBytes)
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, probesFile: probesFile,
-      bytesBefore: checkpoint.byteCount,
+      teachers: teachers, bytesBefore: checkpoint.byteCount,
       format: settled, config: config, wholeConfig: wholeConfig, dequantized: dequantized, description: description, calibrationFile: file,
       statistics: statistics,
       shardLimit: shardLimit,
@@ -241,6 +244,7 @@ public struct Compressor: Sendable {
     // All that was read must have been one and the same model.
     try checkpoint.checkUnchanged()
     try plan.statistics?.stamp?.check()
+    for teacher in plan.teachers { try teacher.checkpoint.checkUnchanged() }
     try Task.checkCancellation()
     try stage.publish()
     return report
@@ -253,6 +257,7 @@ public struct Compressor: Sendable {
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
     options.statistics = plan.statistics
     options.probes = plan.probes
+    for teacher in plan.teachers { options.teachers[teacher.name] = teacher.model }
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)
     let mixed = try await splitGroups(in: sink, plan)

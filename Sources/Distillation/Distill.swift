@@ -33,6 +33,8 @@ public struct Distill: ModelPass, TrainingPass {
     case crossEntropy = "cross_entropy"
   }
 
+  /// A checkpoint to learn from: a directory or a file; the model that came in where none is named.
+  public var teacher: String?
   public var moves: [Moving] = [.scales, .norms]
   public var loss = Loss.forwardKL
   /// How much the teacher's own distribution counts in the mixture of `jsd`.
@@ -40,6 +42,10 @@ public struct Distill: ModelPass, TrainingPass {
   public var temperature = 1.0
   /// The divergence's share of the loss; the rest is cross-entropy.
   public var share = 1.0
+  /// What the relative error of hidden states on the way counts beside the loss on predictions; at 0 none are compared.
+  public var stateShare = 0.0
+  /// Behind how many blocks states are compared: spread evenly over the depth, the last among them.
+  public var states = 4
   /// Passes over the calibration sequences.
   public var epochs = 1
   /// Sequences a step.
@@ -57,14 +63,21 @@ public struct Distill: ModelPass, TrainingPass {
   public var keptOut = 0.125
   /// Steps between two looks at the sequences kept out.
   public var validateEvery = 25
+  /// How far from their codes latents begin, towards the teacher's weights, in steps.
+  public var reach = 0.25
   public var layers = LayerSelector()
 
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case moves, loss, beta, temperature, share, epochs, batch, rate, scaleRate = "scale_rate", codeRate = "code_rate", schedule, clip,
+    case teacher, reach, moves, loss, beta, temperature, share, stateShare = "state_share", states, epochs, batch, rate, scaleRate =
+      "scale_rate", codeRate = "code_rate",
+      schedule, clip,
       keptOut = "kept_out", validateEvery = "validate_every", layers
   }
+
+  public var acceptsFactors: Bool { true }
+  public var comparesStates: Bool { stateShare > 0 }
 
   public func validate() throws(InvalidOption) {
     guard !moves.isEmpty else { throw InvalidOption("moves", "at least one of \(Moving.allCases.map(\.rawValue).joined(separator: ", "))") }
@@ -76,7 +89,10 @@ public struct Distill: ModelPass, TrainingPass {
     }
     guard temperature > 0, temperature <= 100 else { throw InvalidOption("temperature", "\(temperature): above 0, at most 100") }
     guard (0...1).contains(share) else { throw InvalidOption("share", "\(share): 0 to 1") }
+    guard stateShare >= 0, stateShare <= 1000 else { throw InvalidOption("state_share", "\(stateShare): 0 to 1000") }
+    guard states > 0 else { throw InvalidOption("states", "\(states): a positive number") }
     guard beta > 0, beta < 1 else { throw InvalidOption("beta", "\(beta): above 0 and below 1") }
+    guard (0..<0.5).contains(reach) else { throw InvalidOption("reach", "\(reach): 0 or more, below half a step") }
     guard clip > 0 else { throw InvalidOption("clip", "\(clip): a positive number") }
     guard keptOut > 0, keptOut <= 0.5 else { throw InvalidOption("kept_out", "\(keptOut): above 0, at most 0.5") }
   }
@@ -91,7 +107,7 @@ public struct Distill: ModelPass, TrainingPass {
     guard let head = model.head else { throw InvalidOption("loss", "the model has no logits") }
     var student = TrainableModel(
       model.description, embedding: model.embedding, blocks: model.blocks, head: head, moving: moving,
-      movesTables: moves.contains(.embeddings))
+      movesTables: moves.contains(.embeddings), towards: try weightsBehind(model, context), reach: Float(reach))
     guard student.isMoving else {
       return context.remark("distill: nothing of what it moves is there: \(moves.map(\.rawValue).joined(separator: ", "))")
     }
@@ -104,7 +120,17 @@ public struct Distill: ModelPass, TrainingPass {
     }
     let (training, kept) = (split.training, split.validation)
     let criterion = criterion
-    let teacher = criterion.needsTeacher ? try Teacher(context.teacher, sequences, context) : nil
+    let compared = ComparedBlocks(
+      comparesStates ? states : 0, ofStudent: model.blocks.count, teacher: context.teacher.description.blocks.count,
+      kept: context.keptBlocks
+    ).teachers
+    let teacher =
+      criterion.needsTeacher || comparesStates
+      ? try Teacher(context.teacher, sequences, keeping: Set(compared.values), context) : nil
+    func wanted(_ indices: [Int]) -> WantedStates? {
+      guard comparesStates, let teacher else { return nil }
+      return WantedStates(blocks: Set(compared.keys), weight: stateShare) { try teacher.states(indices[$0], behind: compared[$1]!) }
+    }
     func shown(_ indices: [Int]) -> TrainableModel.Teacher? {
       guard let teacher else { return nil }
       return { sequence, positions in try teacher.logits(indices[sequence], positions) }
@@ -118,19 +144,25 @@ public struct Distill: ModelPass, TrainingPass {
     let perEpoch = (training.count + batch - 1) / batch
     let steps = epochs * perEpoch
     let rates = LearningRate(peak: 1, decay: schedule)
-    var (step, tokens, curve) = (0, 0, [Report.TrainingRecord.Point]())
+    var (step, tokens, curve, took) = (0, 0, [Report.TrainingRecord.Point](), Duration.zero)
     descent: for _ in 0..<epochs {
       let order = training.shuffled(using: &random)
       for first in stride(from: 0, to: order.count, by: batch) {
         let indices = Array(order[first..<min(first + batch, order.count)])
         do {
-          let gradient = try student.gradient(of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices))
+          let start = ContinuousClock.now
+          let gradient = try student.gradient(
+            of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices), wanted: wanted(indices),
+            memory: context.activationMemory / 2)
           let factor = Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude)))
           student.step(gradient, &optimizer, stepRates(rates(step, of: steps)), factor: factor)
           step += 1
           tokens += indices.reduce(0) { $0 + sequences[$1].count }
+          took += start.duration(to: .now)
           context.advance(
-            step, of: steps, "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before))")
+            step, of: steps,
+            "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before)), "
+              + "\(Int(Double(tokens) / took.seconds)) tokens/s")
           guard step % validateEvery == 0 || step == steps else { continue }
           let now = try validation(student)
           curve.append(.init(step: step, tokens: tokens, loss: gradient.loss, lossKeptOut: now))
@@ -141,7 +173,7 @@ public struct Distill: ModelPass, TrainingPass {
         }
       }
     }
-    context.record(before: before, after: bestLoss, bestStep: bestStep, curve: curve)
+    context.record(before: before, after: bestLoss, bestStep: bestStep, took: took, curve: curve)
     guard bestStep > 0 else {
       return context.remark("distill: no state was better than the start on the sequences kept out; the model stays as it was")
     }
@@ -163,6 +195,25 @@ public struct Distill: ModelPass, TrainingPass {
       operations: Double(tokens)
         * (Double(epochs) * (1 - keptOut) * (8 * Double(blocks) + 8 * Double(head)) + 2 * Double(blocks)
           + validations * keptOut * (2 * Double(blocks) + 4 * Double(head))))
+  }
+
+  /// The teacher's blocks, where those of the model are these, quantized: latents begin towards them.
+  ///
+  /// - Returns: `nil` where nothing was quantized, or where weights are unlike the teacher's, as after rotations or pruned widths.
+  private func weightsBehind(_ model: ModelParts, _ context: ModelPassContext) throws -> [Block]? {
+    guard moves.contains(.weights), reach > 0, context.teacher.description.blocks.count == model.blocks.count else { return nil }
+    var blocks: [Block] = []
+    for (index, block) in model.blocks.enumerated() {
+      let wanted = try context.teacher.block(index)
+      for (name, linear) in block.linears where linear.weight is QuantizedMatrix {
+        guard let other = wanted.linears[name]?.weight, linear.weight.resembles(other) else {
+          context.remark("distill: latents begin at their codes: \(block.fullName(of: name)) is not the teacher's weight, quantized")
+          return nil
+        }
+      }
+      blocks.append(wanted)
+    }
+    return blocks
   }
 
   private static func short(_ loss: Double) -> String { "\((loss * 10_000).rounded() / 10_000)" }
@@ -196,5 +247,20 @@ public struct Distill: ModelPass, TrainingPass {
     rates.zeroPoints = share * Float(codeRate)
     rates.numbers = share * Float(rate)
     return rates
+  }
+}
+
+extension Weight {
+  /// Whether this is another, rounded: even on two bits their correlation is high, while weights in rotated coordinates have none.
+  fileprivate func resembles(_ other: any Weight) -> Bool {
+    guard rows == other.rows, columns == other.columns else { return false }
+    let count = rows * columns
+    return dense().withUnsafeElements { own in
+      other.dense().withUnsafeElements { other in
+        let (a, b) = (Kernel.squaredDistance(own, nil, count: count), Kernel.squaredDistance(other, nil, count: count))
+        let product = (a + b - Kernel.squaredDistance(own, other, count: count)) / 2
+        return product > 0.5 * (a * b).squareRoot()
+      }
+    }
   }
 }

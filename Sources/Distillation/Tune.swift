@@ -25,11 +25,8 @@ public struct Tune: BlockPass, TrainingPass {
     case biases
   }
 
-  /// What is made small.
-  public enum Loss: String, Sendable, Codable, CaseIterable { case relative, squared }
-
   public var moves: [Moving] = [.weights, .scales]
-  public var loss = Loss.relative
+  public var loss = StateLoss.relative
   /// Passes over the calibration sequences.
   public var epochs = 10
   /// Sequences a step.
@@ -54,6 +51,8 @@ public struct Tune: BlockPass, TrainingPass {
   }
 
   public var comparesInputs: Bool { true }
+  /// Factors stay as they are; norms and biases beside them may move.
+  public var acceptsFactors: Bool { true }
 
   public func validate() throws(InvalidOption) {
     guard !moves.isEmpty else { throw InvalidOption("moves", "at least one of \(Moving.allCases.map(\.rawValue).joined(separator: ", "))") }
@@ -141,7 +140,7 @@ public struct Tune: BlockPass, TrainingPass {
     rates.numbers = Float(normRate)
     var tuner = BlockTuner(
       epochs: epochs, batch: batch, schedule: LearningRate(peak: 1, decay: schedule), rates: rates, positions: positions)
-    tuner.loss = loss == .squared ? .squared : .relative
+    tuner.loss = loss
     return tuner
   }
 }

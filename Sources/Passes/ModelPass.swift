@@ -5,11 +5,19 @@ internal import Tensors
 /// A pass that needs all blocks at once, such as distillation: it sees what the passes before it have made of the whole model, and those after
 /// it see what it has made.
 public protocol ModelPass: Pass {
+  /// The checkpoint of the teacher, as the recipe names it; `nil` for the model that came in.
+  var teacher: String? { get }
+  /// Whether hidden states are held against the teacher's, which must then be in the same coordinates.
+  var comparesStates: Bool { get }
+
   /// - Throws: what the pass cannot do; `CancellationError` when the task is cancelled.
   func run(on model: inout ModelParts, in context: ModelPassContext) throws
 }
 
 extension ModelPass {
+  public var teacher: String? { nil }
+  public var comparesStates: Bool { false }
+
   /// Parts one by one are left as they are.
   public func run(on part: inout any ModelPart, in context: PassContext) throws {}
 }
@@ -36,8 +44,10 @@ public struct ModelParts: Sendable {
 
 /// What a pass over a whole model may know.
 public struct ModelPassContext: Sendable {
-  /// The model that came in, before any pass.
+  /// The model that came in, before any pass, or the one that the pass has named.
   public let teacher: Model
+  /// Which of the teacher's blocks the model's are; empty for a teacher that the pass has named.
+  public let keptBlocks: [Int]
   public let calibration: [[Int32]]
   public let seed: UInt64
   /// Bytes that activations may take in memory; the rest goes to `scratch`.
@@ -48,10 +58,11 @@ public struct ModelPassContext: Sendable {
   private let progress: @Sendable (_ done: Int, _ total: Int, _ what: String) -> Void
 
   init(
-    teacher: Model, options: SweepOptions, pass: String, records: PassContext.Records,
+    teacher: Model, keptBlocks: [Int], options: SweepOptions, pass: String, records: PassContext.Records,
     progress: @escaping @Sendable (_ done: Int, _ total: Int, _ what: String) -> Void
   ) {
     self.teacher = teacher
+    self.keptBlocks = keptBlocks
     calibration = options.calibration
     seed = options.seed
     activationMemory = options.activationMemory
@@ -75,8 +86,10 @@ public struct ModelPassContext: Sendable {
   ///   - before: the loss on the sequences kept out, at the start.
   ///   - after: the same of the state that was kept.
   ///   - bestStep: of that state; 0 for the start.
-  public func record(before: Double, after: Double, bestStep: Int, curve: [Report.TrainingRecord.Point]) {
-    records.add(Report.TrainingRecord(pass: pass, lossBefore: before, lossAfter: after, bestStep: bestStep, curve: curve))
+  ///   - took: steps, validation apart.
+  public func record(before: Double, after: Double, bestStep: Int, took: Duration, curve: [Report.TrainingRecord.Point]) {
+    records.add(
+      Report.TrainingRecord(pass: pass, lossBefore: before, lossAfter: after, bestStep: bestStep, seconds: took.seconds, curve: curve))
   }
 
   /// Says something about the model as a whole, once.
@@ -100,9 +113,11 @@ extension Pipeline {
     var description = descriptions[place]
     description.blocks = await collected.parts.compactMap { ($0 as? Block)?.description }
     var parts = ModelParts(description, await collected.parts)
-    try train(&parts, by: place, teacher: whole, options, observer, &report)
+    let earlier = origin?.keptBlocks ?? Array(whole.description.blocks.indices)
+    let origin = Origin(model: origin?.model ?? whole, keptBlocks: report.keptBlocks.map { earlier[$0] })
+    try train(&parts, by: place, origin, options, observer, &report)
     var remaining = Pipeline(Array(passes[(place + 1)...]))
-    remaining.following = following
+    (remaining.following, remaining.origin) = (following, origin)
     guard !remaining.passes.isEmpty else {
       for part in parts.all { try await sink.append(part) }
       return report
@@ -121,17 +136,21 @@ extension Pipeline {
   }
 
   private func train(
-    _ parts: inout ModelParts, by place: Int, teacher: Model, _ options: SweepOptions, _ observer: any PipelineObserver,
+    _ parts: inout ModelParts, by place: Int, _ origin: Origin, _ options: SweepOptions, _ observer: any PipelineObserver,
     _ report: inout Report
   ) throws {
     guard let pass = passes[place] as? any ModelPass else { preconditionFailure("a pass over the whole model") }
     let name = type(of: pass).name
     let (records, start) = (PassContext.Records(), ContinuousClock.now)
-    let context = ModelPassContext(teacher: teacher, options: options, pass: name, records: records) { done, total, what in
+    let own = pass.teacher.flatMap { options.teachers[$0] }
+    let context = ModelPassContext(
+      teacher: own ?? origin.model, keptBlocks: own == nil ? origin.keptBlocks : [], options: options, pass: name, records: records
+    ) { done, total, what in
       observer.observe(.blockEnded(name: "\(name): \(what)", index: done - 1, count: total, took: start.duration(to: .now)))
     }
     observer.observe(.passBegan(pass: name, block: "the model"))
     do {
+      if let named = pass.teacher, options.teachers[named] == nil { throw InvalidOption("teacher", "\(named): no such model was opened") }
       try pass.run(on: &parts, in: context)
       for part in parts.all {
         if let name = part.nonfiniteLinear().map(part.fullName(of:)) ?? part.norms.nonfinite.map(part.fullName(ofNorm:)) {

@@ -39,6 +39,8 @@ public struct SweepOptions: Sendable {
   public var calibration: [[Int32]]
   /// What analyses measure predictions on; where there are none, they take some of the calibration sequences.
   public var probes: [[Int32]] = []
+  /// What passes learn from that name a teacher of their own, by the name they use.
+  public var teachers: [String: Model] = [:]
   public var seed: UInt64
   /// Bytes that activations may take in memory.
   public var activationMemory: Int
@@ -68,6 +70,14 @@ public struct Pipeline: Sendable {
   public var passes: [any Pass]
   /// Those that will run when all of these have, where the sweep is one of several.
   var following: [any Pass] = []
+  /// What came in at the beginning, where the sweep is a later one of several.
+  var origin: Origin?
+
+  struct Origin: Sendable {
+    var model: Model
+    /// Which of its blocks are left.
+    var keptBlocks: [Int]
+  }
 
   public init(_ passes: [any Pass]) { self.passes = passes }
 

@@ -145,6 +145,17 @@ extension Pipeline {
         throw PipelineError(pass: type(of: pass).name, block: "the recipe", cause: error, index: index)
       }
     }
+    if let turning = passes.firstIndex(where: { $0.changesHiddenBasis }),
+      let index = passes.indices.first(where: { $0 > turning && (passes[$0] as? any ModelPass)?.comparesStates == true })
+    {
+      let (name, earlier) = (type(of: passes[index]).name, type(of: passes[turning]).name)
+      throw PipelineError(
+        pass: name, block: "the recipe",
+        cause: InvalidOption(
+          "state_share",
+          "hidden states cannot be held against the teacher's, because \(earlier) has given them other coordinates; leave it out"
+        ), index: index)
+    }
     guard let changing = passes.lastIndex(where: { $0.changesHiddenBasis }),
       let calibrated = passes[..<changing].first(where: { $0.usesCalibration && !$0.removesBlocks })
     else { return }

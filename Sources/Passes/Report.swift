@@ -51,13 +51,16 @@ public struct Report: Sendable, Codable, Equatable {
     public var lossAfter: Double
     /// The step whose state was kept; 0 for the start.
     public var bestStep: Int
+    /// Spent on steps, validation apart.
+    public var seconds: Double
     public var curve: [Point]
 
-    public init(pass: String, lossBefore: Double, lossAfter: Double, bestStep: Int, curve: [Point]) {
+    public init(pass: String, lossBefore: Double, lossAfter: Double, bestStep: Int, seconds: Double, curve: [Point]) {
       self.pass = pass
       self.lossBefore = lossBefore
       self.lossAfter = lossAfter
       self.bestStep = bestStep
+      self.seconds = seconds
       self.curve = curve
     }
   }

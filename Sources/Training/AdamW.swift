@@ -80,7 +80,7 @@ package struct AdamW: Sendable {
 /// A parameter that moves: of which block, and what of it.
 package struct ParameterName: Hashable, Sendable {
   /// What the numbers are to the module.
-  package enum Kind: Hashable, Sendable { case weight, codes, scales, zeroPoints, bias, norm, normBias, tensor }
+  package enum Kind: Hashable, Sendable { case weight, inputFactor, outputFactor, codes, scales, zeroPoints, bias, norm, normBias, tensor }
 
   /// The full name of the linear, the norm or the tensor.
   package var module: String

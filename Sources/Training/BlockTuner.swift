@@ -3,15 +3,7 @@ package import Tensors
 
 /// Moves the parameters of one block until its output comes as near as it can to what the original block makes.
 package struct BlockTuner: Sendable {
-  /// What is made small.
-  package enum Loss: String, Sendable, Codable, CaseIterable {
-    /// Σ of squared differences over all tokens.
-    case squared
-    /// Every token's by the square of its own target, as the norms that read it will see it: tokens of large numbers do not outweigh others.
-    case relative
-  }
-
-  package var loss = Loss.relative
+  package var loss = StateLoss.relative
   /// Passes over the sequences.
   package var epochs: Int
   /// Sequences a step.
@@ -84,7 +76,7 @@ package struct BlockTuner: Sendable {
       let (input, target) = try example(sequences[index])
       let run = try prepared.record(input)
       var pull = BlockPull()
-      _ = prepared.pullback(run, difference(run.output, target).gradient, into: &pull)
+      _ = prepared.pullback(run, self.loss(run.output, target).gradient, into: &pull)
       return pull
     }
     return BlockGradient(of: pulls, weightsOf: block.wantedLinears)
@@ -94,33 +86,9 @@ package struct BlockTuner: Sendable {
     let prepared = PreparedBlock(block.expanded(), positions: positions)
     let losses = try Parallel.map(sequences.count) { index in
       let (input, target) = try example(sequences[index])
-      return difference(try prepared.forward(input), target).loss
+      return loss(try prepared.forward(input), target).loss
     }
     return losses.reduce(0, +) / Double(max(1, losses.count))
-  }
-
-  /// A sequence's loss and its gradient with respect to what the block has made.
-  private func difference(_ output: Matrix, _ target: Matrix) -> (loss: Double, gradient: Matrix) {
-    let (rows, columns) = (output.rows, output.columns)
-    var sum = 0.0
-    let norms = target.withUnsafeElements { target in
-      (0..<rows).map { Kernel.squaredDistance(target + $0 * columns, nil, count: columns) }
-    }
-    let whole = max(norms.reduce(0, +), .leastNormalMagnitude)
-    let gradient = Matrix(rows: rows, columns: columns) { out in
-      output.withUnsafeElements { output in
-        target.withUnsafeElements { target in
-          for row in 0..<rows {
-            let share = loss == .squared ? 1 / whole : 1 / (max(norms[row], .leastNormalMagnitude) * Double(rows))
-            let start = row * columns
-            sum += share * Kernel.squaredDistance(output + start, target + start, count: columns)
-            let factor = Float(2 * share)
-            for index in start..<start + columns { out[index] = factor * (output[index] - target[index]) }
-          }
-        }
-      }
-    }
-    return (sum, gradient)
   }
 }
 

@@ -45,6 +45,8 @@ package struct TrainableBlock: Sendable {
   /// Selected linears whose weights cannot move though such things do, and why.
   package private(set) var unmoved: [LinearName: String] = [:]
   private var weights: [LinearName: Matrix] = [:]
+  /// Low-rank factors; linears that read the latents of one input factor move together.
+  private var factors: [LinearName: TrainableFactors] = [:]
   /// Of pruned weights: what is zero is pulled by nothing and stays zero.
   private var zeros: [LinearName: SparsityMask] = [:]
   private var biases: [LinearName: [Float]] = [:]
@@ -57,8 +59,19 @@ package struct TrainableBlock: Sendable {
   package init(_ block: Block, moving: MovingParameters, towards wanted: Block? = nil, reach: Float = 0) {
     original = block
     self.moving = moving
+    func isSelected(_ name: LinearName) -> Bool {
+      moving.layers?.contains(block.fullName(of: name), isEnd: block.isNamedOnly(name)) ?? true
+    }
+    let factorOwners = Set(
+      block.linears.compactMap { name, linear in
+        (linear.weight as? FactoredWeight).flatMap { isSelected(name) ? $0.sharesInputOf ?? name : nil }
+      })
     for (name, linear) in block.linears {
-      guard moving.layers?.contains(block.fullName(of: name), isEnd: block.isNamedOnly(name)) ?? true else { continue }
+      if let factored = linear.weight as? FactoredWeight, factorOwners.contains(factored.sharesInputOf ?? name) {
+        if moving.weights { factors[name] = TrainableFactors(factored) }
+        if moving.weights || moving.codes, factored.isQuantized { unmoved[name] = "its low-rank factors are stored as codes" }
+      }
+      guard isSelected(name) else { continue }
       if let quantized = linear.weight as? QuantizedMatrix, moving.codes || moving.scales || moving.zeroPoints {
         let original = moving.codes && reach > 0 ? wanted?.linears[name]?.weight.dense() : nil
         guard let latent = LatentWeight(quantized, original: original, reach: reach) else {
@@ -72,7 +85,7 @@ package struct TrainableBlock: Sendable {
         let weight = linear.weight.dense()
         weights[name] = weight
         if weight.zeroShare >= Self.pruned { zeros[name] = SparsityMask(zerosOf: weight) }
-      } else if !(linear.weight is QuantizedMatrix || linear.weight.isNumbers) {
+      } else if !(linear.weight is QuantizedMatrix || linear.weight is FactoredWeight || linear.weight.isNumbers) {
         unmoved[name] = "it is stored as neither groups of codes nor plain numbers"
       }
       if moving.biases, let bias = linear.bias { biases[name] = bias }
@@ -103,10 +116,10 @@ package struct TrainableBlock: Sendable {
   /// Whether scales were to move that cannot.
   package var keepsPowersOfTwo: Bool { moving.scales && latents.values.contains { $0.scheme.scaleType == .float8E8M0 } }
 
-  package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && biases.isEmpty && norms.isEmpty) }
+  package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && factors.isEmpty && biases.isEmpty && norms.isEmpty) }
 
   /// Linears whose weights' gradients are needed.
-  package var wantedLinears: Set<LinearName> { Set(latents.keys).union(weights.keys) }
+  package var wantedLinears: Set<LinearName> { Set(latents.keys).union(weights.keys).union(factors.keys) }
 
   /// The block as it computes now, its moving weights as numbers.
   package func expanded() -> Block {
@@ -126,9 +139,40 @@ package struct TrainableBlock: Sendable {
 
   private func setNumbers(of block: inout Block) {
     for (name, weight) in weights { block[name].weight = weight }
+    for (name, own) in factors { block[name].weight = own.weight(input: inputFactor(of: name)) }
     for (name, bias) in biases { block[name].bias = bias }
     for (name, norm) in norms { block.norms.weights[name] = norm }
     for (name, bias) in normBiases { block.norms.biases[name] = bias }
+  }
+
+  /// A of a linear's factors, which another linear may have.
+  private func inputFactor(of name: LinearName) -> Matrix {
+    guard let own = factors[name], let input = own.input ?? own.sharesInputOf.flatMap({ factors[$0]?.input }) else {
+      preconditionFailure("factors that share an input move together")
+    }
+    return input
+  }
+
+  /// Both factors of all linears are pulled before any of them moves, because each gradient holds the other factor.
+  private mutating func stepFactors(
+    _ gradient: BlockGradient, _ optimizer: inout AdamW, _ rates: StepRates, _ factor: Float, _ prefix: String
+  ) {
+    var (inputs, outputs) = ([LinearName: Matrix](), [LinearName: Matrix]())
+    for name in factors.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
+      guard let pull = gradient.weights[name], let own = factors[name] else { continue }
+      let found = own.pullback(pull, input: inputFactor(of: name))
+      let owner = own.sharesInputOf ?? name
+      outputs[name] = found.output
+      if inputs[owner]?.add(found.input) == nil { inputs[owner] = found.input }
+    }
+    for (name, pull) in inputs where factors[name]?.input != nil {
+      let parameter = ParameterName(prefix + name.rawValue, .inputFactor)
+      optimizer.update(&factors[name]!.input!, parameter, gradient: pull, rate: rates.numbers, factor: factor)
+    }
+    for (name, pull) in outputs {
+      let parameter = ParameterName(prefix + name.rawValue, .outputFactor)
+      optimizer.update(&factors[name]!.output, parameter, gradient: pull, rate: rates.numbers, factor: factor)
+    }
   }
 
   /// One step down a gradient.
@@ -152,6 +196,7 @@ package struct TrainableBlock: Sendable {
       guard let pull = pull(on: linear, gradient) else { continue }
       optimizer.update(&weights[linear]!, name(linear.rawValue, .weight), gradient: pull, rate: rates.numbers, factor: factor)
     }
+    stepFactors(gradient, &optimizer, rates, factor, prefix)
     for (linear, bias) in gradient.biases where biases[linear] != nil {
       optimizer.update(&biases[linear]!, name(linear.rawValue, .bias), gradient: bias, rate: rates.numbers, factor: factor)
     }

@@ -18,13 +18,16 @@ package struct TrainableModel: Sendable {
   /// - Parameters:
   ///   - blocks: of the model, in their order.
   ///   - movesTables: whether embedding and head move where they are plain numbers.
+  ///   - wanted: of each block, what latents lie towards: its weights before they were quantized.
+  ///   - reach: how far from their codes latents may begin, in steps.
   package init(
-    _ description: ModelDescription, embedding: Embedding, blocks: [Block], head: Head, moving: MovingParameters, movesTables: Bool
+    _ description: ModelDescription, embedding: Embedding, blocks: [Block], head: Head, moving: MovingParameters, movesTables: Bool,
+    towards wanted: [Block]? = nil, reach: Float = 0
   ) {
     self.description = description
     self.embedding = embedding
     self.head = head
-    self.blocks = blocks.map { TrainableBlock($0, moving: moving) }
+    self.blocks = blocks.indices.map { TrainableBlock(blocks[$0], moving: moving, towards: wanted?[$0], reach: reach) }
     movesNorms = moving.norms
     // Codes of a table would be lost.
     let tables = [embedding.table] + head.linears.values
@@ -49,6 +52,8 @@ package struct TrainableModel: Sendable {
   package struct Gradient: Sendable {
     /// Mean over all positions that have one, in nats.
     package var loss: Double
+    /// What the states on the way add to it.
+    package var stateLoss = 0.0
     package var positions: Int
     package var blocks: [BlockGradient]
     /// Of the embedding's table, and of the head's where it has one of its own; `nil` where they do not move.
@@ -75,33 +80,71 @@ package struct TrainableModel: Sendable {
     }
   }
 
+  /// What is kept of the way through a block.
+  private enum Passage: Sendable {
+    /// All that the way back needs, by sequence.
+    case recorded([BlockRun])
+    /// What entered, by sequence.
+    case entered([Matrix])
+
+    func run(of sequence: Int, through block: PreparedBlock) throws(NonFiniteActivation) -> BlockRun {
+      switch self {
+      case .recorded(let runs): runs[sequence]
+      case .entered(let inputs): try block.record(inputs[sequence])
+      }
+    }
+  }
+
   /// The teacher's logits of some positions of a sequence, [positions × vocabulary].
   package typealias Teacher = @Sendable (_ sequence: Int, _ positions: Range<Int>) throws -> Matrix
 
   /// Positions whose logits are held at once by a thread.
   private static let tile = 64
 
-  /// Goes through the model and back. The inputs of all blocks are kept; what is inside a block is computed once more on the way back.
+  /// Goes through the model and back.
   ///
-  /// - Parameter teacher: `nil` for losses that need none.
+  /// - Parameters:
+  ///   - teacher: `nil` for losses that need none.
+  ///   - wanted: states of the teacher that are to be made on the way.
+  ///   - memory: bytes that what happened inside blocks may take until the way back comes to it. Of blocks for which there is no room only the
+  ///     inputs are kept, and their inside is computed once more; the result is the same.
   /// - Throws: `NonFiniteActivation` naming what overflowed.
-  package func gradient(of loss: any LogitLoss, on sequences: [[Int32]], teacher: Teacher? = nil) throws -> Gradient {
+  package func gradient(
+    of loss: any LogitLoss, on sequences: [[Int32]], teacher: Teacher? = nil, wanted: WantedStates? = nil, memory: Int = 0
+  ) throws -> Gradient {
     let longest = sequences.map(\.count).max() ?? 0
     let lookup = PreparedEmbedding(embedding)
-    var states = [try Parallel.map(sequences.count) { try lookup(sequences[$0]) }]
-    for block in blocks {
+    var hidden = try Parallel.map(sequences.count) { try lookup(sequences[$0]) }
+    var passages: [Passage] = []
+    var (room, made) = (memory, [Int: [Matrix]]())
+    for (index, block) in blocks.enumerated() {
       try Task.checkCancellation()
       let prepared = PreparedBlock(block.expanded(), positions: longest)
-      let inputs = states[states.count - 1]
-      states.append(try Parallel.map(sequences.count) { try prepared.forward(inputs[$0]) })
+      let inputs = hidden
+      let needed = 4 * block.original.description.recordedNumbers * inputs.reduce(0) { $0 + $1.rows }
+      if needed <= room {
+        room -= needed
+        let runs = try Parallel.map(sequences.count) { try prepared.record(inputs[$0]) }
+        passages.append(.recorded(runs))
+        hidden = runs.map(\.output)
+      } else {
+        passages.append(.entered(inputs))
+        hidden = try Parallel.map(sequences.count) { try prepared.forward(inputs[$0]) }
+      }
+      if wanted?.blocks.contains(index) == true { made[index] = hidden }
     }
-    var result = try headGradient(of: loss, sequences, states.removeLast(), teacher)
+    var result = try headGradient(of: loss, sequences, hidden, teacher)
     for index in blocks.indices.reversed() {
       try Task.checkCancellation()
-      let (inputs, above, prepared) = (states.removeLast(), result.below, PreparedBlock(blocks[index].expanded(), positions: longest))
+      if let wanted, let states = made.removeValue(forKey: index) {
+        let (loss, gradients) = try wanted.pull(states, behind: index)
+        result.gradient.stateLoss += loss
+        for sequence in gradients.indices { result.below[sequence].add(gradients[sequence]) }
+      }
+      let (passage, above, prepared) = (passages.removeLast(), result.below, PreparedBlock(blocks[index].expanded(), positions: longest))
       let pulled = try Parallel.map(sequences.count) { sequence in
         var pull = BlockPull()
-        let below = prepared.pullback(try prepared.record(inputs[sequence]), above[sequence], into: &pull)
+        let below = prepared.pullback(try passage.run(of: sequence, through: prepared), above[sequence], into: &pull)
         return (below, pull)
       }
       result.gradient.blocks[index] = BlockGradient(of: pulled.map(\.1), weightsOf: blocks[index].wantedLinears)

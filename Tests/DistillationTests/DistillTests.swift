@@ -37,6 +37,28 @@ struct DistillTests {
     #expect(after < 0.97 * before, "\(after) against \(before)")
   }
 
+  /// Low-rank factors move as factors, and what several linears read the latents of stays one matrix.
+  @Test func factorsAreHealed() async throws {
+    let model = try TinyModel.model()
+    let pruning = "{ low_rank: { ratio: 0.4 } }"
+    let sequences = TinyModel.sequences(60, length: 40).suffix(40).map { $0 }
+    let before = try await Swept(pruning, model, sequences: sequences)
+    let healed = try await Swept(
+      "\(pruning), { distill: { moves: [weights], epochs: 6, batch: 4, rate: 0.003 } }", model, sequences: sequences)
+    #expect(try healed.divergence(from: model) < 0.97 * before.divergence(from: model))
+    var moved = 0
+    for (old, new) in zip(try before.blocks(), try healed.blocks()) {
+      for (name, linear) in new.linears {
+        guard let own = linear.weight as? FactoredWeight, let other = old[name].weight as? FactoredWeight else { continue }
+        #expect(own.rank == other.rank && own.sharesInputOf == other.sharesInputOf)
+        moved += own.input.dense() != other.input.dense() && own.output.dense() != other.output.dense() ? 1 : 0
+        guard let owner = own.sharesInputOf else { continue }
+        #expect((new[owner].weight as? FactoredWeight)?.input.dense() == own.input.dense())
+      }
+    }
+    #expect(moved > 4)
+  }
+
   /// Passes after it see what it has made: rounding follows healing.
   @Test func passesGoOnBehindIt() async throws {
     let model = try TinyModel.model()

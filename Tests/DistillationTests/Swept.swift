@@ -13,12 +13,16 @@ struct Swept {
 
   static let sequences = TinyModel.sequences(12, length: 40)
 
-  init(_ passes: String, _ original: Model, sequences: [[Int32]] = Self.sequences) async throws {
+  init(
+    _ passes: String, _ original: Model, sequences: [[Int32]] = Self.sequences, teachers: [String: Model] = [:]
+  ) async throws {
     let recipe = try Recipe(yaml: "passes: [ \(passes) ]", file: "test", passes: .standard)
     let pipeline = Pipeline(recipe.passes)
     _ = try pipeline.plan(for: original)
     let sink = Collected()
-    report = try await pipeline.run(on: original, options: SweepOptions(calibration: sequences), into: sink)
+    var options = SweepOptions(calibration: sequences)
+    options.teachers = teachers
+    report = try await pipeline.run(on: original, options: options, into: sink)
     let parts = await sink.parts
     var description = original.description
     description.blocks = parts.compactMap { ($0 as? Block)?.description }

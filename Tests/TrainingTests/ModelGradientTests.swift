@@ -75,16 +75,19 @@ struct ModelGradientTests {
     #expect(missing.isEmpty, "\(name): \(missing)")
   }
 
-  /// As many threads as there are, or one: the same bytes.
-  @Test func threadsChangeNothing() throws {
+  /// As many threads as there are, or one, with memory for what happens inside blocks, for one block's, or for none: the same bytes.
+  @Test func threadsAndMemoryChangeNothing() throws {
     let trainable = try Self.trainable(try Families.model("qwen3-moe"))
     let sequences = TinyModel.sequences(5, length: 33)
-    func gradient() throws -> [[Float]] {
-      let found = try trainable.gradient(of: CrossEntropy(), on: sequences)
+    func gradient(memory: Int = 0) throws -> [[Float]] {
+      let found = try trainable.gradient(of: CrossEntropy(), on: sequences, memory: memory)
       return [found.table!.elements, found.head!.elements]
         + found.blocks.flatMap { block in block.weights.sorted { $0.key.rawValue < $1.key.rawValue }.map(\.value.elements) }
     }
     let alone = try Parallel.$width.withValue(1) { try gradient() }
     #expect(try Parallel.$width.withValue(3) { try gradient() } == alone)
+    let oneBlock = 4 * trainable.blocks[0].original.description.recordedNumbers * 5 * 33
+    #expect(try gradient(memory: oneBlock) == alone)
+    #expect(try gradient(memory: .max) == alone)
   }
 }
