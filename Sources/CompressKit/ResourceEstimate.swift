@@ -18,7 +18,9 @@ public struct ResourceEstimate: Sendable, Equatable {
   /// Bytes of activations that will be in memory; the rest goes to the scratch file.
   public var activationBudget: Int { max(0, memoryLimit - fixedMemory) }
   public var peakMemory: Int { fixedMemory + min(activationMemory, activationBudget) }
-  public var spills: Bool { activationMemory > activationBudget }
+  public var spills: Bool { sweptActivations > activationBudget }
+  /// Of those, what sweeps carry through the model.
+  private var sweptActivations: Int
 
   /// - Parameters:
   ///   - calibration: tokens of every sequence; none for data-free runs.
@@ -50,7 +52,8 @@ public struct ResourceEstimate: Sendable, Equatable {
     fixedMemory += training.map(\.memory).max() ?? 0
     // A pass over the whole model finds it in memory.
     if pipeline.passes.contains(where: { $0 is any ModelPass }) { fixedMemory += plan.reduce(0) { $0 + $1.storedBits / 8 } }
-    activationMemory = calibrated ? CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
+    sweptActivations = calibrated ? CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
+    activationMemory = max(sweptActivations, training.map(\.activations).max() ?? 0)
     self.memoryLimit = memoryLimit
     outputBytes = plan.reduce(0) { $0 + $1.storedBits / 8 } + otherBytes
     let passes = Double(pipeline.passes.count { $0.usesCalibration })

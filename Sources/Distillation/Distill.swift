@@ -17,6 +17,8 @@ public struct Distill: ModelPass, TrainingPass {
   public enum Moving: String, Sendable, Codable, CaseIterable {
     /// Weights that are plain numbers, and codes of quantized ones by their latents.
     case weights
+    /// A low-rank change of weights that are plain numbers, added to them at the end.
+    case lora
     case scales
     case zeroPoints = "zero_points"
     case norms
@@ -63,6 +65,8 @@ public struct Distill: ModelPass, TrainingPass {
   public var keptOut = 0.125
   /// Steps between two looks at the sequences kept out.
   public var validateEvery = 25
+  /// Of what `lora` adds.
+  public var rank = 16
   /// How far from their codes latents begin, towards the teacher's weights, in steps.
   public var reach = 0.25
   public var layers = LayerSelector()
@@ -70,7 +74,7 @@ public struct Distill: ModelPass, TrainingPass {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case teacher, reach, moves, loss, beta, temperature, share, stateShare = "state_share", states, epochs, batch, rate, scaleRate =
+    case teacher, rank, reach, moves, loss, beta, temperature, share, stateShare = "state_share", states, epochs, batch, rate, scaleRate =
       "scale_rate", codeRate = "code_rate",
       schedule, clip,
       keptOut = "kept_out", validateEvery = "validate_every", layers
@@ -81,7 +85,10 @@ public struct Distill: ModelPass, TrainingPass {
 
   public func validate() throws(InvalidOption) {
     guard !moves.isEmpty else { throw InvalidOption("moves", "at least one of \(Moving.allCases.map(\.rawValue).joined(separator: ", "))") }
-    for (name, value) in [("epochs", epochs), ("batch", batch), ("validate_every", validateEvery)] where value < 1 {
+    guard !moves.contains(.lora) || !moves.contains(.weights) else {
+      throw InvalidOption("moves", "lora moves weights by a low rank, weights as far as they like: one of both")
+    }
+    for (name, value) in [("rank", rank), ("epochs", epochs), ("batch", batch), ("validate_every", validateEvery)] where value < 1 {
       throw InvalidOption(name, "\(value): a positive number")
     }
     for (name, value) in [("rate", rate), ("scale_rate", scaleRate), ("code_rate", codeRate)] where !(value > 0 && value < 1) {
@@ -105,6 +112,8 @@ public struct Distill: ModelPass, TrainingPass {
 
   public func run(on model: inout ModelParts, in context: ModelPassContext) throws {
     guard let head = model.head else { throw InvalidOption("loss", "the model has no logits") }
+    var moving = moving
+    moving.seed = context.seed
     var student = TrainableModel(
       model.description, embedding: model.embedding, blocks: model.blocks, head: head, moving: moving,
       movesTables: moves.contains(.embeddings), towards: try weightsBehind(model, context), reach: Float(reach))
@@ -184,14 +193,19 @@ public struct Distill: ModelPass, TrainingPass {
   public func cost(of description: ModelDescription, tokens: Int, longest: Int) -> TrainingCost {
     let blocks = description.blocks.reduce(0) { $0 + $1.weightCount }
     let head = description.vocabularySize * description.hiddenSize
-    let moving = (moves.contains(.weights) ? blocks : blocks / 16) + (moves.contains(.embeddings) ? head : 0)
+    let added = description.blocks.reduce(0) { $0 + $1.linearShapes.values.reduce(0) { $0 + min(rank, $1.rows) * ($1.rows + $1.columns) } }
+    let moving =
+      (moves.contains(.weights) ? blocks : blocks / 16) + (moves.contains(.lora) ? added : 0) + (moves.contains(.embeddings) ? head : 0)
     let perStep = Double(batch) * Double(longest)
     let shown = Int(min(perStep, Double(tokens)))
     let recorded = (description.blocks.map(\.recordedNumbers).max() ?? 0) + description.hiddenSize * description.blocks.count
     let validations = Double(epochs) * Double(tokens) * (1 - keptOut) / max(1, perStep * Double(validateEvery)) + 2
+    let states = tokens * 4 * description.hiddenSize * (comparesStates ? min(states, description.blocks.count) + 1 : 1)
+    let runs = 4 * shown * description.blocks.reduce(0) { $0 + $1.recordedNumbers }
     return TrainingCost(
-      memory: 24 * moving + blocks + 12 * head + 4 * shown * recorded + Parallel.width * 64 * description.vocabularySize * 16
-        + min(4 * tokens * description.hiddenSize, 1 << 30),
+      memory: 24 * moving + blocks + 12 * head + 4 * shown * recorded + Parallel.width * 64 * description.vocabularySize * 16,
+      // Each may take half of what there is.
+      activations: 2 * max(states, runs),
       operations: Double(tokens)
         * (Double(epochs) * (1 - keptOut) * (8 * Double(blocks) + 8 * Double(head)) + 2 * Double(blocks)
           + validations * keptOut * (2 * Double(blocks) + 4 * Double(head))))
@@ -232,6 +246,7 @@ public struct Distill: ModelPass, TrainingPass {
   private var moving: MovingParameters {
     var moving = MovingParameters()
     (moving.codes, moving.weights) = (moves.contains(.weights), moves.contains(.weights))
+    moving.adapterRank = moves.contains(.lora) ? rank : nil
     moving.scales = moves.contains(.scales)
     moving.zeroPoints = moves.contains(.zeroPoints)
     moving.norms = moves.contains(.norms)

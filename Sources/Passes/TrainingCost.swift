@@ -11,13 +11,16 @@ public protocol TrainingPass: Pass {
 
 /// What a training pass takes beyond what a sweep does.
 public struct TrainingCost: Sendable, Equatable {
-  /// Bytes.
+  /// Bytes that it cannot do without.
   public var memory: Int
+  /// Bytes of activations that it keeps where there is memory for them, and makes anew or reads again where there is not.
+  public var activations: Int
   /// Floating-point operations.
   public var operations: Double
 
-  public init(memory: Int, operations: Double) {
+  public init(memory: Int, activations: Int = 0, operations: Double) {
     self.memory = memory
+    self.activations = activations
     self.operations = operations
   }
 }

@@ -1,38 +1,6 @@
 package import Models
-package import Passes
+internal import Passes
 internal import Tensors
-
-/// What of a model moves.
-package struct MovingParameters: Sendable, Equatable {
-  /// Codes of quantized weights, by their latents.
-  package var codes = false
-  /// How far from where it started a latent may go, in steps of the grid; `nil` for as far as it likes.
-  package var reach: Float?
-  package var scales = false
-  package var zeroPoints = false
-  /// Weights that are plain numbers.
-  package var weights = false
-  package var norms = false
-  package var biases = false
-  /// Which linears; all by default.
-  package var layers: LayerSelector?
-
-  package init() {}
-}
-
-/// Rates of one step, by what moves.
-package struct StepRates: Sendable {
-  /// In steps of the grid.
-  package var codes: Float = 0
-  /// As a share of each scale.
-  package var scales: Float = 0
-  /// In steps of the grid.
-  package var zeroPoints: Float = 0
-  /// Of plain numbers: weights, norms, biases.
-  package var numbers: Float = 0
-
-  package init() {}
-}
 
 /// A block some of whose parameters move.
 package struct TrainableBlock: Sendable {
@@ -47,6 +15,7 @@ package struct TrainableBlock: Sendable {
   private var weights: [LinearName: Matrix] = [:]
   /// Low-rank factors; linears that read the latents of one input factor move together.
   private var factors: [LinearName: TrainableFactors] = [:]
+  private var adapters: [LinearName: Adapter] = [:]
   /// Of pruned weights: what is zero is pulled by nothing and stays zero.
   private var zeros: [LinearName: SparsityMask] = [:]
   private var biases: [LinearName: [Float]] = [:]
@@ -85,6 +54,12 @@ package struct TrainableBlock: Sendable {
         let weight = linear.weight.dense()
         weights[name] = weight
         if weight.zeroShare >= Self.pruned { zeros[name] = SparsityMask(zerosOf: weight) }
+      } else if let rank = moving.adapterRank, linear.weight.isNumbers {
+        let (rows, columns) = (linear.weight.rows, linear.weight.columns)
+        adapters[name] = Adapter(
+          rank: min(rank, rows, columns), rows: rows, columns: columns, seed: moving.seed, name: block.fullName(of: name))
+        let weight = linear.weight.dense()
+        if weight.zeroShare >= Self.pruned { zeros[name] = SparsityMask(zerosOf: weight) }
       } else if !(linear.weight is QuantizedMatrix || linear.weight is FactoredWeight || linear.weight.isNumbers) {
         unmoved[name] = "it is stored as neither groups of codes nor plain numbers"
       }
@@ -116,10 +91,12 @@ package struct TrainableBlock: Sendable {
   /// Whether scales were to move that cannot.
   package var keepsPowersOfTwo: Bool { moving.scales && latents.values.contains { $0.scheme.scaleType == .float8E8M0 } }
 
-  package var isMoving: Bool { !(latents.isEmpty && weights.isEmpty && factors.isEmpty && biases.isEmpty && norms.isEmpty) }
+  package var isMoving: Bool {
+    !(latents.isEmpty && weights.isEmpty && factors.isEmpty && adapters.isEmpty && biases.isEmpty && norms.isEmpty)
+  }
 
   /// Linears whose weights' gradients are needed.
-  package var wantedLinears: Set<LinearName> { Set(latents.keys).union(weights.keys).union(factors.keys) }
+  package var wantedLinears: Set<LinearName> { Set(latents.keys).union(weights.keys).union(factors.keys).union(adapters.keys) }
 
   /// The block as it computes now, its moving weights as numbers.
   package func expanded() -> Block {
@@ -139,6 +116,10 @@ package struct TrainableBlock: Sendable {
 
   private func setNumbers(of block: inout Block) {
     for (name, weight) in weights { block[name].weight = weight }
+    for (name, adapter) in adapters {
+      let sum = adapter.added(to: original[name].weight.dense())
+      block[name].weight = zeros[name]?.applied(to: sum) ?? sum
+    }
     for (name, own) in factors { block[name].weight = own.weight(input: inputFactor(of: name)) }
     for (name, bias) in biases { block[name].bias = bias }
     for (name, norm) in norms { block.norms.weights[name] = norm }
@@ -197,6 +178,14 @@ package struct TrainableBlock: Sendable {
       optimizer.update(&weights[linear]!, name(linear.rawValue, .weight), gradient: pull, rate: rates.numbers, factor: factor)
     }
     stepFactors(gradient, &optimizer, rates, factor, prefix)
+    for linear in adapters.keys.sorted(by: { $0.rawValue < $1.rawValue }) {
+      guard let weight = pull(on: linear, gradient) else { continue }
+      let pull = adapters[linear]!.pullback(weight)
+      optimizer.update(
+        &adapters[linear]!.input, name(linear.rawValue, .inputFactor), gradient: pull.input, rate: rates.numbers, factor: factor)
+      optimizer.update(
+        &adapters[linear]!.output, name(linear.rawValue, .outputFactor), gradient: pull.output, rate: rates.numbers, factor: factor)
+    }
     for (linear, bias) in gradient.biases where biases[linear] != nil {
       optimizer.update(&biases[linear]!, name(linear.rawValue, .bias), gradient: bias, rate: rates.numbers, factor: factor)
     }
