@@ -55,7 +55,7 @@ let package = Package(
     // What is done to a model.
     module("Passes", ["Models", "Tensors"]),
     module("Training", ["Passes", "Models", "Tensors"]),
-    module("Quantization", ["Passes", "Models", "Tensors"]),
+    module("Quantization", ["Training", "Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Passes", "Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),

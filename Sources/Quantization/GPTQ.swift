@@ -1,6 +1,7 @@
 public import Models
 public import Passes
 import Tensors
+import Training
 
 /// GPTQ: quantizes column by column and lets the columns still to come make up for the error (Frantar et al. 2022).
 ///
@@ -22,6 +23,16 @@ public struct GPTQ: WeightQuantizer {
     case natural
   }
 
+  /// What the loss of a layer is made of.
+  public enum Curvature: String, Sendable, Codable, CaseIterable {
+    /// The second moment of its inputs.
+    case input
+    /// That, and the second moment of the gradients of its outputs: codes and scales that are found by the inputs alone are moved once more to
+    /// where the predictions change least (YAQA, Tseng et al. 2025). Costs one way through the whole model and back.
+    case output
+  }
+
+  public var hessian = Curvature.input
   public var numbers = NumberFormat.int
   public var bits: Int?
   public var groupSize: GroupSize?
@@ -40,6 +51,8 @@ public struct GPTQ: WeightQuantizer {
   public var driftCorrection = 0.0
   /// Added to the diagonal of the Hessian, as a fraction of its mean.
   public var damping = 0.01
+  /// Added to the diagonal of the second moment of the outputs' gradients, as a fraction of its mean.
+  public var outputDamping = 0.1
   /// Columns between two updates of all that follow; any number gives the same codes up to rounding.
   public var blockSize = 128
   public var activations = InputFormat.none
@@ -49,11 +62,14 @@ public struct GPTQ: WeightQuantizer {
   public init() {}
 
   private enum CodingKeys: String, CodingKey {
-    case numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups = "static_groups", refit,
-      refine, driftCorrection = "drift_correction", damping, blockSize = "block_size", activations, layers, overrides
+    case hessian, numbers, bits, groupSize = "group_size", symmetric, zeroPoint = "zero_point", scales, order, staticGroups =
+      "static_groups", refit,
+      refine, driftCorrection = "drift_correction", damping, outputDamping = "output_damping", blockSize = "block_size", activations,
+      layers, overrides
   }
 
   public var comparesInputs: Bool { driftCorrection > 0 }
+  public var analyses: [any Analysis] { hessian == .output ? [OutputMoments()] : [] }
   package var weighsInputs: Bool { true }
   public var acceptsFactors: Bool { true }
 
@@ -99,7 +115,7 @@ public struct GPTQ: WeightQuantizer {
           guard
             case .success(let solver) = GPTQSolver.prepare(
               hessian, groupSize: try factorSchemes(of: factors, named: name, in: part).input.groupSize(columns: factors.columns),
-              order: order, damping: damping, refining: refine > 0)
+              order: order, damping: damping, refining: refine > 0 || self.hessian == .output)
           else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(part.fullName(of: name)) positive definite") }
           try quantize(factors, named: name, of: &part, solver, hessian, context)
           continue
@@ -114,7 +130,7 @@ public struct GPTQ: WeightQuantizer {
           solvers[key]
           ?? GPTQSolver.prepare(
             hessian, groupSize: scheme.groupSize(columns: linear.weight.columns), order: order, damping: damping,
-            refining: refine > 0)
+            refining: refine > 0 || self.hessian == .output)
         solvers[key] = solver
         switch solver {
         case .failure(let failure): try round(name, of: &part, context, globalScale: global, because: failure.description)
@@ -123,15 +139,20 @@ public struct GPTQ: WeightQuantizer {
           let zeros = zerosToKeep(of: weight, in: scheme)
           let zeroShare = weight.zeroShare
           if let drift { weight = solver.corrected(weight, for: drift, by: driftCorrection) }
-          let (quantized, loss) = solver.quantize(
+          var (quantized, loss) = solver.quantize(
             weight, scheme: scheme, scales: scales, staticGroups: staticGroups, refit: refit, refine: refine,
             blockSize: blockSize, globalScale: global, zeros: zeros)
+          var twoSided: Double?
+          if self.hessian == .output {
+            (quantized, twoSided) = try coupled(quantized, weight, solver, named: name, of: part, zeros: zeros, context)
+          }
           let figures = RoundingFigures(of: quantized, against: weight)
           part[name].weight = quantized
           var metrics = [
             "bits_per_weight": quantized.bitsPerWeight, "relative_layer_loss": loss, "damping": solver.damping,
             "clip": figures.clip, "calibration_tokens": Double(hessian.tokens),
           ]
+          if let twoSided { metrics["two_sided_loss_share"] = twoSided }
           if hessian.skippedTokens > 0 { metrics["skipped_tokens"] = Double(hessian.skippedTokens) }
           if solver.deadInputs > 0 { metrics["dead_inputs"] = Double(solver.deadInputs) }
           metrics.merge(sparsityMetrics((zeroShare, figures.zeros.now))) { $1 }
@@ -145,6 +166,21 @@ public struct GPTQ: WeightQuantizer {
       }
       try quantizeInputs(of: group, in: &part, context)
     }
+  }
+
+  /// Codes and scales once more, by what the outputs are worth.
+  ///
+  /// - Parameter weight: what is to be come near to, drift corrected.
+  /// - Returns: the loss as a share of what it was; `nil` where there is no curvature to go by.
+  private func coupled(
+    _ quantized: QuantizedMatrix, _ weight: Matrix, _ solver: GPTQSolver, named name: LinearName, of part: any ModelPart,
+    zeros: SparsityMask?, _ context: PassContext
+  ) throws -> (QuantizedMatrix, Double?) {
+    guard part is Block, let output = try context.answer(to: OutputMoments()).moment(of: part.fullName(of: name))?.damped(by: outputDamping)
+    else { return (quantized, nil) }
+    let descent = TwoSidedDescent(input: solver.dampedMoments, output: output, weight: weight, refits: refit)
+    let (refined, share) = descent.refined(quantized, rounds: max(1, refine), zeros: zeros)
+    return (refined, share)
   }
 
   /// - Parameter globalScale: of the linears that runtimes fuse with this one.

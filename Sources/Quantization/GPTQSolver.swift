@@ -58,6 +58,23 @@ public struct GPTQSolver: Sendable {
     return .failure(Failure(damping: damping, tokens: hessian.tokens, features: matrix.size))
   }
 
+  /// The damped Hessian in the order of the columns.
+  ///
+  /// - Precondition: it was kept.
+  var dampedMoments: Matrix {
+    guard let moments else { preconditionFailure("the Hessian was not kept") }
+    let size = order.count
+    var natural = Matrix(rows: size, columns: size)
+    natural.withUnsafeMutableElements { natural in
+      moments.withUnsafeElements { moments in
+        for (row, to) in order.enumerated() {
+          for (column, place) in order.enumerated() { natural[to * size + place] = moments[row * size + column] }
+        }
+      }
+    }
+    return natural
+  }
+
   private static func order(_ diagonal: [Double], groupSize: Int, order: GPTQ.Order) -> [Int] {
     let all = Array(diagonal.indices)
     // Ties keep their order, so that the result does not depend on the sort.

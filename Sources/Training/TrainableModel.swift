@@ -222,6 +222,12 @@ package struct TrainableModel: Sendable {
     return (sum, positions)
   }
 
+  /// What a loss, summed over all positions, pulls on the hidden states behind the last block, by sequence.
+  package func pull(of loss: any LogitLoss, _ sequences: [[Int32]], _ hidden: [Matrix]) throws -> [Matrix] {
+    let (gradient, below) = try headGradient(of: loss, sequences, hidden, nil)
+    return below.map { $0.scaled(by: Float(gradient.positions)) }
+  }
+
   private func headGradient(
     of loss: any LogitLoss, _ sequences: [[Int32]], _ hidden: [Matrix], _ teacher: Teacher?
   ) throws -> (gradient: Gradient, below: [Matrix]) {
