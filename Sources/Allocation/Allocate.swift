@@ -41,7 +41,7 @@ public struct Allocate: Pass, Hashable {
   }
 
   public var target = SizeTarget.bitsPerWeight(4.25)
-  public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: 128) }
+  public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: .auto) }
   public var quantizer = Quantizer.gptq
   /// How the scales of all formats are chosen.
   public var scales = ScaleChoice.clip
@@ -116,6 +116,14 @@ public struct Allocate: Pass, Hashable {
     case .bytes: planned.storedBits = bits.max()!
     }
     return planned
+  }
+
+  /// What `auto` is, which is the same for all candidates that have it.
+  public func remarks(on linears: [PlannedLinear]) -> [String] {
+    guard let candidate = candidates.first(where: { $0.groupSize == .auto }) else { return [] }
+    var pass = pass(for: candidate)
+    pass.layers = layers
+    return pass.automaticSizes(of: linears, as: Self.name)
   }
 
   public func run(on part: inout any ModelPart, in context: PassContext) throws {

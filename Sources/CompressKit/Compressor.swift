@@ -84,6 +84,7 @@ public struct Compressor: Sendable {
         format.storedBits(weights, input: linear.input, rows: linear.rows, columns: linear.columns)
         - weights.storedBits(rows: linear.rows, columns: linear.columns)
     }
+    remarks += recipe.passes.flatMap { $0.remarks(on: linears) }
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
     config = try toolkit.architectures.spelledOut(config, isTied: model.description.isTied)

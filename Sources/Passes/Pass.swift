@@ -51,6 +51,10 @@ public protocol Pass: Sendable, Codable {
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
   func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear
+  /// What a user should know of the plan besides its table, such as choices that the options left to the pass.
+  ///
+  /// - Parameter linears: of the model as all passes will leave them.
+  func remarks(on linears: [PlannedLinear]) -> [String]
   /// Works on the embedding, a decoder block, or the head, as the sweep comes to them.
   func run(on part: inout any ModelPart, in context: PassContext) throws
 }
@@ -84,6 +88,7 @@ extension Pass {
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func validate(before following: [any Pass]) throws(InvalidOption) {}
+  public func remarks(on linears: [PlannedLinear]) -> [String] { [] }
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear { try plan(linear) }
 }

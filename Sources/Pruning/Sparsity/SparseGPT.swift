@@ -69,6 +69,8 @@ public struct SparseGPT: Sparsifier {
     }
   }
 
+  public func remarks(on linears: [PlannedLinear]) -> [String] { quantizer?.automaticSizes(of: linears, as: Self.name) ?? [] }
+
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
     try checkFit(linear.name, columns: linear.columns)
