@@ -67,6 +67,8 @@ public struct Allocate: Pass, Hashable {
   public var usesProbes: Bool { sensitivity == .divergence }
   public var analyses: [any Analysis] { [AllocationAnalysis(options: self)] }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { quantizer == .gptq ? linears.widestInput(of: layers) : nil }
+
   public func validate() throws(InvalidOption) {
     guard candidates.count > 1 else { throw InvalidOption("candidates", "at least two formats to choose from are needed") }
     guard probes > 0 else { throw InvalidOption("probes", "\(probes): a positive number") }

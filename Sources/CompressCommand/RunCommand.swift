@@ -16,34 +16,7 @@ struct RunCommand: AsyncParsableCommand {
     name: .long, help: ArgumentHelp("The model directory; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
   var model: String?
 
-  @Option(
-    name: .long, help: ArgumentHelp("The directory to make; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
-  var output: String?
-
-  @Option(
-    name: .long, parsing: .singleValue,
-    help: ArgumentHelp("Change the recipe, such as passes.gptq.bits=3; may be repeated.", valueName: "key=value"))
-  var set: [String] = []
-
-  @Flag(name: .long, help: "Print what would be done to every linear, with sizes and estimates, and stop.")
-  var dryRun = false
-
-  @Flag(name: .long, help: "Print the effective recipe, all defaults included, and stop.")
-  var printRecipe = false
-
-  @Option(name: .long, help: ArgumentHelp("Seed of everything random; the recipe's otherwise.", valueName: "n"))
-  var seed: UInt64?
-
-  @Flag(name: .long, help: "Fail where a layer cannot be done as asked, instead of falling back and reporting it.")
-  var strict = false
-
-  @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
-  var overwrite = false
-
-  @Flag(name: .long, help: "Print the report as JSON instead of a table.")
-  var json = false
-
-  @OptionGroup var machine: MachineOptions
+  @OptionGroup var options: RunOptions
 
   private static func text(of file: URL, named name: String) throws(CheckpointError) -> String {
     var isDirectory: ObjCBool = false
@@ -58,39 +31,8 @@ struct RunCommand: AsyncParsableCommand {
   func run() async throws {
     let file = URL(userPath: recipe)
     let text = try Self.text(of: file, named: recipe)
-    var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.toolkit.passes)
-    if let seed { parsed.seed = seed }
-    let progress = Progress(machine.progress)
-    defer { progress.end() }
-    // A run says them itself.
-    if printRecipe || dryRun { for remark in parsed.remarks { progress.observe(.remark(remark)) } }
-    if printRecipe { return try printResult(parsed.yaml) }
-    guard let model = model ?? parsed.model else {
-      throw ValidationError("--model is needed: neither the command nor the recipe names one")
-    }
-    let working = URL(filePath: FileManager.default.currentDirectoryPath)
-    let compressor = Compressor(
-      recipe: parsed, toolkit: CompressCommand.toolkit, bases: [working, file.deletingLastPathComponent()],
-      memoryLimit: try machine.memory(), strict: strict, overwrite: overwrite)
-    let directory = URL(userPath: model)
-    if dryRun {
-      let (dryRunJSON, width) = (json, machine)
-      return try printResult(
-        try await width.run {
-          let checkpoint = try Checkpoint(directory)
-          let plan = try compressor.plan(checkpoint)
-          return dryRunJSON ? plan.json.text(indent: 2) : plan.text
-        })
-    }
-    guard let output = output ?? parsed.output.directory else {
-      throw ValidationError("--output is needed: neither the command nor the recipe names one")
-    }
-    let destination = URL(userPath: output)
-    let report = try await machine.run {
-      try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
-    }
-    progress.end()
-    try printResult(json ? report.json : report.table(model: model, output: output))
+    let parsed = try Recipe(yaml: text, file: recipe, settings: options.set, passes: CompressCommand.toolkit.passes)
+    try await options.run(parsed, on: model, bases: [file.deletingLastPathComponent()])
   }
 }
 

@@ -133,6 +133,8 @@ public struct Compressor: Sendable {
       remarks += data.remarks
       if let remark = source.remark(on: model.description, as: "calibration") { remarks.append(remark) }
     }
+    let tokens = statistics?.tokens ?? calibration.reduce(0) { $0 + $1.count }
+    if let remark = Self.fewTokens(tokens, for: recipe.passes, linears) { remarks.append(remark) }
     var (probes, probesFile) = ([[Int32]](), String?.none)
     if let source = recipe.probes {
       if pipeline.usesProbes {

@@ -10,6 +10,8 @@ struct StrictDecoder {
   let node: RecipeNode
   /// What to call the part in messages, such as `gptq`.
   let name: String
+  /// Keys beside the value's own that stood for some of them until they were expanded.
+  var shorthands: [String] = []
 
   func decode<Value: Codable>(_: Value.Type, defaults: Value) throws(RecipeError) -> Value {
     let given = node.json
@@ -33,7 +35,8 @@ struct StrictDecoder {
     } catch { throw self.error([], .invalid(name, reason: "\(error)")) }
     let known = KeyRecorder.paths(of: value)
     if let stray = Self.stray(given, among: known) {
-      let siblings = known.filter { $0.count == stray.count && $0.dropLast() == stray.dropLast() }.map { $0.last! }.sorted()
+      let own = known.filter { $0.count == stray.count && $0.dropLast() == stray.dropLast() }.map { $0.last! }
+      let siblings = (stray.count == 1 ? own + shorthands : own).sorted()
       throw error(stray, .unknownKey(stray.last!, known: siblings), suggestion: NearestName.of(stray.last!, among: siblings))
     }
     return value

@@ -56,6 +56,8 @@ public struct SparseGPT: Sparsifier {
     return max(group, blockSize / group * group)
   }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { linears.widestInput(of: layers) }
+
   public func validate() throws(InvalidOption) {
     try validateSparsity()
     guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }

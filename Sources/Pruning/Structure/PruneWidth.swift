@@ -44,6 +44,8 @@ public struct PruneWidth: Pass, Hashable {
   public var analyses: [any Analysis] { reducesHidden ? [analysis] : [] }
   private var analysis: HiddenReductionAnalysis { HiddenReductionAnalysis(choice: .dimensions(self)) }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { compensation == .leastSquares ? linears.widestInput() : nil }
+
   public func validate() throws(InvalidOption) {
     guard ratio > 0, ratio < 1 else { throw InvalidOption("ratio", "\(ratio): between 0 and 1") }
     guard multipleOf > 0 else { throw InvalidOption("multiple_of", "\(multipleOf): a positive number") }
