@@ -15,7 +15,7 @@ public struct Allocate: Pass, Hashable {
   public static let summary = "mixed precision under a budget of bits per weight or bytes"
 
   /// A number format that layers may get.
-  public struct Candidate: Sendable, Codable, Hashable {
+  public struct Candidate: Sendable, Codable, Hashable, SpelledOption {
     public var numbers: NumberFormat?
     public var bits: Int?
     public var groupSize: GroupSize?
@@ -28,12 +28,14 @@ public struct Allocate: Pass, Hashable {
       self.symmetric = symmetric
     }
 
+    public static var spelling: String { "{ numbers, bits, group_size, symmetric }" }
+
     private enum CodingKeys: String, CodingKey { case numbers, bits, groupSize = "group_size", symmetric }
   }
 
-  public enum Quantizer: String, Sendable, Codable { case gptq, rtn }
+  public enum Quantizer: String, Sendable, Codable, CaseIterable { case gptq, rtn }
 
-  public enum Sensitivity: String, Sendable, Codable {
+  public enum Sensitivity: String, Sendable, Codable, CaseIterable {
     /// The divergence of the model's predictions with only this group quantized.
     case divergence = "kl"
     /// The group's own loss tr(E·H·Eᵀ): one forward pass for everything, blind to where the group sits.

@@ -1,8 +1,9 @@
 import Models
+public import Passes
 
 /// Columns of a row that share a scale, as recipes spell it: a number, `channel` for the whole row, `tensor` for the whole matrix, tiles such as
 /// `128x128`, or `auto` for the largest usual number that fits each layer.
-public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral {
+public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral, SpelledOption {
   case columns(Int)
   /// For each layer the first of `GroupSize.usual` that divides its columns, and the whole row where none does.
   case auto
@@ -28,7 +29,7 @@ public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral 
     case _ where sides.count == 2 && sides.allSatisfy({ $0 != nil }): self = .block(rows: sides[0]!, columns: sides[1]!)
     default:
       throw DecodingError.dataCorruptedError(
-        in: container, debugDescription: "a number of columns, auto, channel, tensor, or tiles such as 128x128 are needed")
+        in: container, debugDescription: "\(Self.spelling) are needed")
     }
   }
 
@@ -59,6 +60,9 @@ public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral 
     case .block(let rows, let columns): .block(rows: rows, columns: columns)
     }
   }
+
+  /// The values in words.
+  public static var spelling: String { "a number of columns, auto, channel, tensor, or tiles such as 128x128" }
 
   /// What to write in place of a number that does not divide these columns.
   static func advice(_ columns: [Int]) -> String {

@@ -55,7 +55,7 @@ public enum InputFormat: String, Sendable, Codable, CaseIterable {
 }
 
 /// Other options for some of the selected linears.
-public struct QuantizationOverride: Sendable, Codable, Equatable {
+public struct QuantizationOverride: Sendable, Codable, Equatable, SpelledOption {
   public var layers: LayerSelector
   public var numbers: NumberFormat?
   public var bits: Int?
@@ -74,6 +74,8 @@ public struct QuantizationOverride: Sendable, Codable, Equatable {
     self.symmetric = symmetric
     self.activations = activations
   }
+
+  public static var spelling: String { "{ layers, numbers, bits, group_size, symmetric, activations }" }
 
   private enum CodingKeys: String, CodingKey { case layers, numbers, bits, groupSize = "group_size", symmetric, activations }
 }

@@ -69,7 +69,7 @@ public struct OutputOptions: Sendable, Codable, Equatable {
   public var mixedGroups = MixedGroups.refuse
 
   /// What becomes of linears that runtimes compute as one and that are to be in unlike formats.
-  public enum MixedGroups: String, Sendable, Codable { case refuse, allow }
+  public enum MixedGroups: String, Sendable, Codable, CaseIterable { case refuse, allow }
 
   public init() {}
 

@@ -1,0 +1,15 @@
+public import Models
+
+/// A type of options whose spellings its own cases do not show: what recipes may write there, in words.
+public protocol SpelledOption {
+  /// Such as `a number of columns, auto or channel`.
+  static var spelling: String { get }
+}
+
+extension LayerSelector: SpelledOption {
+  public static var spelling: String { "a pattern, a list of patterns, or { include, exclude, ignore } of such" }
+}
+
+extension SparsityPattern: SpelledOption {
+  public static var spelling: String { "unstructured, or N:M such as 2:4" }
+}
