@@ -23,7 +23,7 @@ struct ListCommand: ParsableCommand {
   }
 
   /// What may be named, with a summary each.
-  private var rows: [(name: String, summary: String)] {
+  var rows: [(name: String, summary: String)] {
     switch subject {
     case .passes: CompressCommand.toolkit.passes.passes.map { ($0.name, $0.summary) }
     case .formats: CompressCommand.toolkit.formats.formats.map { (type(of: $0).name, type(of: $0).summary) }

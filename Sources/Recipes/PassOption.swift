@@ -55,7 +55,7 @@ struct OptionWords {
   init(of type: Any.Type?) {
     switch type {
     case let type as any SpelledOption.Type: (self.type, choices) = (type.spelling, [])
-    case let type as any OptionList.Type: (self.type, choices) = ("list of " + type.element.type, type.element.choices)
+    case let type as any OptionList.Type: (self.type, choices) = ("list of " + type.element.plural, type.element.choices)
     case let type as any CaseIterable.Type:
       self.type = "word"
       choices = Self.words(type)
@@ -71,6 +71,9 @@ struct OptionWords {
   var needed: String {
     ["whole number", "number", "word", "text"].contains(type) || type.hasPrefix("list") ? "a " + type : type
   }
+
+  /// The type of several such.
+  fileprivate var plural: String { ["whole number", "number", "word", "text"].contains(type) ? type + "s" : type }
 
   static func isWhole(_ type: Any.Type?) -> Bool { type is any SpelledOption.Type || type is any OptionList.Type }
 

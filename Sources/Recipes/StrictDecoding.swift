@@ -124,7 +124,7 @@ struct StrictDecoder {
     switch failure {
     case .typeMismatch(let type, let context):
       let path = path(context)
-      let words = OptionWords(of: types[path] ?? type)
+      let words = OptionWords(of: (types[path] ?? nil) ?? type)
       if !words.choices.isEmpty { return decoder.unknown(path, key(path), words.choices) }
       return decoder.error(path, .invalid(key(path), reason: "\(words.needed) is needed"))
     case .keyNotFound(let missing, let context):
@@ -137,9 +137,8 @@ struct StrictDecoder {
       return decoder.error(fraction!, .invalid(key(fraction!), reason: "a whole number is needed"))
     case .dataCorrupted(let context):
       let path = path(context)
-      if let type = types[path], case let choices = OptionWords(of: type).choices, !choices.isEmpty {
-        return decoder.unknown(path, key(path), choices)
-      }
+      let choices = OptionWords(of: types[path] ?? nil).choices
+      if !choices.isEmpty { return decoder.unknown(path, key(path), choices) }
       let given = decoder.given(path)
       return decoder.error(path, .invalid(key(path), reason: "\(given?.text() ?? "this") is not possible: \(context.debugDescription)"))
     @unknown default: return decoder.error([], .invalid(decoder.name, reason: "\(failure)"))
