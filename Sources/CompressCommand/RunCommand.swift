@@ -8,7 +8,8 @@ struct RunCommand: AsyncParsableCommand {
     discussion: "Results go to standard output, progress to standard error. Ctrl-C leaves no half output under the final name.")
 
   @Option(
-    name: .long, help: ArgumentHelp("The recipe, a YAML file of this program or of llm-compressor.", valueName: "file"),
+    name: .long,
+    help: ArgumentHelp("The recipe, a YAML file of this program or of llm-compressor; - reads standard input.", valueName: "file"),
     completion: .file(extensions: ["yaml", "yml", "json", "md"]))
   var recipe: String
 
@@ -18,21 +19,39 @@ struct RunCommand: AsyncParsableCommand {
 
   @OptionGroup var options: RunOptions
 
+  /// How `--recipe` says standard input.
+  private static let standardInput = "-"
+
   private static func text(of file: URL, named name: String) throws(CheckpointError) -> String {
     var isDirectory: ObjCBool = false
     guard FileManager.default.fileExists(atPath: file.path, isDirectory: &isDirectory) else { throw .missingFile(path: name) }
     guard !isDirectory.boolValue else { throw .unreadable(path: name, reason: "a recipe is needed, this is a directory") }
     let bytes: Data
     do { bytes = try Data(contentsOf: file) } catch { throw .unreadable(path: name, reason: SystemError.reason(error)) }
+    return try text(bytes, named: name)
+  }
+
+  private static func text(_ bytes: Data, named name: String) throws(CheckpointError) -> String {
     guard let text = String(validating: bytes, as: UTF8.self) else { throw .unreadable(path: name, reason: "the recipe is not UTF-8") }
     return text
   }
 
   func run() async throws {
+    guard recipe != Self.standardInput else {
+      let name = "standard input"
+      let bytes: Data
+      do { bytes = try FileHandle.standardInput.readToEnd() ?? Data() } catch {
+        throw CheckpointError.unreadable(path: name, reason: SystemError.reason(error))
+      }
+      return try await run(try Self.text(bytes, named: name), named: name, beside: [])
+    }
     let file = URL(userPath: recipe)
-    let text = try Self.text(of: file, named: recipe)
-    let parsed = try Recipe(yaml: text, file: recipe, settings: options.set, passes: CompressCommand.toolkit.passes)
-    try await options.run(parsed, on: model, bases: [file.deletingLastPathComponent()])
+    try await run(try Self.text(of: file, named: recipe), named: recipe, beside: [file.deletingLastPathComponent()])
+  }
+
+  private func run(_ text: String, named name: String, beside folders: [URL]) async throws {
+    let parsed = try Recipe(yaml: text, file: name, settings: options.set, passes: CompressCommand.toolkit.passes)
+    try await options.run(parsed, on: model, bases: folders)
   }
 }
 
@@ -108,12 +127,25 @@ extension CompressionReport {
     lines += remarks
     if !carriedTensors.isEmpty { lines.append("\(carriedTensors.count) tensors carried unchanged (report.json lists them)") }
     lines.append(fallbackCount == 0 ? "no fallbacks" : "\(fallbackCount) FALLBACKS:")
-    for record in layers where record.fallback != nil { lines.append("  \(record.layer): \(record.fallback!)") }
-    return lines.joined(separator: "\n")
+    return (lines + fallbackLines).joined(separator: "\n")
   }
 }
 
 extension CompressionReport {
+  /// Layers that fell back for the same reason in one line; `report.json` names them all.
+  var fallbackLines: [String] {
+    var (reasons, layersOf) = ([String](), [String: [String]]())
+    for record in layers {
+      guard let reason = record.fallback else { continue }
+      if layersOf[reason] == nil { reasons.append(reason) }
+      layersOf[reason, default: []].append(record.layer)
+    }
+    return reasons.map { reason in
+      let names = layersOf[reason] ?? []
+      return "  " + (names.count == 1 ? names[0] : "\(names.count) layers, from \(names[0]) to \(names[names.count - 1])") + ": \(reason)"
+    }
+  }
+
   /// What tuning has done to the blocks, in a line; `nil` where there was none.
   private var tuned: String? {
     let ratios = layers.compactMap { record in

@@ -88,6 +88,17 @@ private func ownMain() async {
     #expect(try await Command.run(["list", "formats", "gguf"]).status == 64)
   }
 
+  @Test func aRecipeFromStandardInput() async throws {
+    let command = try Command.executable.get().path
+    let printed = try await Command.run(
+      ["-c", "echo 'passes: [{ rtn: { bits: 3 } }]' | '\(command)' --recipe - --print-recipe"], of: URL(filePath: "/bin/sh"))
+    #expect(printed.status == 0 && printed.output.contains("bits: 3"), "\(printed.errors)")
+    let wrong = try await Command.run(
+      ["-c", "echo 'passes: [rnt]' | '\(command)' --recipe - --print-recipe"], of: URL(filePath: "/bin/sh"))
+    #expect(wrong.status == 64 && wrong.error?.contains("standard input:1:10: unknown pass \"rnt\"") == true, "\(wrong.errors)")
+    #expect(try await Command.run(["--recipe", "-"]).error?.contains("the recipe is empty") == true)
+  }
+
   @Test func missingFilesAre66() async throws {
     for arguments in [["--recipe", "/nonexistent/r"], ["inspect", "/nonexistent/m"], ["eval", "/nonexistent/m", "--text", "x"]] {
       let outcome = try await Command.run(arguments)
