@@ -115,7 +115,10 @@ extension Compressor {
   static func fewTokens(_ tokens: Int, for passes: [any Pass], _ linears: [PlannedLinear]) -> String? {
     let widths = passes.compactMap { pass in pass.fittedWidth(in: linears).map { (name: type(of: pass).name, width: $0) } }
     guard tokens > 0, let widest = widths.max(by: { $0.width < $1.width }), tokens < tokensPerInput * widest.width else { return nil }
-    let names = widths.filter { tokens < tokensPerInput * $0.width }.map(\.name)
+    // A pass may stand in a recipe more than once.
+    let names = widths.filter { tokens < tokensPerInput * $0.width }.reduce(into: [String]()) { names, pass in
+      if !names.contains(pass.name) { names.append(pass.name) }
+    }
     let compared = tokens < widest.width ? "fewer than inputs, so that damping alone decides some directions" : "hardly more than inputs"
     return "few calibration tokens: \(names.joined(separator: ", ")) \(names.count == 1 ? "fits" : "fit") linears of up to "
       + "\(widest.width) inputs to \(tokens) tokens, \(compared); \(tokensPerInput * widest.width) or more would do"
