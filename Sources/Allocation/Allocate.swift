@@ -15,7 +15,7 @@ public struct Allocate: Pass, Hashable {
   public static let summary = "mixed precision under a budget of bits per weight or bytes"
 
   /// A number format that layers may get.
-  public struct Candidate: Sendable, Codable, Hashable, SpelledOption {
+  public struct Candidate: Sendable, Codable, Hashable, ListedOption {
     public var numbers: NumberFormat?
     public var bits: Int?
     public var groupSize: GroupSize?
@@ -28,7 +28,7 @@ public struct Allocate: Pass, Hashable {
       self.symmetric = symmetric
     }
 
-    public static var spelling: String { "{ numbers, bits, group_size, symmetric }" }
+    public static var sample: Candidate { Candidate() }
 
     private enum CodingKeys: String, CodingKey { case numbers, bits, groupSize = "group_size", symmetric }
   }

@@ -157,6 +157,7 @@ enum OptionSentences {
       "rate": "How fast codes move, in steps of the grid.",
       "scale_rate": "How fast scales move, as shares of themselves, and zero points, in steps of the grid.",
       "norm_rate": "How fast norms and biases move.",
+      "reach": "How far from their codes latents begin, towards the original weights, in steps of the grid.",
     ]) { $1 },
     "distill": training.merging([
       "moves": "What moves.", "loss": "The difference to the original's predictions that is made small.",
@@ -170,7 +171,6 @@ enum OptionSentences {
 
   private static let training: [String: String] = [
     "epochs": "Passes over the calibration sequences.", "batch": "Sequences in a step.", "schedule": "How rates change over the steps.",
-    "reach": "How far from their codes latents begin, towards the original weights, in steps of the grid.",
     "kept_out": "The share of the calibration sequences that no gradient is taken of, and that decide what is kept.", "layers": layers,
   ]
 }

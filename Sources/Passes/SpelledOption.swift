@@ -6,6 +6,12 @@ public protocol SpelledOption {
   static var spelling: String { get }
 }
 
+/// An element of a list of options, such as an override.
+public protocol ListedOption: Encodable {
+  /// A value whose keys, those of options that are not set included, are what may be said of one.
+  static var sample: Self { get }
+}
+
 extension LayerSelector: SpelledOption {
   public static var spelling: String { "a pattern, a list of patterns, or { include, exclude, ignore } of such" }
 }

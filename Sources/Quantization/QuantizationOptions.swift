@@ -55,7 +55,7 @@ public enum InputFormat: String, Sendable, Codable, CaseIterable {
 }
 
 /// Other options for some of the selected linears.
-public struct QuantizationOverride: Sendable, Codable, Equatable, SpelledOption {
+public struct QuantizationOverride: Sendable, Codable, Equatable, ListedOption {
   public var layers: LayerSelector
   public var numbers: NumberFormat?
   public var bits: Int?
@@ -75,7 +75,7 @@ public struct QuantizationOverride: Sendable, Codable, Equatable, SpelledOption 
     self.activations = activations
   }
 
-  public static var spelling: String { "{ layers, numbers, bits, group_size, symmetric, activations }" }
+  public static var sample: QuantizationOverride { QuantizationOverride(layers: LayerSelector()) }
 
   private enum CodingKeys: String, CodingKey { case layers, numbers, bits, groupSize = "group_size", symmetric, activations }
 }

@@ -55,7 +55,10 @@ struct OptionWords {
   init(of type: Any.Type?) {
     switch type {
     case let type as any SpelledOption.Type: (self.type, choices) = (type.spelling, [])
-    case let type as any OptionList.Type: (self.type, choices) = ("list of " + type.element.plural, type.element.choices)
+    case let type as any ListedOption.Type: (self.type, choices) = (Self.keys(type), [])
+    case let type as any OptionList.Type:
+      let element = OptionWords(of: type.elementType)
+      (self.type, choices) = ("list of " + element.plural, element.choices)
     case let type as any CaseIterable.Type:
       self.type = "word"
       choices = Self.words(type)
@@ -73,9 +76,32 @@ struct OptionWords {
   }
 
   /// The type of several such.
-  fileprivate var plural: String { ["whole number", "number", "word", "text"].contains(type) ? type + "s" : type }
+  fileprivate var plural: String { ["whole number", "number", "word"].contains(type) ? type + "s" : type == "text" ? "words" : type }
 
   static func isWhole(_ type: Any.Type?) -> Bool { type is any SpelledOption.Type || type is any OptionList.Type }
+
+  /// The keys of an element of a list.
+  private static func keys<Element: ListedOption>(_: Element.Type) -> String {
+    "{ \(KeyRecorder.paths(of: Element.sample).filter { $0.count == 1 }.map { $0[0] }.sorted().joined(separator: ", ")) }"
+  }
+
+  /// The type that stands at a path, which may lead through lists.
+  ///
+  /// - Parameter types: of what the defaults hold.
+  static func type(at path: [String], in types: [[String]: Any.Type?]) -> Any.Type? {
+    if let found = types[path] ?? nil { return found }
+    for (place, key) in path.enumerated() where Int(key) != nil {
+      guard let list = types[Array(path[..<place])] ?? nil, let element = (list as? any OptionList.Type)?.elementType else { continue }
+      let rest = Array(path[(place + 1)...])
+      if rest.isEmpty { return element }
+      return (element as? any ListedOption.Type).flatMap { inner(rest, of: $0) }
+    }
+    return nil
+  }
+
+  private static func inner<Element: ListedOption>(_ path: [String], of _: Element.Type) -> Any.Type? {
+    type(at: path, in: KeyRecorder.types(of: Element.sample))
+  }
 
   /// The spellings of all cases, as recipes have them.
   private static func words<Choice: CaseIterable>(_: Choice.Type) -> [String] {
@@ -86,8 +112,8 @@ struct OptionWords {
 }
 
 /// A list, whose elements one by one say nothing of what it may hold.
-private protocol OptionList { static var element: OptionWords { get } }
+private protocol OptionList { static var elementType: Any.Type { get } }
 
 extension Array: OptionList {
-  fileprivate static var element: OptionWords { OptionWords(of: Element.self) }
+  fileprivate static var elementType: Any.Type { Element.self }
 }

@@ -105,7 +105,12 @@ struct StrictDecoder {
     return nil
   }
 
-  private func given(_ path: [String]) -> JSON? { path.reduce(Optional(node.json)) { $0?[$1] } }
+  private func given(_ path: [String]) -> JSON? {
+    path.reduce(Optional(node.json)) { json, key in
+      if let elements = json?.elements { return Int(key).flatMap { elements.indices.contains($0) ? elements[$0] : nil } }
+      return json?[key]
+    }
+  }
 
   /// That a word is none of a closed set.
   private func unknown(_ path: [String], _ key: String, _ choices: [String]) -> RecipeError {
@@ -124,7 +129,7 @@ struct StrictDecoder {
     switch failure {
     case .typeMismatch(let type, let context):
       let path = path(context)
-      let words = OptionWords(of: (types[path] ?? nil) ?? type)
+      let words = OptionWords(of: OptionWords.type(at: path, in: types) ?? type)
       if !words.choices.isEmpty { return decoder.unknown(path, key(path), words.choices) }
       return decoder.error(path, .invalid(key(path), reason: "\(words.needed) is needed"))
     case .keyNotFound(let missing, let context):
@@ -137,7 +142,7 @@ struct StrictDecoder {
       return decoder.error(fraction!, .invalid(key(fraction!), reason: "a whole number is needed"))
     case .dataCorrupted(let context):
       let path = path(context)
-      let choices = OptionWords(of: types[path] ?? nil).choices
+      let choices = OptionWords(of: OptionWords.type(at: path, in: types)).choices
       if !choices.isEmpty { return decoder.unknown(path, key(path), choices) }
       let given = decoder.given(path)
       return decoder.error(path, .invalid(key(path), reason: "\(given?.text() ?? "this") is not possible: \(context.debugDescription)"))

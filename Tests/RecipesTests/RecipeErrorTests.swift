@@ -93,6 +93,12 @@ import Testing
     ("prune_width: { axis: head }", "prune_width.axis: unknown \"head\"; known: ", "heads"),
     ("sparsegpt: { quantize: { numbers: itn } }", "sparsegpt.quantize.numbers: unknown \"itn\"; known: none, int, ", "int"),
     ("allocate: { sensitivity: kll }", "allocate.sensitivity: unknown \"kll\"; known: kl, layer", "kl"),
+    (
+      "gptq: { overrides: [{ layers: a }, { layers: b, numbers: itn }] }", "gptq.overrides.1.numbers: unknown \"itn\"; known: int, fp8",
+      "int"
+    ),
+    ("allocate: { candidates: [{ bits: 4 }, { numbers: fp9 }] }", "allocate.candidates.1.numbers: unknown \"fp9\"; known: int, fp8", "fp8"),
+    ("distill: { moves: [scales, nrms] }", "distill.moves.1: unknown \"nrms\"; known: weights, scales", "norms"),
     ("gptq: { bits: four }", "gptq.bits: a whole number is needed", nil), ("gptq: { damping: x }", "gptq.damping: a number is needed", nil),
     ("gptq: { symmetric: 1 }", "gptq.symmetric: true or false is needed", nil),
   ])
