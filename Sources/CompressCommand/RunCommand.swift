@@ -142,7 +142,7 @@ extension CompressionReport {
     }
     return reasons.map { reason in
       let names = layersOf[reason] ?? []
-      return "  " + (names.count == 1 ? names[0] : "\(names.count) layers, from \(names[0]) to \(names[names.count - 1])") + ": \(reason)"
+      return "  " + (names.count == 1 ? names[0] : "\(names.count) layers, such as \(names[0])") + ": \(reason)"
     }
   }
 

@@ -36,6 +36,6 @@ import Testing
       calibration: nil, evaluation: nil,
       layers: [record("a", "rounded"), record("b", nil), record("c", "left dense"), record("d", "rounded"), record("e", "rounded")],
       kinds: [], blocks: [], fallbackCount: 4, carriedTensors: [], remarks: [], sweepSeconds: 0)
-    #expect(report.fallbackLines == ["  3 layers, from a to e: rounded", "  c: left dense"])
+    #expect(report.fallbackLines == ["  3 layers, such as a: rounded", "  c: left dense"])
   }
 }
