@@ -15,7 +15,7 @@ public struct Allocate: Pass, Hashable {
   public static let summary = "mixed precision under a budget of bits per weight or bytes"
 
   /// A number format that layers may get.
-  public struct Candidate: Sendable, Codable, Hashable {
+  public struct Candidate: Sendable, Codable, Hashable, ListedOption {
     public var numbers: NumberFormat?
     public var bits: Int?
     public var groupSize: GroupSize?
@@ -28,12 +28,14 @@ public struct Allocate: Pass, Hashable {
       self.symmetric = symmetric
     }
 
+    public static var sample: Candidate { Candidate() }
+
     private enum CodingKeys: String, CodingKey { case numbers, bits, groupSize = "group_size", symmetric }
   }
 
-  public enum Quantizer: String, Sendable, Codable { case gptq, rtn }
+  public enum Quantizer: String, Sendable, Codable, CaseIterable { case gptq, rtn }
 
-  public enum Sensitivity: String, Sendable, Codable {
+  public enum Sensitivity: String, Sendable, Codable, CaseIterable {
     /// The divergence of the model's predictions with only this group quantized.
     case divergence = "kl"
     /// The group's own loss tr(E·H·Eᵀ): one forward pass for everything, blind to where the group sits.
@@ -41,7 +43,7 @@ public struct Allocate: Pass, Hashable {
   }
 
   public var target = SizeTarget.bitsPerWeight(4.25)
-  public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: 128) }
+  public var candidates = [3, 4, 5, 6, 8].map { Candidate(bits: $0, groupSize: .auto) }
   public var quantizer = Quantizer.gptq
   /// How the scales of all formats are chosen.
   public var scales = ScaleChoice.clip
@@ -66,6 +68,8 @@ public struct Allocate: Pass, Hashable {
   public var comparesInputs: Bool { driftCorrection > 0 }
   public var usesProbes: Bool { sensitivity == .divergence }
   public var analyses: [any Analysis] { [AllocationAnalysis(options: self)] }
+
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { quantizer == .gptq ? linears.widestInput(of: layers) : nil }
 
   public func validate() throws(InvalidOption) {
     guard candidates.count > 1 else { throw InvalidOption("candidates", "at least two formats to choose from are needed") }
@@ -116,6 +120,14 @@ public struct Allocate: Pass, Hashable {
     case .bytes: planned.storedBits = bits.max()!
     }
     return planned
+  }
+
+  /// What `auto` is, which is the same for all candidates that have it.
+  public func remarks(on linears: [PlannedLinear]) -> [String] {
+    guard let candidate = candidates.first(where: { $0.groupSize == .auto }) else { return [] }
+    var pass = pass(for: candidate)
+    pass.layers = layers
+    return pass.automaticSizes(of: linears, as: Self.name)
   }
 
   public func run(on part: inout any ModelPart, in context: PassContext) throws {

@@ -85,6 +85,8 @@ struct AllocationAnalysis: Analysis {
     var block: String
     var linears: [LinearName]
     var fullNames: [String]
+    /// Columns of its linears.
+    var widths: Set<Int> = []
     var options: [(bits: Int, loss: Double)]
     /// What its groups in earlier blocks lose.
     var settled: [Double]
@@ -98,6 +100,7 @@ struct AllocationAnalysis: Analysis {
     mutating func add(_ group: InputGroup, of block: Block, weight added: Double, _ found: [(bits: Int, loss: Double)]) {
       linears += group.linears
       fullNames += group.linears.map { block.fullName(of: $0) }
+      widths.formUnion(group.linears.map { block[$0].weight.columns })
       for index in options.indices {
         options[index].bits += found[index].bits
         let mean = options[index].loss - settled[index]
@@ -247,7 +250,11 @@ struct AllocationAnalysis: Analysis {
 
   /// Blocks in rows, groups in columns, the chosen format and its loss in the cells.
   private func table(_ units: [MeasuredUnit], _ solution: Knapsack.Solution) -> String {
-    let labels = options.candidates.map { "\(options.pass(for: $0).scheme(of: "", isEnd: false))" }
+    // Experts read inputs of two widths, for which `auto` may choose two sizes.
+    func label(_ choice: Int, of unit: MeasuredUnit) -> String {
+      let pass = options.pass(for: options.candidates[choice])
+      return Set(unit.widths.map { "\(pass.scheme(of: "", isEnd: false, columns: $0))" }).sorted().joined(separator: " or ")
+    }
     var lines: [String] = []
     var (row, name) = ("", "")
     for (unit, choice) in zip(units, solution.choices) {
@@ -262,7 +269,7 @@ struct AllocationAnalysis: Analysis {
       }
       let count = Set(unit.linears).count
       let group = names.joined(separator: ",") + (count > names.count ? " of \(count / names.count) experts" : "")
-      row += "  \(group) \(labels[choice]) (\(rounded(unit.options[choice].loss, places: 5)))"
+      row += "  \(group) \(label(choice, of: unit)) (\(rounded(unit.options[choice].loss, places: 5)))"
     }
     lines.append(row)
     return "allocation, with what each choice costs:\n" + lines.joined(separator: "\n")

@@ -1,8 +1,12 @@
+public import Passes
+
 /// How large the result may be, as recipes spell it: `4.25bpw` for bits per weight of the layers in question, or `3GiB` for all tensors of the
 /// checkpoint.
-public enum SizeTarget: Sendable, Hashable, Codable {
+public enum SizeTarget: Sendable, Hashable, Codable, SpelledOption {
   case bitsPerWeight(Double)
   case bytes(Int)
+
+  public static var spelling: String { "bits per weight such as 4.25bpw, or bytes of the checkpoint such as 3GiB" }
 
   private static let units: [(suffix: String, bytes: Double)] = [
     ("kib", 1024), ("mib", 1_048_576), ("gib", 1_073_741_824), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1),

@@ -9,7 +9,8 @@ public struct CompressCommand: AsyncParsableCommand {
     abstract: "Compresses language models: a checkpoint in, a recipe of passes over it, a checkpoint that runtimes load out.",
     version: toolkitVersion,
     subcommands: [
-      RunCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self, InspectCommand.self,
+      RunCommand.self, QuantizeCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self,
+      InspectCommand.self,
       TokenizeCommand.self,
       ListCommand.self,
     ],
@@ -28,10 +29,20 @@ public struct CompressCommand: AsyncParsableCommand {
   /// The same for those who add nothing but passes.
   public static func main(passes: PassCatalog) async { await main(toolkit: Toolkit(passes: passes)) }
 
+  /// No option of the default command stands alone, so that a first word which is no command can only be a slip.
+  ///
+  /// - Throws: `OptionError`.
+  private static func checkCommand(_ arguments: [String]) throws(OptionError) {
+    let known = configuration.subcommands.compactMap { $0.configuration.commandName } + ["help"]
+    guard let word = arguments.first, !word.hasPrefix("-"), !known.contains(word) else { return }
+    throw OptionError(option: "command", value: word, known: known)
+  }
+
   public static func main(_ arguments: [String]?) async {
     StandardStreams.prepare()
     EndingSignals.ignoreFileSizeLimit()
     do {
+      try checkCommand(arguments ?? Array(CommandLine.arguments.dropFirst()))
       var command = try parseAsRoot(arguments)
       if var runnable = command as? any AsyncParsableCommand { try await runnable.run() } else { try command.run() }
       try MappedFile.checkIntact()

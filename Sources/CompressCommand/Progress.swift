@@ -64,13 +64,9 @@ final class Progress: PipelineObserver {
     let now = ContinuousClock.now
     guard done == count || state.lastBar.duration(to: now) > .milliseconds(100) else { return }
     state.lastBar = now
-    let elapsed = state.began.duration(to: now)
-    let left = elapsed * (Double(count - done) / Double(done))
-    let filled = done * 24 / count
-    let line =
-      "\(state.step) [\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 24 - filled))] \(done)/\(count)  "
-      + "\(elapsed.secondsText) elapsed, \(left.secondsText) left  \(state.pass)"
-    write("\r\u{1B}[K" + line.prefix(118))
+    let line = ProgressLine(
+      step: state.step, done: done, count: count, elapsed: state.began.duration(to: now), pass: state.pass)
+    write("\r\u{1B}[K" + line.text(columns: ProgressLine.terminalColumns))
     state.barIsUp = true
     if done == count { clear(&state, keeping: true) }
   }

@@ -8,7 +8,8 @@ struct RunCommand: AsyncParsableCommand {
     discussion: "Results go to standard output, progress to standard error. Ctrl-C leaves no half output under the final name.")
 
   @Option(
-    name: .long, help: ArgumentHelp("The recipe, a YAML file of this program or of llm-compressor.", valueName: "file"),
+    name: .long,
+    help: ArgumentHelp("The recipe, a YAML file of this program or of llm-compressor; - reads standard input.", valueName: "file"),
     completion: .file(extensions: ["yaml", "yml", "json", "md"]))
   var recipe: String
 
@@ -16,34 +17,10 @@ struct RunCommand: AsyncParsableCommand {
     name: .long, help: ArgumentHelp("The model directory; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
   var model: String?
 
-  @Option(
-    name: .long, help: ArgumentHelp("The directory to make; may be named by the recipe instead.", valueName: "dir"), completion: .directory)
-  var output: String?
+  @OptionGroup var options: RunOptions
 
-  @Option(
-    name: .long, parsing: .singleValue,
-    help: ArgumentHelp("Change the recipe, such as passes.gptq.bits=3; may be repeated.", valueName: "key=value"))
-  var set: [String] = []
-
-  @Flag(name: .long, help: "Print what would be done to every linear, with sizes and estimates, and stop.")
-  var dryRun = false
-
-  @Flag(name: .long, help: "Print the effective recipe, all defaults included, and stop.")
-  var printRecipe = false
-
-  @Option(name: .long, help: ArgumentHelp("Seed of everything random; the recipe's otherwise.", valueName: "n"))
-  var seed: UInt64?
-
-  @Flag(name: .long, help: "Fail where a layer cannot be done as asked, instead of falling back and reporting it.")
-  var strict = false
-
-  @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
-  var overwrite = false
-
-  @Flag(name: .long, help: "Print the report as JSON instead of a table.")
-  var json = false
-
-  @OptionGroup var machine: MachineOptions
+  /// How `--recipe` says standard input.
+  private static let standardInput = "-"
 
   private static func text(of file: URL, named name: String) throws(CheckpointError) -> String {
     var isDirectory: ObjCBool = false
@@ -51,46 +28,30 @@ struct RunCommand: AsyncParsableCommand {
     guard !isDirectory.boolValue else { throw .unreadable(path: name, reason: "a recipe is needed, this is a directory") }
     let bytes: Data
     do { bytes = try Data(contentsOf: file) } catch { throw .unreadable(path: name, reason: SystemError.reason(error)) }
+    return try text(bytes, named: name)
+  }
+
+  private static func text(_ bytes: Data, named name: String) throws(CheckpointError) -> String {
     guard let text = String(validating: bytes, as: UTF8.self) else { throw .unreadable(path: name, reason: "the recipe is not UTF-8") }
     return text
   }
 
   func run() async throws {
+    guard recipe != Self.standardInput else {
+      let name = "standard input"
+      let bytes: Data
+      do { bytes = try FileHandle.standardInput.readToEnd() ?? Data() } catch {
+        throw CheckpointError.unreadable(path: name, reason: SystemError.reason(error))
+      }
+      return try await run(try Self.text(bytes, named: name), named: name, beside: [])
+    }
     let file = URL(userPath: recipe)
-    let text = try Self.text(of: file, named: recipe)
-    var parsed = try Recipe(yaml: text, file: recipe, settings: set, passes: CompressCommand.toolkit.passes)
-    if let seed { parsed.seed = seed }
-    let progress = Progress(machine.progress)
-    defer { progress.end() }
-    // A run says them itself.
-    if printRecipe || dryRun { for remark in parsed.remarks { progress.observe(.remark(remark)) } }
-    if printRecipe { return try printResult(parsed.yaml) }
-    guard let model = model ?? parsed.model else {
-      throw ValidationError("--model is needed: neither the command nor the recipe names one")
-    }
-    let working = URL(filePath: FileManager.default.currentDirectoryPath)
-    let compressor = Compressor(
-      recipe: parsed, toolkit: CompressCommand.toolkit, bases: [working, file.deletingLastPathComponent()],
-      memoryLimit: try machine.memory(), strict: strict, overwrite: overwrite)
-    let directory = URL(userPath: model)
-    if dryRun {
-      let (dryRunJSON, width) = (json, machine)
-      return try printResult(
-        try await width.run {
-          let checkpoint = try Checkpoint(directory)
-          let plan = try compressor.plan(checkpoint)
-          return dryRunJSON ? plan.json.text(indent: 2) : plan.text
-        })
-    }
-    guard let output = output ?? parsed.output.directory else {
-      throw ValidationError("--output is needed: neither the command nor the recipe names one")
-    }
-    let destination = URL(userPath: output)
-    let report = try await machine.run {
-      try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
-    }
-    progress.end()
-    try printResult(json ? report.json : report.table(model: model, output: output))
+    try await run(try Self.text(of: file, named: recipe), named: recipe, beside: [file.deletingLastPathComponent()])
+  }
+
+  private func run(_ text: String, named name: String, beside folders: [URL]) async throws {
+    let parsed = try Recipe(yaml: text, file: name, settings: options.set, passes: CompressCommand.toolkit.passes)
+    try await options.run(parsed, on: model, bases: folders)
   }
 }
 
@@ -166,12 +127,25 @@ extension CompressionReport {
     lines += remarks
     if !carriedTensors.isEmpty { lines.append("\(carriedTensors.count) tensors carried unchanged (report.json lists them)") }
     lines.append(fallbackCount == 0 ? "no fallbacks" : "\(fallbackCount) FALLBACKS:")
-    for record in layers where record.fallback != nil { lines.append("  \(record.layer): \(record.fallback!)") }
-    return lines.joined(separator: "\n")
+    return (lines + fallbackLines).joined(separator: "\n")
   }
 }
 
 extension CompressionReport {
+  /// Layers that fell back for the same reason in one line; `report.json` names them all.
+  var fallbackLines: [String] {
+    var (reasons, layersOf) = ([String](), [String: [String]]())
+    for record in layers {
+      guard let reason = record.fallback else { continue }
+      if layersOf[reason] == nil { reasons.append(reason) }
+      layersOf[reason, default: []].append(record.layer)
+    }
+    return reasons.map { reason in
+      let names = layersOf[reason] ?? []
+      return "  " + (names.count == 1 ? names[0] : "\(names.count) layers, such as \(names[0])") + ": \(reason)"
+    }
+  }
+
   /// What tuning has done to the blocks, in a line; `nil` where there was none.
   private var tuned: String? {
     let ratios = layers.compactMap { record in

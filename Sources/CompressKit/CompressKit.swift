@@ -17,11 +17,12 @@
 
 extension PassCatalog {
   /// The passes this package ships.
-  public static let standard = PassCatalog([
-    Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
-    CacheCompression.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
-    PruneExperts.self, SliceGPT.self, GroupedQueries.self, Tune.self, Distill.self,
-  ])
+  public static let standard = PassCatalog(
+    [
+      Rotate.self, SmoothQuant.self, AWQ.self, RoundToNearest.self, GPTQ.self, HQQ.self, LQER.self, Allocate.self, BlockQuantization.self,
+      CacheCompression.self, LowRank.self, LatentCache.self, Magnitude.self, Wanda.self, SparseGPT.self, PruneWidth.self, PruneDepth.self,
+      PruneExperts.self, SliceGPT.self, GroupedQueries.self, Tune.self, Distill.self,
+    ], sentences: OptionSentences.all)
 }
 
 /// What reports and `--version` say.

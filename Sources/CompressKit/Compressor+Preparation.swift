@@ -107,6 +107,24 @@ extension Compressor {
   }
 }
 
+extension Compressor {
+  /// How many tokens for every input make a second moment that more of them would hardly change.
+  private static let tokensPerInput = 2
+
+  /// That there are too few calibration tokens for what is fitted to them, and how many would do; `nil` where there are enough.
+  static func fewTokens(_ tokens: Int, for passes: [any Pass], _ linears: [PlannedLinear]) -> String? {
+    let widths = passes.compactMap { pass in pass.fittedWidth(in: linears).map { (name: type(of: pass).name, width: $0) } }
+    guard tokens > 0, let widest = widths.max(by: { $0.width < $1.width }), tokens < tokensPerInput * widest.width else { return nil }
+    // A pass may stand in a recipe more than once.
+    let names = widths.filter { tokens < tokensPerInput * $0.width }.reduce(into: [String]()) { names, pass in
+      if !names.contains(pass.name) { names.append(pass.name) }
+    }
+    let compared = tokens < widest.width ? "fewer than inputs, so that damping alone decides some directions" : "hardly more than inputs"
+    return "few calibration tokens: \(names.joined(separator: ", ")) \(names.count == 1 ? "fits" : "fit") linears of up to "
+      + "\(widest.width) inputs to \(tokens) tokens, \(compared); \(tokensPerInput * widest.width) or more would do"
+  }
+}
+
 extension ModelDescription {
   /// What is to be known of compressed experts in families that store them in stacks; `nil` where there is nothing.
   ///

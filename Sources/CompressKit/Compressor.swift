@@ -85,6 +85,7 @@ public struct Compressor: Sendable {
         format.storedBits(weights, input: linear.input, rows: linear.rows, columns: linear.columns)
         - weights.storedBits(rows: linear.rows, columns: linear.columns)
     }
+    remarks += recipe.passes.flatMap { $0.remarks(on: linears) }
     let model = pipeline.prepared(original)
     let description = try pipeline.reshapings(of: model.description).last ?? model.description
     config = try toolkit.architectures.spelledOut(config, isTied: model.description.isTied)
@@ -133,6 +134,8 @@ public struct Compressor: Sendable {
       remarks += data.remarks
       if let remark = source.remark(on: model.description, as: "calibration") { remarks.append(remark) }
     }
+    let tokens = statistics?.tokens ?? calibration.reduce(0) { $0 + $1.count }
+    if let remark = Self.fewTokens(tokens, for: recipe.passes, linears) { remarks.append(remark) }
     var (probes, probesFile) = ([[Int32]](), String?.none)
     if let source = recipe.probes {
       if pipeline.usesProbes {

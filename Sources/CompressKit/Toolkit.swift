@@ -23,7 +23,7 @@ public struct Toolkit: Sendable {
   public static let standard = Toolkit()
 
   public func adding(_ more: any Pass.Type...) -> Toolkit {
-    Toolkit(passes: PassCatalog(passes.passes + more), formats: formats, architectures: architectures)
+    Toolkit(passes: PassCatalog(passes.passes + more, sentences: passes.sentences), formats: formats, architectures: architectures)
   }
 
   /// Of two formats that read a checkpoint, the added one does.

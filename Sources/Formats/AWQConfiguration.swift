@@ -41,7 +41,10 @@ struct AWQConfiguration: Sendable {
       func refusal(_ reason: String) -> FormatError { .cannotStore(module: module.name, format: AWQFormat.name, reason: reason) }
       guard !module.isEmbedding, module.name != "lm_head" else { throw refusal(AWQFormat.endsStayDense) }
       let own = if case .group(let count) = scheme.granularity { count } else { -1 }
-      guard size ?? own == own else { throw refusal("all linears need the same group size, and this one has \(own), others \(size!)") }
+      guard size ?? own == own else {
+        let common = size! > 0 && own > 0 ? "; one that divides all columns is needed, such as \(gcd(own, size!))" : ""
+        throw refusal("all linears need the same group size, and this one has \(own), others \(size!)\(common)")
+      }
       size = own
     }
     // Some readers look for these inside a name, and some at its beginning.
@@ -53,6 +56,9 @@ struct AWQConfiguration: Sendable {
       .init("modules_to_not_convert", stay.isEmpty ? .null : .array(stay)),
     ])
   }
+
+  /// The greatest common divisor of two positive numbers (Euclid).
+  private static func gcd(_ a: Int, _ b: Int) -> Int { b == 0 ? a : gcd(b, a % b) }
 
   /// What `modules_to_not_convert` says: parts of the names of dense linears. AutoAWQ looks for them in names inside a block, the others
   /// in whole names, so the name inside the block is said where it speaks for all blocks.

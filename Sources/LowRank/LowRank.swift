@@ -68,6 +68,8 @@ public struct LowRank: BlockPass, Hashable {
   public var usesProbes: Bool { allocation == .divergence }
   public var analyses: [any Analysis] { allocation == .uniform ? [] : [RankAllocation(options: self)] }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { method == .whitened ? linears.widestInput(of: layers) : nil }
+
   public func validate() throws(InvalidOption) {
     guard ratio > 0, ratio < 1 else { throw InvalidOption("ratio", "\(ratio): between 0 and 1") }
     guard rank.map({ $0 > 0 }) ?? true else { throw InvalidOption("rank", "\(rank!): a positive number") }

@@ -51,6 +51,15 @@ public protocol Pass: Sendable, Codable {
   func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear
   /// The same, for passes whose choice depends on the rest of the model; what the sweep asks.
   func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear
+  /// What a user should know of the plan besides its table, such as choices that the options left to the pass.
+  ///
+  /// - Parameter linears: of the model as all passes will leave them.
+  func remarks(on linears: [PlannedLinear]) -> [String]
+  /// The most inputs that the pass fits weights to the second moment of, which has full rank only with as many calibration tokens; `nil` for a
+  /// pass that fits to none.
+  ///
+  /// - Parameter linears: of the model as all passes will leave them.
+  func fittedWidth(in linears: [PlannedLinear]) -> Int?
   /// Works on the embedding, a decoder block, or the head, as the sweep comes to them.
   func run(on part: inout any ModelPart, in context: PassContext) throws
 }
@@ -84,6 +93,8 @@ extension Pass {
   public var effective: Self { self }
   public func validate() throws(InvalidOption) {}
   public func validate(before following: [any Pass]) throws(InvalidOption) {}
+  public func remarks(on linears: [PlannedLinear]) -> [String] { [] }
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { nil }
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear { linear }
   public func plan(_ linear: PlannedLinear, in description: ModelDescription) throws(InvalidOption) -> PlannedLinear { try plan(linear) }
 }
@@ -167,5 +178,14 @@ public struct PlannedLinear: Sendable, Equatable {
     sourceBits = isAdded ? 0 : storedBits
     self.scheme = scheme
     self.storedBits = storedBits
+  }
+}
+
+extension [PlannedLinear] {
+  /// Columns of the widest linear that is selected, or, without a selector, of the widest layer; an embedding has no inputs.
+  package func widestInput(of selector: LayerSelector? = nil) -> Int? {
+    filter { linear in
+      linear.role != .embedding && (selector?.contains(linear.name, isEnd: linear.isEnd) ?? !linear.isEnd)
+    }.map(\.columns).max()
   }
 }

@@ -76,7 +76,8 @@ extension AWQ {
     var (sums, rows) = ([Double](), 0)
     for name in names {
       let weight = block[name].weight.dense()
-      let scheme = preview.quantizer(of: name, in: block)?.scheme(of: block.fullName(of: name), isEnd: false)
+      let scheme = preview.quantizer(of: name, in: block)?.scheme(
+        of: block.fullName(of: name), isEnd: false, columns: weight.columns)
       let size = scheme?.groupSize(columns: weight.columns) ?? weight.columns
       if sums.isEmpty { sums = Array(repeating: 0, count: weight.columns) }
       rows += weight.rows

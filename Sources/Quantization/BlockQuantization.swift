@@ -12,10 +12,10 @@ public struct BlockQuantization: Pass {
   public static let name = "ggml"
   public static let summary = "ggml's block types and llama.cpp's mixtures of them, for GGUF"
 
-  public enum Importance: String, Sendable, Codable { case none, activations }
+  public enum Importance: String, Sendable, Codable, CaseIterable { case none, activations }
 
   /// A block type for all weights, or a mixture.
-  public enum Choice: Sendable, Hashable {
+  public enum Choice: Sendable, Hashable, SpelledOption {
     case mix(BlockMix)
     case type(BlockType)
 
@@ -36,6 +36,8 @@ public struct BlockQuantization: Pass {
       case .type(let type): "\(type)"
       }
     }
+
+    public static var spelling: String { "one of \(known.joined(separator: ", "))" }
 
     static var known: [String] {
       BlockMix.allCases.map(\.rawValue) + BlockType.allCases.filter(\.isWritten).map { "\($0)" }.filter { BlockMix(rawValue: $0) == nil }

@@ -15,7 +15,7 @@ extension WeightQuantizer {
     of factors: FactoredWeight, named name: LinearName, in part: any ModelPart
   ) throws(InvalidOption) -> (input: QuantizationScheme, output: QuantizationScheme) {
     let full = part.fullName(of: name)
-    var scheme = scheme(of: full, isEnd: false)
+    var scheme = scheme(of: full, isEnd: false, columns: factors.columns, factors.rank)
     if scheme.scaleType == .bfloat16 { scheme.scaleType = part[name].scaleType }
     guard inputFormat(of: full, isEnd: false) == .none else {
       throw InvalidOption("activations", "\(full) is two low-rank factors, and quantized latents between them are not simulated; none")

@@ -73,6 +73,8 @@ public struct GPTQ: WeightQuantizer {
   package var weighsInputs: Bool { true }
   public var acceptsFactors: Bool { true }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { linears.widestInput(of: layers) }
+
   public func validate() throws(InvalidOption) {
     try validateGrid()
     guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }

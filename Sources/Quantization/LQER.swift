@@ -16,6 +16,8 @@ public struct LQER: Pass {
 
   public init() {}
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { linears.widestInput(of: layers) }
+
   public func validate() throws(InvalidOption) {
     guard rank > 0 else { throw InvalidOption("rank", "\(rank): a positive number") }
   }

@@ -2,63 +2,6 @@ public import Models
 public import Passes
 import Tensors
 
-/// Columns of a row that share a scale, as recipes spell it: a number, `channel` for the whole row, `tensor` for the whole matrix, or tiles
-/// such as `128x128`.
-public enum GroupSize: Sendable, Hashable, Codable, ExpressibleByIntegerLiteral {
-  case columns(Int)
-  case channel
-  case tensor
-  case block(rows: Int, columns: Int)
-
-  public init(integerLiteral value: Int) { self = .columns(value) }
-
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    if let count = try? container.decode(Int.self) {
-      // Other toolkits spell a whole row as −1.
-      self = count == -1 ? .channel : .columns(count)
-      return
-    }
-    let text = try container.decode(String.self)
-    let sides = text.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
-    switch text {
-    case "channel": self = .channel
-    case "tensor": self = .tensor
-    case _ where sides.count == 2 && sides.allSatisfy({ $0 != nil }): self = .block(rows: sides[0]!, columns: sides[1]!)
-    default:
-      throw DecodingError.dataCorruptedError(
-        in: container, debugDescription: "a number of columns, \"channel\", \"tensor\" or tiles such as \"128x128\" are needed")
-    }
-  }
-
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    switch self {
-    case .columns(let count): try container.encode(count)
-    case .channel: try container.encode("channel")
-    case .tensor: try container.encode("tensor")
-    case .block(let rows, let columns): try container.encode("\(rows)x\(columns)")
-    }
-  }
-
-  var granularity: QuantizationScheme.Granularity {
-    switch self {
-    case .columns(let count): .group(count)
-    case .channel: .channel
-    case .tensor: .tensor
-    case .block(let rows, let columns): .block(rows: rows, columns: columns)
-    }
-  }
-
-  var isPositive: Bool {
-    switch self {
-    case .columns(let count): count > 0
-    case .block(let rows, let columns): rows > 0 && columns > 0
-    case .channel, .tensor: true
-    }
-  }
-}
-
 /// The number formats of weights, as recipes spell them.
 public enum NumberFormat: String, Sendable, Codable, CaseIterable {
   case int, fp8, mxfp4, mxfp8, nvfp4
@@ -112,7 +55,7 @@ public enum InputFormat: String, Sendable, Codable, CaseIterable {
 }
 
 /// Other options for some of the selected linears.
-public struct QuantizationOverride: Sendable, Codable, Equatable {
+public struct QuantizationOverride: Sendable, Codable, Equatable, ListedOption {
   public var layers: LayerSelector
   public var numbers: NumberFormat?
   public var bits: Int?
@@ -131,6 +74,8 @@ public struct QuantizationOverride: Sendable, Codable, Equatable {
     self.symmetric = symmetric
     self.activations = activations
   }
+
+  public static var sample: QuantizationOverride { QuantizationOverride(layers: LayerSelector()) }
 
   private enum CodingKeys: String, CodingKey { case layers, numbers, bits, groupSize = "group_size", symmetric, activations }
 }

@@ -10,7 +10,7 @@ public struct RoundToNearest: WeightQuantizer {
   public static let name = "rtn"
   public static let summary = "round to nearest, with a scale search"
 
-  public enum Importance: String, Sendable, Codable { case none, activations }
+  public enum Importance: String, Sendable, Codable, CaseIterable { case none, activations }
 
   public var numbers = NumberFormat.int
   public var bits: Int?

@@ -138,9 +138,11 @@ public struct SmoothQuant: BlockPass {
 }
 
 /// How much of the range of inputs moves into the weights, as recipes spell it: a number between 0 and 1, or `auto`.
-public enum Strength: Sendable, Hashable, Codable, ExpressibleByFloatLiteral {
+public enum Strength: Sendable, Hashable, Codable, ExpressibleByFloatLiteral, SpelledOption {
   case fixed(Double)
   case auto
+
+  public static var spelling: String { "a number between 0 and 1, or auto" }
 
   public init(floatLiteral value: Double) { self = .fixed(value) }
 

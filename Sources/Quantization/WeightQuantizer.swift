@@ -45,7 +45,7 @@ extension WeightQuantizer {
         throw InvalidOption(prefix + "bits", "\(bits): \(allowed.map(String.init).joined(separator: ", ")) are possible for \(numbers)")
       }
       if let size {
-        guard size.isPositive else { throw InvalidOption(prefix + "group_size", "a positive number, channel, tensor, or 128x128") }
+        guard size.isPositive else { throw InvalidOption(prefix + "group_size", "a positive number, auto, channel, tensor, or 128x128") }
         if let prescribed = numbers.groupSize, size != prescribed {
           throw InvalidOption(prefix + "group_size", "\(numbers.rawValue) has groups of its own size; leave group_size out")
         }
@@ -63,7 +63,9 @@ extension WeightQuantizer {
   }
 
   /// The scheme of a linear: the options, changed by every override that selects it, the last one winning.
-  package func scheme(of name: String, isEnd: Bool) -> QuantizationScheme {
+  ///
+  /// - Parameter columns: what its groups must divide.
+  package func scheme(of name: String, isEnd: Bool, columns: Int...) -> QuantizationScheme {
     var (numbers, bits, size, symmetric) = (numbers, bits, groupSize, symmetric)
     for override in overrides where override.layers.contains(name, isEnd: isEnd) {
       if let other = override.numbers, other != numbers { (numbers, bits, size) = (other, nil, nil) }
@@ -74,8 +76,9 @@ extension WeightQuantizer {
     switch numbers {
     case .int:
       return QuantizationScheme(
-        bits: bits ?? 4, granularity: (size ?? 128).granularity, zeroPoint: symmetric ? .none : zeroPoint == .real ? .real : .integer)
-    case .fp8: return QuantizationScheme(bits: 8, grid: .float, granularity: (size ?? .channel).granularity)
+        bits: bits ?? 4, granularity: (size ?? 128).granularity(columns: columns),
+        zeroPoint: symmetric ? .none : zeroPoint == .real ? .real : .integer)
+    case .fp8: return QuantizationScheme(bits: 8, grid: .float, granularity: (size ?? .channel).granularity(columns: columns))
     case .mxfp4: return .mx(bits: 4)
     case .mxfp8: return .mx(bits: 8)
     case .nvfp4: return .nvfp4
@@ -87,18 +90,22 @@ extension WeightQuantizer {
   /// - Throws: `InvalidOption` where the groups do not divide the columns.
   package func storedScheme(of name: LinearName, in part: any ModelPart) throws(InvalidOption) -> QuantizationScheme {
     let full = part.fullName(of: name)
-    var scheme = scheme(of: full, isEnd: part.isNamedOnly(name))
-    if scheme.scaleType == .bfloat16 { scheme.scaleType = part[name].scaleType }
     let columns = part[name].weight.columns
+    var scheme = scheme(of: full, isEnd: part.isNamedOnly(name), columns: columns)
+    if scheme.scaleType == .bfloat16 { scheme.scaleType = part[name].scaleType }
     guard scheme.fits(columns: columns) else {
-      throw InvalidOption("group_size", "\(scheme.groupSize(columns: columns)) does not divide the \(columns) columns of \(full)")
+      throw InvalidOption(
+        "group_size",
+        "\(scheme.groupSize(columns: columns)) does not divide the \(columns) columns of \(full); \(GroupSize.advice([columns]))")
     }
     return scheme
   }
 
   /// One for all linears of a group: runtimes fuse them.
   package func globalScale(of group: InputGroup, in part: any ModelPart) -> Float? {
-    let members = group.linears.filter { scheme(of: part.fullName(of: $0), isEnd: part.isNamedOnly($0)).hasGlobalScale }
+    let members = group.linears.filter {
+      scheme(of: part.fullName(of: $0), isEnd: part.isNamedOnly($0), columns: part[$0].weight.columns).hasGlobalScale
+    }
     guard !members.isEmpty else { return nil }
     return ScaleSearch.globalScale(amax: members.map { part[$0].weight.dense().amax }.max()!)
   }
@@ -135,13 +142,13 @@ extension WeightQuantizer {
 
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }
-    var scheme = scheme(of: linear.name, isEnd: linear.isEnd)
+    var scheme = scheme(of: linear.name, isEnd: linear.isEnd, columns: linear.columns, linear.rank ?? linear.columns)
     if scheme.scaleType == .bfloat16 { scheme.scaleType = linear.scaleType }
     if let rank = linear.rank { return try plan(factorsOf: linear, rank: rank, scheme) }
     guard scheme.fits(columns: linear.columns) else {
       throw InvalidOption(
         "group_size",
-        "\(scheme.groupSize(columns: linear.columns)) does not divide the \(linear.columns) columns of \(linear.name); give it an override with another size or \"channel\""
+        "\(scheme.groupSize(columns: linear.columns)) does not divide the \(linear.columns) columns of \(linear.name); \(GroupSize.advice([linear.columns]))"
       )
     }
     var planned = linear
@@ -151,5 +158,26 @@ extension WeightQuantizer {
     planned.input =
       linear.role == .embedding ? nil : inputFormat(of: linear.name, isEnd: linear.isEnd).quantization
     return planned
+  }
+  public func remarks(on linears: [PlannedLinear]) -> [String] { automaticSizes(of: linears, as: Self.name) }
+
+  /// How many linears `auto` gave which group size; nothing where no linear has it.
+  ///
+  /// - Parameter name: of the pass that the options are of, in recipes.
+  package func automaticSizes(of linears: [PlannedLinear], as name: String) -> [String] {
+    var counts: [Int?: Int] = [:]
+    for linear in linears where layers.contains(linear.name, isEnd: linear.isEnd) {
+      let named = overrides.last { $0.groupSize != nil && $0.layers.contains(linear.name, isEnd: linear.isEnd) }?.groupSize ?? groupSize
+      guard named == .auto else { continue }
+      counts[GroupSize.fitting([linear.columns, linear.rank ?? linear.columns]), default: 0] += 1
+    }
+    guard !counts.isEmpty else { return [] }
+    func number(_ count: Int) -> String { count == 1 ? "1 linear" : "\(count) linears" }
+    var parts = GroupSize.usual.compactMap { size in counts[size].map { "\(size) for \(number($0))" } }
+    if let count = counts[nil] {
+      let sizes = GroupSize.usual.map(String.init).joined(separator: ", ")
+      parts.append("channel for \(number(count)), whose columns none of \(sizes) divides")
+    }
+    return ["\(name): group_size auto is " + parts.joined(separator: ", ")]
   }
 }

@@ -1,8 +1,9 @@
-/// Finds every key a value can be spelled with: those it encodes, and those of optional properties that are not set.
+/// Finds every key a value can be spelled with, and the type that stands there: those it encodes, and those of optional properties that are
+/// not set.
 ///
-/// It is an encoder that keeps paths and throws the values away.
+/// It is an encoder that keeps paths and types and throws the values away.
 struct KeyRecorder: Encoder {
-  private final class Paths { var found: Set<[String]> = [] }
+  private final class Paths { var found: [[String]: Any.Type?] = [:] }
 
   var codingPath: [any CodingKey] = []
   var userInfo: [CodingUserInfoKey: Any] { [:] }
@@ -15,7 +16,10 @@ struct KeyRecorder: Encoder {
   }
 
   /// List elements go by their index.
-  static func paths(of value: some Encodable) -> Set<[String]> {
+  static func paths(of value: some Encodable) -> Set<[String]> { Set(types(of: value).keys) }
+
+  /// By path; `nil` where a value is left out without a word of what it could be.
+  static func types(of value: some Encodable) -> [[String]: Any.Type?] {
     let paths = Paths()
     // Nothing here throws; a value that refuses to be encoded has no keys.
     try? value.encode(to: KeyRecorder(path: [], paths: paths))
@@ -28,8 +32,8 @@ struct KeyRecorder: Encoder {
   func unkeyedContainer() -> any UnkeyedEncodingContainer { Unkeyed(recorder: self) }
   func singleValueContainer() -> any SingleValueEncodingContainer { Single(recorder: self) }
 
-  private func inner(_ key: String) -> KeyRecorder {
-    paths.found.insert(path + [key])
+  private func inner(_ key: String, _ type: Any.Type? = nil) -> KeyRecorder {
+    paths.found.updateValue(type, forKey: path + [key])
     return KeyRecorder(path: path + [key], paths: paths)
   }
 
@@ -38,18 +42,20 @@ struct KeyRecorder: Encoder {
     var codingPath: [any CodingKey] { [] }
 
     mutating func encodeNil(forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encode(_ value: some Encodable, forKey key: Key) throws { try value.encode(to: recorder.inner(key.stringValue)) }
-    mutating func encodeIfPresent(_ value: (some Encodable)?, forKey key: Key) throws {
-      let inner = recorder.inner(key.stringValue)
+    mutating func encode(_ value: some Encodable, forKey key: Key) throws {
+      try value.encode(to: recorder.inner(key.stringValue, type(of: value)))
+    }
+    mutating func encodeIfPresent<Value: Encodable>(_ value: Value?, forKey key: Key) throws {
+      let inner = recorder.inner(key.stringValue, Value.self)
       try value?.encode(to: inner)
     }
     // The standard library calls these for optional properties of its own types.
-    mutating func encodeIfPresent(_ value: Bool?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encodeIfPresent(_ value: String?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encodeIfPresent(_ value: Double?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encodeIfPresent(_ value: Float?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encodeIfPresent(_ value: Int?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
-    mutating func encodeIfPresent(_ value: UInt64?, forKey key: Key) { _ = recorder.inner(key.stringValue) }
+    mutating func encodeIfPresent(_ value: Bool?, forKey key: Key) { _ = recorder.inner(key.stringValue, Bool.self) }
+    mutating func encodeIfPresent(_ value: String?, forKey key: Key) { _ = recorder.inner(key.stringValue, String.self) }
+    mutating func encodeIfPresent(_ value: Double?, forKey key: Key) { _ = recorder.inner(key.stringValue, Double.self) }
+    mutating func encodeIfPresent(_ value: Float?, forKey key: Key) { _ = recorder.inner(key.stringValue, Float.self) }
+    mutating func encodeIfPresent(_ value: Int?, forKey key: Key) { _ = recorder.inner(key.stringValue, Int.self) }
+    mutating func encodeIfPresent(_ value: UInt64?, forKey key: Key) { _ = recorder.inner(key.stringValue, UInt64.self) }
 
     mutating func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type, forKey key: Key) -> KeyedEncodingContainer<Nested> {
       recorder.inner(key.stringValue).container(keyedBy: type)
@@ -66,12 +72,12 @@ struct KeyRecorder: Encoder {
     var codingPath: [any CodingKey] { [] }
     var count = 0
 
-    private mutating func next() -> KeyRecorder {
+    private mutating func next(_ type: Any.Type? = nil) -> KeyRecorder {
       defer { count += 1 }
-      return recorder.inner("\(count)")
+      return recorder.inner("\(count)", type)
     }
     mutating func encodeNil() { _ = next() }
-    mutating func encode(_ value: some Encodable) throws { try value.encode(to: next()) }
+    mutating func encode(_ value: some Encodable) throws { try value.encode(to: next(type(of: value))) }
     mutating func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type) -> KeyedEncodingContainer<Nested> {
       next().container(keyedBy: type)
     }

@@ -69,7 +69,7 @@ public struct OutputOptions: Sendable, Codable, Equatable {
   public var mixedGroups = MixedGroups.refuse
 
   /// What becomes of linears that runtimes compute as one and that are to be in unlike formats.
-  public enum MixedGroups: String, Sendable, Codable { case refuse, allow }
+  public enum MixedGroups: String, Sendable, Codable, CaseIterable { case refuse, allow }
 
   public init() {}
 
@@ -247,16 +247,21 @@ public struct Recipe: Sendable {
     guard let type = catalog[name] else {
       throw whole.error([name], .unknownPass(name, known: catalog.names), suggestion: NearestName.of(name, among: catalog.names))
     }
-    return (try decode(type, StrictDecoder(node: options, name: name)), options)
+    return try decode(type, options, name)
   }
 
-  private static func decode<P: Pass>(_: P.Type, _ decoder: StrictDecoder) throws(RecipeError) -> any Pass {
+  private static func decode<P: Pass>(
+    _: P.Type, _ given: RecipeNode, _ name: String
+  ) throws(RecipeError) -> (pass: any Pass, options: RecipeNode) {
+    let takesScheme = NamedScheme.isTaken(by: Set(KeyRecorder.paths(of: P()).filter { $0.count == 1 }.map { $0[0] }))
+    let options = takesScheme ? try NamedScheme.expanded(given, of: name) : given
+    let decoder = StrictDecoder(node: options, name: name, shorthands: takesScheme ? [NamedScheme.key] : [])
     let pass = try decoder.decode(P.self, defaults: P())
     do throws(InvalidOption) { try pass.validate() } catch {
       let path = error.option.replacing("[", with: ".").replacing("]", with: "").split(separator: ".").map(String.init)
       throw decoder.error(path, .invalid("\(P.name).\(error.option)", reason: error.reason))
     }
-    return pass
+    return (pass, options)
   }
 
   // MARK: Printing

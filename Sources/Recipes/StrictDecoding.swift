@@ -10,6 +10,8 @@ struct StrictDecoder {
   let node: RecipeNode
   /// What to call the part in messages, such as `gptq`.
   let name: String
+  /// Keys beside the value's own that stood for some of them until they were expanded.
+  var shorthands: [String] = []
 
   func decode<Value: Codable>(_: Value.Type, defaults: Value) throws(RecipeError) -> Value {
     let given = node.json
@@ -29,11 +31,12 @@ struct StrictDecoder {
           let alone = Self.overlay(.object([member]), on: base)
           return (try? JSONDecoder().decode(Value.self, from: Data(alone.text().utf8))) == nil
         }.map { [$0.key] }
-      throw Self.translate(failure, self, fraction: fraction)
+      throw Self.translate(failure, self, KeyRecorder.types(of: defaults), fraction: fraction)
     } catch { throw self.error([], .invalid(name, reason: "\(error)")) }
     let known = KeyRecorder.paths(of: value)
     if let stray = Self.stray(given, among: known) {
-      let siblings = known.filter { $0.count == stray.count && $0.dropLast() == stray.dropLast() }.map { $0.last! }.sorted()
+      let own = known.filter { $0.count == stray.count && $0.dropLast() == stray.dropLast() }.map { $0.last! }
+      let siblings = (stray.count == 1 ? own + shorthands : own).sorted()
       throw error(stray, .unknownKey(stray.last!, known: siblings), suggestion: NearestName.of(stray.last!, among: siblings))
     }
     return value
@@ -102,13 +105,33 @@ struct StrictDecoder {
     return nil
   }
 
-  private static func translate(_ failure: DecodingError, _ decoder: StrictDecoder, fraction: [String]?) -> RecipeError {
+  private func given(_ path: [String]) -> JSON? {
+    path.reduce(Optional(node.json)) { json, key in
+      if let elements = json?.elements { return Int(key).flatMap { elements.indices.contains($0) ? elements[$0] : nil } }
+      return json?[key]
+    }
+  }
+
+  /// That a word is none of a closed set.
+  private func unknown(_ path: [String], _ key: String, _ choices: [String]) -> RecipeError {
+    let word = given(path).map { $0.string ?? $0.text() } ?? ""
+    return error(
+      path, .invalid(key, reason: "unknown \"\(word)\"; known: \(choices.joined(separator: ", "))"),
+      suggestion: NearestName.of(word, among: choices))
+  }
+
+  /// - Parameter types: what stands where, as far as the defaults tell.
+  private static func translate(
+    _ failure: DecodingError, _ decoder: StrictDecoder, _ types: [[String]: Any.Type?], fraction: [String]?
+  ) -> RecipeError {
     func path(_ context: DecodingError.Context) -> [String] { context.codingPath.map { $0.intValue.map(String.init) ?? $0.stringValue } }
     func key(_ path: [String]) -> String { ([decoder.name] + path).joined(separator: ".") }
     switch failure {
     case .typeMismatch(let type, let context):
       let path = path(context)
-      return decoder.error(path, .invalid(key(path), reason: "a value of type \(type) is needed"))
+      let words = OptionWords(of: OptionWords.type(at: path, in: types) ?? type)
+      if !words.choices.isEmpty { return decoder.unknown(path, key(path), words.choices) }
+      return decoder.error(path, .invalid(key(path), reason: "\(words.needed) is needed"))
     case .keyNotFound(let missing, let context):
       let path = path(context)
       return decoder.error(path, .missing(key(path + [missing.stringValue]), reason: "it has no default"))
@@ -119,7 +142,9 @@ struct StrictDecoder {
       return decoder.error(fraction!, .invalid(key(fraction!), reason: "a whole number is needed"))
     case .dataCorrupted(let context):
       let path = path(context)
-      let given = path.reduce(Optional(decoder.node.json)) { $0?[$1] }
+      let choices = OptionWords(of: OptionWords.type(at: path, in: types)).choices
+      if !choices.isEmpty { return decoder.unknown(path, key(path), choices) }
+      let given = decoder.given(path)
       return decoder.error(path, .invalid(key(path), reason: "\(given?.text() ?? "this") is not possible: \(context.debugDescription)"))
     @unknown default: return decoder.error([], .invalid(decoder.name, reason: "\(failure)"))
     }

@@ -71,7 +71,7 @@ public struct TextSource: Sendable, Codable, Equatable {
 }
 
 /// How documents become calibration sequences.
-public enum Packing: String, Sendable, Codable {
+public enum Packing: String, Sendable, Codable, CaseIterable {
   /// Their tokens follow each other, and are cut every so many.
   case concatenate
   /// A sequence is one document, cut off where it is too long, with the tokens around it that the tokenizer puts there.

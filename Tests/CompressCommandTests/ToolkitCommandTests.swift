@@ -23,7 +23,7 @@ import Testing
   private static let toolkit = Toolkit.standard.adding(Stranger.self).adding(Crate())
 
   @Test func listsNameWhatWasAdded() throws {
-    func names(_ subject: String) throws -> [String] { try ListCommand.parse([subject]).rows.map(\.0) }
+    func names(_ subject: String) throws -> [String] { try ListCommand.parse([subject]).rows.map(\.name) }
     let (formats, architectures, passes) = try CompressCommand.$toolkit.withValue(Self.toolkit) {
       (try names("formats"), try names("architectures"), try names("passes"))
     }

@@ -57,7 +57,8 @@ import Testing
       let mapped = try await job.run(to: "theirs", recipe: file, settings: Self.settings, "--progress", "plain")
       #expect(mapped.status == 0, "\(mapped.errors)")
       for name in ["model.safetensors", "config.json"] { #expect(try job.bytes("ours", name) == job.bytes("theirs", name), "\(name)") }
-      let remarks = try job.json("theirs", "report.json")["remarks"] as? [String] ?? []
+      let all = try job.json("theirs", "report.json")["remarks"] as? [String] ?? []
+      let remarks = all.filter { !$0.hasPrefix("few calibration tokens") }
       #expect(remarks.count == (remark == nil ? 0 : 1) && remarks.allSatisfy { $0.hasSuffix(remark!) }, "\(remarks)")
       if let remark { #expect(mapped.errors.contains("note: ") && mapped.errors.contains(remark)) }
       // What lies beside the weights is the mapped recipe, and does the same again.

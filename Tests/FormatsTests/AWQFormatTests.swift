@@ -185,6 +185,7 @@ struct AWQFormatTests {
       refusal { _ = try AWQFormat().configuration(of: modules + [extra], in: config) }
     }
     #expect(reason(StoredModule(name: "a.k", scheme: other))?.contains("same group size") == true)
+    #expect(reason(StoredModule(name: "a.k", scheme: other))?.hasSuffix("such as 32") == true)
     #expect(reason(StoredModule(name: "x", scheme: scheme, isEmbedding: true))?.contains("embedding or head") == true)
     #expect(reason(StoredModule(name: "lm_head", scheme: scheme))?.contains("embedding or head") == true)
   }

