@@ -62,8 +62,11 @@ public struct ArchitectureCatalog: Sendable {
     of description: ModelDescription, keeping kept: [Int]? = nil, in config: ModelConfig
   ) throws(CheckpointError) -> ModelConfig {
     let family = try family(of: config)
-    return try family.describe(config) == description
-      ? config : family.configuration(of: description, keeping: kept ?? Array(description.blocks.indices), in: config)
+    let original = try family.describe(config)
+    // A configuration does not say how a file spells names.
+    let described = description.spelled(like: original)
+    return try original == described
+      ? config : family.configuration(of: described, keeping: kept ?? Array(description.blocks.indices), in: config)
   }
 
   private func family(of config: ModelConfig) throws(CheckpointError) -> any Architecture.Type {

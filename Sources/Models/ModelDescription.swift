@@ -101,6 +101,16 @@ extension ModelDescription {
     return renamed
   }
 
+  /// The same model under names that begin as another's do: the way back from `spelled(as:reader:)`.
+  func spelled(like other: ModelDescription) -> ModelDescription {
+    let (own, theirs) = (landmark.split(separator: "."), other.landmark.split(separator: "."))
+    let common = zip(own.reversed(), theirs.reversed()).prefix { $0 == $1 }.count
+    func start(_ parts: [Substring]) -> String { parts.dropLast(common).map { $0 + "." }.joined() }
+    var spelled = renamed(from: start(own), to: start(theirs))
+    if head != nil, let named = other.head { spelled.head = named }
+    return spelled
+  }
+
   /// Whether the head is the embedding.
   public var isTied: Bool { hasLogits && head == nil }
 
