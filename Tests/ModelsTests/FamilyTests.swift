@@ -152,6 +152,7 @@ struct FamilyTests {
     ("hunyuan-moe", "moe_topk", .array([.integer(2)])), ("hunyuan-moe", "num_shared_expert", .integer(2)),
     ("llama4", "layer_types", .array(Array(repeating: .string("sliding_attention"), count: 4))),
     ("llama4", "no_rope_layers", .array([.integer(1)])), ("bloom", "apply_residual_connection_post_layernorm", .bool(true)),
+    ("glm4-moe-lite", "mlp_layer_types", .array([.string("dense")])),
     ("mpt", "no_bias", .bool(false)), ("mpt", "logit_scale", .double(0.5)), ("mpt", "expansion_ratio", .integer(2)),
   ])
   func whatIsNotComputedIsRefused(_ name: String, _ key: String, _ value: JSON) throws {

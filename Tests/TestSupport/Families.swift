@@ -6,7 +6,8 @@ public enum Families {
   public static let names = [
     "apertus", "arcee", "bert", "bloom", "cohere", "cohere2", "deepseek-v2", "deepseek-v3", "dots1", "ernie", "ernie-moe", "exaone-moe",
     "exaone4", "falcon-40b", "falcon-7b", "falcon-h1", "falcon-h1-norm", "falcon-serial", "gemma", "gemma2", "gemma3", "glm", "glm4",
-    "glm4-moe", "gpt-neox", "gpt-neox-serial", "gpt-oss", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid", "granite-hybrid-moe",
+    "glm4-moe", "glm4-moe-lite", "gpt-neox", "gpt-neox-serial", "gpt-oss", "gpt2", "gpt2-inverse-layers", "granite", "granite-hybrid",
+    "granite-hybrid-moe",
     "granite-moe", "granite-moe-shared", "hunyuan", "hunyuan-moe", "lfm2", "lfm2-bias", "lfm2-moe", "llama-dynamic", "llama-yarn",
     "llama-yarn-scales", "llama4", "minimax-m2", "ministral", "ministral3", "mistral4", "mixtral", "mpt", "nemotron", "nemotron-h",
     "nemotron-h-moe", "olmo2", "olmo3", "olmoe", "opt", "phi3", "phi3-longrope", "phi3-partial", "phimoe", "qwen2-moe", "qwen2-vl",
@@ -22,7 +23,7 @@ public enum Families {
   /// Mixtures whose checkpoints store all experts of a layer together.
   public static let stacked = softmaxStacks + ["llama4", "mistral4"]
   /// Mixtures whose experts are chosen by groups.
-  public static let groupedMixtures = ["deepseek-v2", "deepseek-v3", "mistral4"]
+  public static let groupedMixtures = ["deepseek-v2", "deepseek-v3", "glm4-moe-lite", "mistral4"]
   /// Mixtures whose experts are chosen one after the other, or read inputs that have been weighed.
   public static let unusualMixtures = ["llama4", "phimoe"]
   /// Mixtures whose experts are chosen with a correction.
@@ -30,7 +31,8 @@ public enum Families {
   public static let allMixtures = mixtures + groupedMixtures + correctedMixtures + unusualMixtures
   /// Models with other mixers than softmax attention.
   public static let hybrids = [
-    "deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "granite-hybrid", "granite-hybrid-moe", "lfm2", "lfm2-bias", "lfm2-moe",
+    "deepseek-v2", "deepseek-v3", "falcon-h1", "falcon-h1-norm", "glm4-moe-lite", "granite-hybrid", "granite-hybrid-moe", "lfm2",
+    "lfm2-bias", "lfm2-moe",
     "mistral4", "nemotron-h", "nemotron-h-moe", "qwen3-next", "qwen3.5", "qwen3.5-moe",
   ]
 

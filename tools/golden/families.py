@@ -172,6 +172,10 @@ CASES = {
         MOE, model_type="glm4_moe", head_dim=16, rms_norm_eps=1e-5, attention_bias=True, use_qk_norm=True, partial_rotary_factor=0.5,
         rope_theta=1000000.0, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, moe_intermediate_size=32,
         first_k_dense_replace=1, routed_scaling_factor=1.5, norm_topk_prob=True, pad_token_id=0),
+    "glm4-moe-lite": dict(
+        {key: value for key, value in LATENT.items() if key != "rms_norm_eps"}, model_type="glm4_moe_lite", rms_norm_eps=1e-5,
+        q_lora_rank=32, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2,
+        norm_topk_prob=True, routed_scaling_factor=1.8, mlp_layer_types=["dense", "sparse"]),
     "dots1": dict(
         MOE, model_type="dots1", rms_norm_eps=1e-5, rope_theta=10000000.0, n_routed_experts=4, n_shared_experts=2, num_experts_per_tok=2,
         moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=2.5, norm_topk_prob=True, sliding_window=5,
