@@ -7,16 +7,19 @@ import StrictJSON
 /// A language model inside a larger one is `language_model.model.…` in the hub's files and in vLLM, and `model.language_model.…` in what
 /// transformers 5 runs and older versions save; what stands beside it, such as a vision tower, has `model.` before it or not, and other
 /// levels inside. A model that was saved without its head lacks `model.` in the file alone; Nemotron-H's `backbone.` is `model.` in what
-/// transformers 5 runs.
+/// transformers 5 runs, and the router of Phi-3.5-MoE, a linear there, is another module.
 struct ModuleNames: Sendable {
   private static let nested = ["language_model.model.", "model.language_model."]
   /// Whether the language model is a part of a larger one.
   private let isNested: Bool
   /// What runtimes put before the file's names.
   private let missing: String?
+  /// How a router's name ends in the file, and in what transformers 5 runs where that takes it for a linear like any other.
+  private let router: (own: String, other: String)?
 
   init(_ modules: [StoredModule], in config: ModelConfig, _ architectures: ArchitectureCatalog) {
     let names = modules.map(\.name)
+    router = config.modelType == "phimoe" ? (".block_sparse_moe.gate", ".mlp.router") : nil
     isNested = config.json["text_config"]?.members != nil || names.contains { name in Self.nested.contains { name.hasPrefix($0) } }
     let block = (try? architectures.describe(config))?.blocks.first?.prefix ?? ""
     if !isNested, let dot = block.firstIndex(of: "."), !names.contains(where: { $0.hasPrefix(block) }) {
@@ -30,6 +33,7 @@ struct ModuleNames: Sendable {
   /// The file's name and all others.
   func spellings(of module: String) -> [String] {
     if let missing { return [module] + (module == "lm_head" ? [] : [missing + module]) }
+    if let router, module.hasSuffix(router.own) { return [module, module.dropLast(router.own.count) + router.other] }
     if module.hasPrefix("backbone.") { return [module, "model." + module.dropFirst("backbone.".count)] }
     guard isNested else { return [module] }
     for (own, other) in [(Self.nested[0], Self.nested[1]), (Self.nested[1], Self.nested[0])] where module.hasPrefix(own) {

@@ -57,13 +57,13 @@ struct HeadCache: Sendable, Equatable {
   ///
   /// - Parameters:
   ///   - softmax: turns products of queries and keys into probabilities.
-  ///   - window: positions of the sequence that a query sees, its own included; `nil` for all before it.
+  ///   - reach: which positions of the sequence a query sees.
   ///   - place: rotates keys by their places in the cache, for keys that are held without positions: [tokens × size], the first place.
   ///   - out: [tokens × heads · size] with the piece's stride; the group's columns are written.
   ///   - observe: sees the probabilities before they are used.
   mutating func attend(
-    _ piece: Piece, _ softmax: AttentionSoftmax, window: Int?, place: ((inout Matrix, Int) -> Void)?, into out: UnsafeMutablePointer<Float>,
-    observe: (Probabilities) -> Void
+    _ piece: Piece, _ softmax: AttentionSoftmax, reach: AttentionReach, place: ((inout Matrix, Int) -> Void)?,
+    into out: UnsafeMutablePointer<Float>, observe: (Probabilities) -> Void
   ) {
     let (size, tokens, held) = (keys.size, piece.tokens, count)
     let (keyStart, valueStart) = (keys.coded, values.coded)
@@ -115,7 +115,7 @@ struct HeadCache: Sendable, Equatable {
           let split = keySplits[query]
           (line + split).update(from: fresh + row * width + split - keyStart, count: end - split)
         }
-        let start = window.map { window in firstPosition(after: piece.position + query - window) } ?? 0
+        let start = firstPosition(after: reach.first(of: piece.position + query) - 1)
         line.update(repeating: 0, count: start)
         softmax(line + start, count: end - start, head: piece.queryOffset / size + row / queries.count)
         (line + end).update(repeating: 0, count: visible - end)

@@ -78,8 +78,8 @@ public struct KeyValueCache: Sendable {
       place = { states, first in block.rotate(&states, heads: 1, positions: Array(first..<first + states.rows)) }
     } else {
       let positions = Array(position..<position + count)
-      block.rotate(&queries, heads: description.heads, positions: positions)
-      block.rotate(&keys, heads: description.keyValueHeads, positions: positions)
+      block.place(queries: &queries, positions: positions)
+      block.place(keys: &keys, positions: positions)
     }
     importance?.observe(unrotated: unrotated, rotated: queries, position: position)
     if let rotation {
@@ -95,7 +95,7 @@ public struct KeyValueCache: Sendable {
           queries: queries, queryOffset: head * group * description.headSize, group: group, keys: keys, values: values,
           offset: head * description.headSize, position: position)
         heads[head].attend(
-          piece, softmax, window: description.window, place: place,
+          piece, softmax, reach: description.reach, place: place,
           into: out.baseAddress!, observe: { importance?.observe($0, of: head) })
       }
     }

@@ -30,13 +30,16 @@ public struct ArchitectureCatalog: Sendable {
 
   /// The families this package ships.
   public static let standard = ArchitectureCatalog([
-    Llama.self, Mistral.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Gemma.self, Phi3.self, Granite.self,
+    Llama.self, Llama4.self, Mistral.self, Mistral4.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Arcee.self, Apertus.self,
+    Gemma.self, Phi3.self,
+    PhiMoE.self, Granite.self,
     GraniteMixture.self,
-    SmolLM3.self, GptOss.self, DeepSeek.self, GLM.self, Dots.self, EXAONE.self, MiniMax.self, Ernie.self, Cohere.self, Nemotron.self,
-    Starcoder2.self, SeedOSS.self,
+    SmolLM3.self, GptOss.self, DeepSeek.self, GLM.self, GLMFlash.self, Dots.self, EXAONE.self, MiniMax.self, Ernie.self, Cohere.self,
+    Nemotron.self,
+    Starcoder2.self, SeedOSS.self, Hunyuan.self,
     LFM2.self, QwenHybrid.self, GraniteHybrid.self, FalconH1.self, NemotronH.self, StableLM.self,
     GPT2.self, GPTNeoX.self,
-    OPT.self, Falcon.self, BERT.self,
+    OPT.self, Falcon.self, BLOOM.self, MPT.self, BERT.self,
   ])
 
   public func adding(_ more: any Architecture.Type...) -> ArchitectureCatalog { ArchitectureCatalog(more + families) }
@@ -60,8 +63,11 @@ public struct ArchitectureCatalog: Sendable {
     of description: ModelDescription, keeping kept: [Int]? = nil, in config: ModelConfig
   ) throws(CheckpointError) -> ModelConfig {
     let family = try family(of: config)
-    return try family.describe(config) == description
-      ? config : family.configuration(of: description, keeping: kept ?? Array(description.blocks.indices), in: config)
+    let original = try family.describe(config)
+    // A configuration does not say how a file spells names.
+    let described = description.spelled(like: original)
+    return try original == described
+      ? config : family.configuration(of: described, keeping: kept ?? Array(description.blocks.indices), in: config)
   }
 
   private func family(of config: ModelConfig) throws(CheckpointError) -> any Architecture.Type {

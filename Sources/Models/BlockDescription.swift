@@ -125,7 +125,7 @@ extension BlockDescription {
     let corrections = feedForward?.mixture.flatMap { mixture in
       mixture.correction.map { [MixerParameter($0, shape: mixture.correctionIsRow ? [1, mixture.experts] : [mixture.experts])] }
     }
-    return mixers.flatMap(\.parameters) + (corrections ?? [])
+    return mixers.flatMap(\.parameters) + (corrections ?? []) + (feedForward?.activation.parameters ?? [])
   }
 
   /// How a norm of the block computes.

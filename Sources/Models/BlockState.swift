@@ -43,10 +43,19 @@ package struct MixtureRouting: Sendable {
   package struct Route: Sendable {
     package var tokens: [Int] = []
     package var weights: [Float] = []
+    /// What the expert's input is multiplied by for each; `nil` where it reads what the router read.
+    package var inputWeights: [Float]?
   }
 
   /// What the router read, [tokens × hidden size].
   let input: Matrix
   /// By expert, the shared one last.
   package let routes: [Route]
+
+  /// What an expert sees of a value that has all tokens.
+  func seen(by expert: Int, of value: Matrix) -> Matrix {
+    var seen = value.rows(at: routes[expert].tokens)
+    if let weights = routes[expert].inputWeights { seen.scaleRows(by: weights) }
+    return seen
+  }
 }

@@ -24,8 +24,14 @@ extension CachePolicy {
       return "heads of \(attention.headSize) have no known Hadamard matrix to be rotated by"
     }
     guard let eviction else { return nil }
+    if attention.slopes != nil { return "scores fall with every token between a query and a key, so that none can be given up" }
     guard eviction.sinks >= 0, eviction.recent >= 0, eviction.budget > 0, eviction.sinks + eviction.recent <= eviction.budget else {
       return "a budget of \(eviction.budget) tokens has no room for \(eviction.sinks) sinks and the newest \(eviction.recent)"
+    }
+    let isPlacedOtherwise = attention.normalizesRotated || attention.queryScale != nil
+    if isPlacedOtherwise, eviction.positions == .consecutive || eviction.method == .expectedAttention {
+      let what = attention.queryScale == nil ? "norms behind the rotation" : "queries that grow along the sequence"
+      return "\(what) are not foreseen where keys are held without positions or queries are expected"
     }
     if eviction.positions == .consecutive {
       if isRotated { return "keys held without positions cannot be rotated by a Hadamard matrix, which comes after the positions" }

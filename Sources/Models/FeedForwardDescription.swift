@@ -36,9 +36,17 @@ public enum Activation: Sendable, Equatable {
   case clampedSwiglu(gain: Float, limit: Float)
   /// max(x, 0)² (So et al. 2021; Nemotron).
   case reluSquared
+  /// xIELU, whose numbers each layer stores under the name of a module inside the block (Apertus).
+  case xielu(String)
 }
 
 extension Activation {
+  /// Tensors of the block that it computes with.
+  var parameters: [MixerParameter] {
+    guard case .xielu(let module) = self else { return [] }
+    return XIELU.names.map { MixerParameter("\(module).\($0)", shape: $0.hasPrefix("alpha") ? [1] : []) }
+  }
+
   /// Whether twice of what is gated comes out as twice as much.
   var isLinearInGated: Bool { if case .clampedSwiglu = self { false } else { true } }
 }
@@ -114,6 +122,9 @@ public struct MixtureDescription: Sendable, Equatable {
     case softmax
     /// Each on its own by the sigmoid (DeepSeek-V3).
     case sigmoid
+    /// Expert after expert by the softmax over those that score nearly as well as the best one left: those whose distance to it is at most twice
+    /// the tolerance, as a share of the larger of both (Liu et al. 2024, "GRIN"; Phi-3.5-MoE).
+    case sparseMixer(tolerance: Float)
   }
 
   /// Experts in groups, of which the best are looked into (DeepSeek-AI 2024, "DeepSeek-V3", section 2.1.2).
@@ -134,6 +145,8 @@ public struct MixtureDescription: Sendable, Equatable {
   /// Whether the weights of the chosen experts are divided by their sum.
   public var normalizesWeights: Bool
   public var scoring = Scoring.softmax
+  /// Whether an expert's input is multiplied by what the expert counts for the token, instead of its output (Llama 4).
+  public var weighsInput = false
   /// A vector that is added to the scores for the choice alone, by its name inside the block; `nil` where there is none.
   public var correction: String?
   /// Whether that vector is stored as a matrix of one row.

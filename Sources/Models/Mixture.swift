@@ -9,10 +9,19 @@ extension MixtureDescription {
   ///   - correction: what is added to the scores for the choice alone.
   func routes(scores: Matrix, correction: [Float]? = nil) -> [MixtureRouting.Route] {
     var routes = [MixtureRouting.Route](repeating: .init(), count: experts)
+    if case .sparseMixer(let tolerance) = scoring {
+      for token in 0..<scores.rows {
+        for choice in sparseChoices(of: (0..<experts).map { scores[token, $0] }, tolerance: tolerance) {
+          routes[choice.expert].tokens.append(token)
+          routes[choice.expert].weights.append(choice.weight * weightScale)
+        }
+      }
+      return routes
+    }
     for token in 0..<scores.rows {
       let row = (0..<experts).map { scores[token, $0] }
       let (weights, total) = weights(of: row)
-      let ranked = correction.map { zip(weights, $0).map { $0 / total + $1 } } ?? (scoring == .softmax ? row : weights)
+      let ranked = correction.map { zip(weights, $0).map { $0 / total + $1 } } ?? (addsWeights ? weights.map { $0 / total } : row)
       let open = groups.map { openExperts(ranked, $0) } ?? Array(row.indices)
       let chosen = open.sorted { (ranked[$0], $1) > (ranked[$1], $0) }.prefix(expertsPerToken)
       let share = normalizesWeights ? chosen.reduce(0) { $0 + weights[$1] / total } : 1
@@ -21,8 +30,12 @@ extension MixtureDescription {
         routes[expert].weights.append(weights[expert] / total / share * weightScale)
       }
     }
-    return routes
+    guard weighsInput else { return routes }
+    return routes.map { .init(tokens: $0.tokens, weights: $0.weights.map { _ in 1 }, inputWeights: $0.weights) }
   }
+
+  /// Whether the choice adds several of a group's weights, so that their order alone, which is that of the scores, is not enough.
+  private var addsWeights: Bool { groups.map { $0.scored > 1 } ?? false }
 
   /// What each expert would count, and what all have to be divided by.
   func weights(of row: [Float]) -> (weights: [Float], total: Float) {
@@ -32,6 +45,7 @@ extension MixtureDescription {
       let powers = row.map { exp($0 - largest) }
       return (powers, powers.reduce(0, +))
     case .sigmoid: return (row.map { 1 / (1 + exp(-$0)) }, 1)
+    case .sparseMixer: preconditionFailure("what an expert counts depends on which were chosen before it")
     }
   }
 
@@ -120,6 +134,7 @@ extension Matrix {
       siluGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
     case .clampedSwiglu(let gain, let limit): clampedSwiglu(up ?? Matrix(rows: rows, columns: columns), gain: gain, limit: limit)
     case .geluTanh: geluTanhGate(up ?? Matrix(rows: rows, columns: columns, repeating: 1))
+    case .xielu: preconditionFailure("xIELU has numbers of its layer's own")
     case .gelu:
       gelu()
       if let up { multiply(by: up) }

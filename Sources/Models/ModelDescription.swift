@@ -42,6 +42,8 @@ public struct ModelDescription: Sendable, Equatable {
   public var hasLogits = true
   /// Module of the head; `nil` when the head is the embedding, or there is none.
   public var head: String?
+  /// Whether a head of its own adds a number to each logit (Phi-3.5-MoE).
+  public var hasHeadBias = false
   /// What a head of its own is called, should the model get one.
   public var ownHead = "lm_head"
   /// What logits are multiplied by.
@@ -99,6 +101,16 @@ extension ModelDescription {
     return renamed
   }
 
+  /// The same model under names that begin as another's do: the way back from `spelled(as:reader:)`.
+  func spelled(like other: ModelDescription) -> ModelDescription {
+    let (own, theirs) = (landmark.split(separator: "."), other.landmark.split(separator: "."))
+    let common = zip(own.reversed(), theirs.reversed()).prefix { $0 == $1 }.count
+    func start(_ parts: [Substring]) -> String { parts.dropLast(common).map { $0 + "." }.joined() }
+    var spelled = renamed(from: start(own), to: start(theirs))
+    if head != nil, let named = other.head { spelled.head = named }
+    return spelled
+  }
+
   /// Whether the head is the embedding.
   public var isTied: Bool { hasLogits && head == nil }
 
@@ -142,6 +154,7 @@ extension ModelDescription {
     if let tokenTypes { shapes.append((tokenTypes.module + ".weight", [tokenTypes.count, hiddenSize])) }
     for module in [embeddingNorm, finalNorm] { if let module { shapes += norm.tensorShapes(of: module, size: hiddenSize) } }
     if let head { shapes.append((head + ".weight", [vocabularySize, hiddenSize])) }
+    if let head, hasHeadBias { shapes.append((head + ".bias", [vocabularySize])) }
     return shapes
   }
 }

@@ -108,4 +108,21 @@ struct ModuleNamesTests {
       of: modules.map { StoredModule(name: "model." + $0.name, scheme: $0.scheme) }, in: config)
     #expect(ordinary["quantization_config"]?["ignore"]?.elements?.compactMap(\.string) == ["model.layers.0.mlp.down_proj"])
   }
+
+  /// transformers takes the router of this family for a linear like any other, and calls it something else.
+  @Test func routersThatAreLinearsElsewhereAreIgnoredThere() throws {
+    let scheme = QuantizationScheme(bits: 4, granularity: .group(32), symmetric: true, scaleType: .bfloat16)
+    let modules = [
+      StoredModule(name: "model.layers.0.self_attn.q_proj", scheme: scheme),
+      StoredModule(name: "model.layers.0.block_sparse_moe.gate", scheme: nil),
+    ]
+    func ignored(_ family: String) throws -> [String] {
+      let config = try ModelConfig(text: Families.configuration(family).utf8)
+      let json = try CompressedTensorsFormat().configuration(of: modules, in: config)
+      return try #require(json["quantization_config"]?["ignore"]?.elements).compactMap(\.string)
+    }
+    #expect(try ignored("phimoe").contains("model.layers.0.mlp.router"))
+    #expect(try ignored("phimoe").contains("model.layers.0.block_sparse_moe.gate"))
+    #expect(try !ignored("mixtral").contains("model.layers.0.mlp.router"))
+  }
 }

@@ -80,6 +80,25 @@ struct CacheCompressionTests {
     await #expect(throws: PipelineError.self) { try await sweep("{ scheme: int, group_size: 3 }", try TinyModel.model()) }
   }
 
+  /// Positions that are more than a rotation stand in the way of some evictions, and say so.
+  @Test(arguments: [
+    ("bloom", "{ scheme: none, eviction: { method: h2o, budget: 8 } }", "none can be given up"),
+    ("hunyuan", "{ scheme: none, eviction: { method: streaming, budget: 8, positions: consecutive } }", "norms behind the rotation"),
+    ("hunyuan", "{ scheme: none, eviction: { method: expected_attention, budget: 8 } }", "norms behind the rotation"),
+    ("ministral3", "{ scheme: none, eviction: { method: expected_attention, budget: 8 } }", "queries that grow along the sequence"),
+  ])
+  func evictionsThatPositionsForbidAreRefused(family: String, options: String, words: String) async throws {
+    let error = await #expect(throws: PipelineError.self) { try await sweep(options, try Families.model(family)) }
+    #expect("\(try #require(error))".contains(words), "\(String(describing: error))")
+  }
+
+  @Test(arguments: ["hunyuan", "ministral3", "llama4"]) func othersGiveTokensUpAllTheSame(family: String) async throws {
+    let (blocks, _) = try await sweep("{ scheme: none, eviction: { method: h2o, budget: 8 } }", try Families.model(family))
+    var caches = [CachedBlock(blocks[0], positions: 20).makeCache()]
+    _ = try CachedBlock(blocks[0], positions: 20).forward(.random(rows: 20, columns: 32, key: "hidden"), caches: &caches)
+    #expect(caches[0].keysAndValues?.held == 8)
+  }
+
   // MARK: Running through caches
 
   private static let models = [

@@ -139,7 +139,11 @@ import Testing
           }
         case .activate(let activation, let from, let gated, let into):
           var result = values[from]!
-          result.activate(activation, gating: gated.map { values[$0]! })
+          if case .xielu(let module) = activation {
+            XIELU(XIELU.names.map { block.parameters["\(module).\($0)"]!.floats()[0] }).apply(to: &result)
+          } else {
+            result.activate(activation, gating: gated.map { values[$0]! })
+          }
           values[into] = result
         case .split(let from, let sizes, let into):
           for (place, value) in into.enumerated() {
@@ -153,7 +157,10 @@ import Testing
             let weights = gate.map { values[$0]!.elements.map { 1 / (1 + exponential(-$0)) } }
             routes.append(.init(tokens: Array(0..<hidden.rows), weights: weights ?? Array(repeating: 1, count: hidden.rows)))
           }
-        case .gather(let from, _, let expert, let into): values[into] = values[from]!.rows(at: routes[expert].tokens)
+        case .gather(let from, _, let expert, let into):
+          var seen = values[from]!.rows(at: routes[expert].tokens)
+          if let weights = routes[expert].inputWeights { seen.scaleRows(by: weights) }
+          values[into] = seen
         case .scatter(let from, _, let expert, let onto):
           var sum = values[onto] ?? Matrix(rows: hidden.rows, columns: description.hiddenSize)
           sum.add(values[from]!, atRows: routes[expert].tokens, weighedBy: routes[expert].weights)
@@ -172,18 +179,23 @@ import Testing
       func normalize(_ states: inout Matrix, _ name: String) {
         let width = attention.queryKeyNorm == .head ? attention.headSize : states.columns
         let rows = Matrix(rows: states.elements.count / width, columns: width, elements: states.elements)
-        let result = description.norm.apply(rows, weight: block.norms[name]!, bias: block.norms.biases[name])
+        let weight = attention.hasNormWeights ? block.norms[name]! : Array(repeating: 1, count: width)
+        let result = description.norm.apply(rows, weight: weight, bias: block.norms.biases[name])
         states = Matrix(rows: states.rows, columns: states.columns, elements: result.elements)
       }
-      if attention.queryKeyNorm != nil {
+      func normalizeBoth() {
+        guard attention.queryKeyNorm != nil else { return }
         normalize(&queries, attention.queryNorm)
         normalize(&keys, attention.keyNorm)
       }
+      if !attention.normalizesRotated { normalizeBoth() }
       if let rotary = attention.rotary {
         let table = RotaryTables(rotary, headSize: attention.headSize, positions: queries.rows).table(for: queries.rows)
         table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)
         table.rotate(&keys, heads: attention.keyValueHeads, headSize: attention.headSize)
       }
+      if attention.normalizesRotated { normalizeBoth() }
+      if let scale = attention.queryScale { queries.scaleRows(by: (0..<queries.rows).map { scale.factor(at: $0) }) }
       let sinks = attention.hasSinks ? block.parameters[attention.sinksName]?.floats() : nil
       var context = attention.attend(queries: queries, keys: keys, values: values, sinks: sinks)
       attention.gate(&context, by: made)

@@ -49,7 +49,7 @@ struct FamilyTests {
 
   @Test(arguments: Families.names) func aKeptStateGoesOnWhereItWas(_ name: String) throws {
     let model = try Families.model(name)
-    let hidden = Matrix.random(rows: 17, columns: 32, key: "hidden")
+    let hidden = Matrix.random(rows: 17, columns: model.description.hiddenSize, key: "hidden")
     for index in model.description.blocks.indices {
       let block = try model.block(index)
       let description = block.description
@@ -147,7 +147,13 @@ struct FamilyTests {
     ("gpt2", "add_cross_attention", .bool(true)), ("mixtral", "num_experts_per_tok", .integer(5)),
     ("bert", "is_decoder", .bool(true)), ("bert", "position_embedding_type", .string("relative_key")),
     ("bert", "hidden_act", .string("mish")), ("smollm3", "no_rope_layers", .array([.integer(1)])),
-    ("phi3", "partial_rotary_factor", .double(0.4)),
+    ("phi3", "partial_rotary_factor", .double(0.4)), ("phimoe", "num_experts_per_tok", .integer(3)),
+    ("phimoe", "router_jitter_noise", .double(-1)), ("hunyuan-moe", "num_experts", .array([.integer(4), .integer(8)])),
+    ("hunyuan-moe", "moe_topk", .array([.integer(2)])), ("hunyuan-moe", "num_shared_expert", .integer(2)),
+    ("llama4", "layer_types", .array(Array(repeating: .string("sliding_attention"), count: 4))),
+    ("llama4", "no_rope_layers", .array([.integer(1)])), ("bloom", "apply_residual_connection_post_layernorm", .bool(true)),
+    ("glm4-moe-lite", "mlp_layer_types", .array([.string("dense")])),
+    ("mpt", "no_bias", .bool(false)), ("mpt", "logit_scale", .double(0.5)), ("mpt", "expansion_ratio", .integer(2)),
   ])
   func whatIsNotComputedIsRefused(_ name: String, _ key: String, _ value: JSON) throws {
     var config = try ModelConfig(text: Families.configuration(name).utf8)

@@ -73,6 +73,7 @@ struct PreparedBlockTests {
         case .gelu: return up * 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
         case .relu: return up * max(x, 0)
         case .reluSquared: return up * max(x, 0) * max(x, 0)
+        case .xielu: preconditionFailure("networks without a gate are not computed here")
         case .scaledSilu(let factor): return up * x * Double(factor) / (1 + exp(-x * Double(factor)))
         case .clampedSwiglu(let gain, let limit):
           let (gain, limit) = (Double(gain), Double(limit))

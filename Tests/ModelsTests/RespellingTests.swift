@@ -64,6 +64,21 @@ import Testing
     #expect(json["layer_types"]?.elements?.compactMap(\.string) == ["sliding_attention", "full_attention"])
   }
 
+  /// A file may spell names as those of a part of a larger model; its configuration does not say so.
+  @Test(arguments: ["", "language_model.model.", "model.language_model."]) func namesMayBeginOtherwise(prefix: String) throws {
+    let config = try ModelConfig(text: TinyModel.config.utf8)
+    let tensors = try TinyModel.tensors(config).map { named in
+      NamedTensor(name: named.name.hasPrefix("model.") ? prefix + named.name.dropFirst("model.".count) : named.name, tensor: named.tensor)
+    }
+    let model = try Model(Checkpoint(directory: Places.root, config: config, tensors: MemoryTensorSource(tensors)))
+    var smaller = model.description
+    #expect(smaller.blocks[0].prefix == prefix + "layers.0.")
+    smaller.blocks.removeLast()
+    let written = try catalog.configuration(of: smaller, in: config)
+    #expect(try catalog.describe(written).blocks.count == 1 && written.json["num_hidden_layers"]?.integer == 1)
+    #expect(try catalog.configuration(of: model.description, in: config) == config)
+  }
+
   @Test func layersThatDifferAreRefused() throws {
     for (change, words) in [
       ({ $0.hiddenSize = 30 }, "a hidden size of 30 goes with 4 heads"),

@@ -172,6 +172,10 @@ CASES = {
         MOE, model_type="glm4_moe", head_dim=16, rms_norm_eps=1e-5, attention_bias=True, use_qk_norm=True, partial_rotary_factor=0.5,
         rope_theta=1000000.0, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, moe_intermediate_size=32,
         first_k_dense_replace=1, routed_scaling_factor=1.5, norm_topk_prob=True, pad_token_id=0),
+    "glm4-moe-lite": dict(
+        {key: value for key, value in LATENT.items() if key != "rms_norm_eps"}, model_type="glm4_moe_lite", rms_norm_eps=1e-5,
+        q_lora_rank=32, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3, moe_intermediate_size=32, n_group=4, topk_group=2,
+        norm_topk_prob=True, routed_scaling_factor=1.8, mlp_layer_types=["dense", "sparse"]),
     "dots1": dict(
         MOE, model_type="dots1", rms_norm_eps=1e-5, rope_theta=10000000.0, n_routed_experts=4, n_shared_experts=2, num_experts_per_tok=2,
         moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=2.5, norm_topk_prob=True, sliding_window=5,
@@ -206,6 +210,44 @@ CASES = {
         text_config=dict(
             MOE, model_type="qwen3_vl_text", head_dim=16, rms_norm_eps=1e-6, rope_theta=5000000.0,
             rope_scaling=dict(rope_type="default", mrope_section=[4, 2, 2], mrope_interleaved=True))),
+    "arcee": dict(LLAMA, model_type="arcee"),
+    "apertus": dict(
+        MOE, model_type="apertus", rms_norm_eps=1e-5, hidden_act="xielu", pad_token_id=0, rope_parameters=dict(
+            rope_type="llama3", rope_theta=12000000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+            original_max_position_embeddings=16)),
+    "phimoe": dict(
+        MOE, model_type="phimoe", rms_norm_eps=1e-5, num_local_experts=4, num_experts_per_tok=2, attention_bias=True, lm_head_bias=True,
+        router_jitter_noise=0.2, rope_theta=10000.0, sliding_window=5, original_max_position_embeddings=32, rope_scaling=dict(
+            type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 1.5, 2.0, 4.0], short_mscale=1.25, long_mscale=1.25,
+            original_max_position_embeddings=32)),
+    "hunyuan": dict(
+        LLAMA, model_type="hunyuan_v1_dense", head_dim=16, tie_word_embeddings=True, pad_token_id=0, rope_scaling=dict(
+            type="dynamic", alpha=1000.0, factor=1.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0)),
+    "hunyuan-moe": dict(
+        LLAMA, model_type="hunyuan_v1_moe", head_dim=16, pad_token_id=0, num_experts=4, moe_topk=[2, 2]),
+    "ministral3": dict(
+        LLAMA, model_type="ministral3", head_dim=16, rope_parameters=dict(
+            rope_type="yarn", rope_theta=1000000.0, factor=4.0, original_max_position_embeddings=8, beta_fast=32.0, beta_slow=1.0,
+            mscale_all_dim=1.0, mscale=1.0, llama_4_scaling_beta=0.1)),
+    "mistral4": dict(
+        model_type="mistral3", tie_word_embeddings=False, image_token_id=60, spatial_merge_size=1,
+        vision_config=dict(
+            model_type="pixtral", hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8,
+            image_size=8, patch_size=4),
+        text_config=dict(
+            {key: value for key, value in LATENT.items() if key != "rope_theta"}, model_type="mistral4", q_lora_rank=32,
+            first_k_dense_replace=0, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3, moe_intermediate_size=32, n_group=4,
+            topk_group=2, norm_topk_prob=True, routed_scaling_factor=1.5, rope_parameters=dict(
+                rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=8, beta_fast=32.0, beta_slow=1.0,
+                mscale_all_dim=1.0, mscale=1.0, llama_4_scaling_beta=0.1))),
+    "llama4": dict(
+        dict(MOE, num_hidden_layers=4), model_type="llama4_text", head_dim=16, rms_norm_eps=1e-5, rope_theta=500000.0,
+        intermediate_size_mlp=96, num_local_experts=4, num_experts_per_tok=2, moe_layers=[0, 1, 3], no_rope_layers=[1, 0, 1, 1],
+        attention_chunk_size=6, floor_scale=4, attn_scale=0.1, attn_temperature_tuning=True, use_qk_norm=True),
+    "bloom": dict(model_type="bloom", vocab_size=64, hidden_size=32, n_layer=2, n_head=4, **IDENTS),
+    "mpt": dict(
+        model_type="mpt", vocab_size=64, d_model=96, n_layers=2, n_heads=6, max_seq_len=64, expansion_ratio=4, no_bias=True,
+        learned_pos_emb=True, attn_config=dict(alibi=True, alibi_bias_max=8, attn_impl="torch"), **IDENTS),
     "nemotron-h": dict(NEMOTRON, layers_block_type=["linear_attention", "mlp", "full_attention"]),
     "nemotron-h-moe": dict(
         NEMOTRON, layers_block_type=["linear_attention", "moe"], n_routed_experts=4, num_experts_per_tok=2,
@@ -216,12 +258,22 @@ CASES = {
 }
 # Models without logits: their last hidden states are the fixture.
 ENCODERS = ("bert",)
-# Models with parts besides the language model, which is under a name of its own in them.
-NESTED = {"qwen2_vl": "model.language_model.", "qwen3_vl": "model.language_model.", "qwen3_vl_moe": "model.language_model."}
+# Models with parts besides the language model: what its names begin with in them, and what they begin with where it is alone.
+INNER = ("model.language_model.", "model.")
+NESTED = {"qwen2_vl": INNER, "qwen3_vl": INNER, "qwen3_vl_moe": INNER, "mistral3": ("language_model.", "")}
 
 
 def is_encoder(config):
     return config["model_type"] in ENCODERS
+
+
+def alone(name, family):
+    """What a tensor of a language model inside a larger one would be called if it were alone; `None` for one of another part."""
+    if family not in NESTED:
+        return name
+    if any(part in name for part in ("visual.", "vision_tower.", "multi_modal_projector.")):
+        return None
+    return name.replace(*NESTED[family])
 
 
 def build(config, folder, pooler=False):
@@ -237,8 +289,7 @@ def build(config, folder, pooler=False):
     path = os.path.join(folder, "model.safetensors")
     stored = as_released(load_file(path), config["model_type"])
     # Of a language model inside a larger one, weights are those that it would have alone.
-    inner = NESTED.get(config["model_type"])
-    tensors = {name: weight(name.replace(inner, "model.") if inner else name, tensor.shape) for name, tensor in stored.items()}
+    tensors = {name: weight(alone(name, config["model_type"]) or name, tensor.shape) for name, tensor in stored.items()}
     save_file(tensors, path, metadata={"format": "pt"})
     # What from_pretrained reads is what the fixture holds, not what save_pretrained made of it.
     with open(os.path.join(folder, "config.json"), "w") as file:
@@ -268,6 +319,14 @@ def stacked(tensors):
     return result
 
 
+def doubled(model):
+    """The model in float64, without the fused kernel for experts, which has none."""
+    for part in model.modules():
+        if isinstance(part, transformers.PreTrainedModel) and part._can_set_experts_implementation():
+            part.set_experts_implementation("eager")
+    return model.double()
+
+
 def outputs(model, config, ids):
     """Logits, or the last hidden states of an encoder: [sequence, position, features]."""
     with torch.no_grad():
@@ -278,10 +337,7 @@ def run(config):
     with tempfile.TemporaryDirectory() as folder:
         model, names = build(config, folder)
         found = outputs(model, config, torch.tensor([IDS]))[0]
-        # The fused kernel for experts has no float64.
-        if model._can_set_experts_implementation():
-            model.set_experts_implementation("eager")
-        exact = outputs(model.double(), config, torch.tensor([IDS]))[0]
+        exact = outputs(doubled(model), config, torch.tensor([IDS]))[0]
     return found.numpy(), (exact - found).abs().max().item(), names
 
 
@@ -297,9 +353,7 @@ def main():
     for name in arguments.cases or CASES:
         config = CASES[name]
         found, rounding, names = run(config)
-        if config["model_type"] in NESTED:
-            inner = NESTED[config["model_type"]]
-            names = sorted(name.replace(inner, "model.") for name in names if "visual." not in name)
+        names = sorted(filter(None, (alone(name, config["model_type"]) for name in names)))
         kind = "hidden_states" if is_encoder(config) else "logits"
         assert rounding < TOLERANCE / 4, (name, rounding)
         head = {

@@ -19,16 +19,14 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from families import CASES, IDS, NESTED, as_released, build, is_encoder
+from families import CASES, IDS, alone, as_released, build, doubled, is_encoder
 
 
 def gradients(config):
     with tempfile.TemporaryDirectory() as folder:
         model, _ = build(config, folder)
         shapes = {name: tensor.shape for name, tensor in load_file(os.path.join(folder, "model.safetensors")).items()}
-        if model._can_set_experts_implementation():
-            model.set_experts_implementation("eager")
-        model = model.double()
+        model = doubled(model)
         # PyTorch leaves the padding token's row out.
         for module in model.modules():
             if isinstance(module, torch.nn.Embedding):
@@ -50,14 +48,13 @@ def gradients(config):
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             tensors = as_released(tensors, config["model_type"])
         assert {name: tensor.shape for name, tensor in tensors.items()} == shapes, config["model_type"]
-    inner = NESTED.get(config["model_type"])
     found = {}
     for name, tensor in sorted(tensors.items()):
-        if "visual." in name:
+        name = alone(name, config["model_type"])
+        if name is None:
             continue
         values = tensor.double().numpy().reshape(-1)
-        found[name.replace(inner, "model.") if inner else name] = [
-            float(np.linalg.norm(values)), float(values @ np.cos(np.arange(values.size)))]
+        found[name] = [float(np.linalg.norm(values)), float(values @ np.cos(np.arange(values.size)))]
     return loss.item(), found
 
 

@@ -57,7 +57,7 @@ public enum DeepSeek: Architecture {
   }
 
   /// What YaRN's `mscale_all_dim` makes of the scores, on top of 1/√d: (0.1 · m · log(factor) + 1)².
-  private static func scoreGain(_ config: ModelConfig) -> Double {
+  static func scoreGain(_ config: ModelConfig) -> Double {
     let parameters = [config.json["rope_scaling"], config.json["rope_parameters"]].compactMap { $0 }.first { $0.members?.isEmpty == false }
     guard let parameters, let type = (parameters["rope_type"] ?? parameters["type"])?.string, type != "default",
       let scale = parameters["mscale_all_dim"]?.double, scale != 0, let factor = parameters["factor"]?.double, factor > 1

@@ -215,6 +215,7 @@ extension Activation {
     case .gelu: "gelu"
     case .relu: "relu"
     case .reluSquared: "relu2"
+    case .xielu: "xielu"
     }
   }
 }

@@ -59,6 +59,12 @@ extension PreparedBlock {
         for (value, below) in zip(from, mixer.pullback(reads.map { $0! }, above, into: &pull)) { gradients.add(below, to: value) }
       case .activate(let activation, let from, let gated, let into):
         guard let above = gradients.take(into) else { continue }
+        if case .xielu = activation {
+          let (below, learned) = xielu!.pullback(reads[0]!, gradient: above)
+          for (parameter, gradient) in zip(activation.parameters, learned) { pull.add(parameter: parameter.name, [gradient]) }
+          gradients.add(below, to: from)
+          continue
+        }
         let (below, other) = activation.pullback(reads[0]!, gating: gated == nil ? nil : reads[1]!, gradient: above)
         gradients.add(below, to: from)
         if let gated { gradients.add(other!, to: gated) }
@@ -71,9 +77,10 @@ extension PreparedBlock {
         if let gate { gradients.add(other!, to: gate) }
       case .gather(let from, _, let expert, let into):
         guard let above = gradients.take(into), above.rows > 0 else { continue }
-        let tokens = run.routing!.routes[expert].tokens
+        let route = run.routing!.routes[expert]
+        if route.inputWeights != nil { counts[expert] = above.rowProducts(with: reads[0]!.rows(at: route.tokens)) }
         var below = Matrix(rows: reads[0]!.rows, columns: above.columns)
-        below.add(above, atRows: tokens, weighedBy: Array(repeating: 1, count: tokens.count))
+        below.add(above, atRows: route.tokens, weighedBy: route.inputWeights ?? Array(repeating: 1, count: route.tokens.count))
         gradients.add(below, to: from)
       case .scatter(let from, _, let expert, let onto):
         // What the sum was before this expert has the same gradient, so that it stays.
@@ -81,7 +88,7 @@ extension PreparedBlock {
         let route = run.routing!.routes[expert]
         guard !route.tokens.isEmpty else { continue }
         var below = above.rows(at: route.tokens)
-        counts[expert] = below.rowProducts(with: reads[0]!)
+        if route.inputWeights == nil { counts[expert] = below.rowProducts(with: reads[0]!) }
         below.scaleRows(by: route.weights)
         gradients.add(below, to: from)
       case .add(let from, let onto, let scale):

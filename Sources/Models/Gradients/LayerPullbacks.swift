@@ -83,7 +83,7 @@ extension Activation {
         value[index] = positive * positive
         slope[index] = 2 * positive
       }
-    case .clampedSwiglu: preconditionFailure("clamped SwiGLU has a way back of its own")
+    case .clampedSwiglu, .xielu: preconditionFailure("the activation has a way back of its own")
     }
   }
 
@@ -125,6 +125,13 @@ extension MixtureDescription {
     }
     var below = Matrix(rows: scores.rows, columns: scores.columns)
     for token in 0..<scores.rows {
+      if case .sparseMixer(let tolerance) = scoring {
+        let row = (0..<experts).map { scores[token, $0] }
+        let found = sparsePullback(
+          of: row, tolerance: tolerance, gradients: Dictionary(uniqueKeysWithValues: chosen[token].map { ($0.expert, $0.gradient) }))
+        for expert in 0..<experts { below[token, expert] = found[expert] }
+        continue
+      }
       let (values, total) = weights(of: (0..<experts).map { scores[token, $0] })
       let shares = values.map { $0 / total }
       let sum = normalizesWeights ? chosen[token].reduce(0) { $0 + shares[$1.expert] } : 1
@@ -138,6 +145,7 @@ extension MixtureDescription {
         for expert in 0..<experts { below[token, expert] = shares[expert] * (shareGradients[expert] - inner) }
       case .sigmoid:
         for expert in 0..<experts { below[token, expert] = shareGradients[expert] * shares[expert] * (1 - shares[expert]) }
+      case .sparseMixer: break
       }
     }
     return below

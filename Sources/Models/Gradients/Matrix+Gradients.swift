@@ -49,14 +49,6 @@ extension Matrix {
 
   package func scaled(by factor: Float) -> Matrix { Matrix(rows: rows, columns: columns, elements: elements.map { $0 * factor }) }
 
-  /// Row r times factors[r].
-  mutating func scaleRows(by factors: [Float]) {
-    let (rows, columns) = (rows, columns)
-    withUnsafeMutableElements { elements in
-      for row in 0..<rows { for column in 0..<columns { elements[row * columns + column] *= factors[row] } }
-    }
-  }
-
   /// The scalar product of every row with the other's.
   func rowProducts(with other: Matrix) -> [Float] {
     precondition(rows == other.rows && columns == other.columns, "shapes differ")

@@ -79,12 +79,12 @@ extension ScaledDotProduct {
   /// Keys that some query of a stretch sees.
   private func keysSeen(from first: Int, to end: Int, of tokens: Int) -> Range<Int> {
     guard isCausal else { return 0..<tokens }
-    return (window.map { max(0, first - $0 + 1) } ?? 0)..<end
+    return reach.first(of: first)..<end
   }
 
   private func keysSeen(by query: Int, of tokens: Int) -> Range<Int> {
     guard isCausal else { return 0..<tokens }
-    return (window.map { max(0, query - $0 + 1) } ?? 0)..<query + 1
+    return reach.first(of: query)..<query + 1
   }
 
   private func blank(_ row: UnsafeMutablePointer<Float>, outside seen: Range<Int>, of width: Int) {
@@ -141,16 +141,28 @@ extension PreparedAttention: DifferentiableMixer {
     }
     var pulled = product.pullback(queries: queries, keys: keys, values: values, gradient: above)
     if sinks != nil { pull.add(parameter: description.sinksName, pulled.sinks) }
-    if let table = rotary?.table(for: queries.rows).inverted {
-      table.rotate(&pulled.queries, heads: description.heads, headSize: description.headSize)
-      table.rotate(&pulled.keys, heads: description.keyValueHeads, headSize: description.headSize)
-    }
-    let isByHead = description.queryKeyNorm == .head
-    if description.queryKeyNorm != nil {
-      pulled.queries = normPullback(plain.queries, pulled.queries, by: description.queryNorm, heads: isByHead, into: &pull)
-      pulled.keys = normPullback(plain.keys, pulled.keys, by: description.keyNorm, heads: isByHead, into: &pull)
+    scaleQueries(&pulled.queries)
+    if description.normalizesRotated {
+      var rotated = (queries: plain.queries, keys: plain.keys)
+      rotate(&rotated.queries, &rotated.keys)
+      pullNorms(&pulled, rotated.queries, rotated.keys, into: &pull)
+      rotate(&pulled.queries, &pulled.keys, isBack: true)
+    } else {
+      rotate(&pulled.queries, &pulled.keys, isBack: true)
+      pullNorms(&pulled, plain.queries, plain.keys, into: &pull)
     }
     return description.joined(queries: pulled.queries, keys: pulled.keys, values: pulled.values, gates: gates, like: made)
+  }
+
+  /// The way back through the norms of queries and keys, where there are any.
+  ///
+  /// - Parameters:
+  ///   - pulled: gradients of what came out of them, and then of what went in.
+  ///   - queries: what went in, [tokens × heads · headSize]; `keys` alike.
+  private func pullNorms(_ pulled: inout ScaledDotProduct.Gradients, _ queries: Matrix, _ keys: Matrix, into pull: inout BlockPull) {
+    guard let norm = description.queryKeyNorm else { return }
+    pulled.queries = normPullback(queries, pulled.queries, by: description.queryNorm, heads: norm == .head, into: &pull)
+    pulled.keys = normPullback(keys, pulled.keys, by: description.keyNorm, heads: norm == .head, into: &pull)
   }
 
   private func normPullback(_ states: Matrix, _ gradient: Matrix, by name: String, heads: Bool, into pull: inout BlockPull) -> Matrix {
@@ -158,8 +170,8 @@ extension PreparedAttention: DifferentiableMixer {
     func narrow(_ matrix: Matrix) -> Matrix {
       Matrix(rows: matrix.elements.count / size, columns: size, elements: matrix.elements)
     }
-    let (below, weight, bias) = parts.norm.pullback(narrow(states), weight: parts.norms[name]!, gradient: narrow(gradient))
-    pull.add(norm: name, weight, bias: parts.normBiases[name] == nil ? nil : bias)
+    let (below, weight, bias) = parts.norm.pullback(narrow(states), weight: normWeight(name, count: size), gradient: narrow(gradient))
+    if description.hasNormWeights { pull.add(norm: name, weight, bias: parts.normBiases[name] == nil ? nil : bias) }
     return Matrix(rows: states.rows, columns: states.columns, elements: below.elements)
   }
 }

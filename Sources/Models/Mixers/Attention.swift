@@ -9,12 +9,17 @@ package struct AttentionSoftmax: Sendable {
   var cap: Float?
   /// By head, a score that no key stands behind: the softmax is over it, too, and what it gets is lost. `nil` where there is none.
   var sinks: [Float]?
+  /// By head, what a score falls by for every position between its key and the last one; `nil` where it does not.
+  var slopes: [Float]?
 
   /// In place.
+  ///
+  /// - Precondition: with slopes, the keys follow each other up to the query's own.
   package func callAsFunction(_ row: UnsafeMutablePointer<Float>, count: Int, head: Int) {
-    if cap == nil, sinks == nil { return Kernel.softmax(row, count: count, scale: scale) }
+    if cap == nil, sinks == nil, slopes == nil { return Kernel.softmax(row, count: count, scale: scale) }
     for index in 0..<count { row[index] *= scale }
     if let cap { softCap(row, count: count, cap: cap) }
+    if let slopes { for index in 0..<count { row[index] -= slopes[head] * Float(count - 1 - index) } }
     let total = sinks == nil ? 0 : Kernel.logSumExp(row, count: count)
     Kernel.softmax(row, count: count, scale: 1)
     guard let sinks else { return }
@@ -33,8 +38,8 @@ package struct ScaledDotProduct: Sendable {
   var valueSize: Int
   var softmax: AttentionSoftmax
   var isCausal = true
-  /// Keys a query sees, itself included; `nil` for all before it.
-  var window: Int?
+  /// Of causal attention.
+  var reach = AttentionReach()
 
   /// Queries are taken in tiles, so the largest score matrix is [tile × keys] of one head, never [tokens × tokens]; keys that no query of a
   /// tile may see are not computed.
@@ -58,7 +63,7 @@ package struct ScaledDotProduct: Sendable {
               let shared = head * keyValueHeads / heads
               for first in stride(from: past, to: tokens, by: tile) {
                 let end = min(first + tile, tokens)
-                let start = isCausal ? window.map { max(0, first - $0 + 1) } ?? 0 : 0
+                let start = isCausal ? reach.first(of: first) : 0
                 let last = isCausal ? end : tokens
                 let width = last - start
                 BLAS.product(
@@ -67,7 +72,7 @@ package struct ScaledDotProduct: Sendable {
                   rows: end - first, columns: width, inner: keySize, into: scores, stride: width)
                 for query in first..<end {
                   let row = scores + (query - first) * width
-                  let visible = isCausal ? (window.map { max(start, query - $0 + 1) } ?? 0)..<query + 1 : 0..<tokens
+                  let visible = isCausal ? reach.first(of: query)..<query + 1 : 0..<tokens
                   row.update(repeating: 0, count: visible.lowerBound - start)
                   softmax(row + (visible.lowerBound - start), count: visible.count, head: head)
                   (row + (visible.upperBound - start)).update(repeating: 0, count: last - visible.upperBound)
@@ -109,7 +114,7 @@ extension AttentionDescription {
   /// - Parameter sinks: by head; where the family has them.
   package func softmax(sinks: [Float]?) -> AttentionSoftmax {
     precondition(hasSinks == (sinks != nil), "attention with sinks needs them")
-    return AttentionSoftmax(scale: scoreScale, cap: scoreCap, sinks: sinks)
+    return AttentionSoftmax(scale: scoreScale, cap: scoreCap, sinks: sinks, slopes: slopes)
   }
 
   /// Attention of one sequence, causal or not.
@@ -127,7 +132,7 @@ extension AttentionDescription {
   func product(sinks: [Float]?) -> ScaledDotProduct {
     ScaledDotProduct(
       heads: heads, keyValueHeads: keyValueHeads, keySize: headSize, valueSize: headSize, softmax: softmax(sinks: sinks),
-      isCausal: isCausal, window: window)
+      isCausal: isCausal, reach: reach)
   }
 
   /// What products of queries and keys are multiplied by.

@@ -1,6 +1,6 @@
 /// Attention with grouped key-value heads: sizes, names, and what families do to queries, keys and scores.
 public struct AttentionDescription: Sendable, Equatable {
-  /// What is normalised of queries and keys, before the rotation.
+  /// What is normalised of queries and keys.
   public enum QueryKeyNorm: Sendable, Equatable {
     /// Every head on its own, with one weight for all (Qwen3, Gemma 3).
     case head
@@ -17,7 +17,17 @@ public struct AttentionDescription: Sendable, Equatable {
   public var isCausal: Bool
   /// Keys a query sees, itself included; `nil` for all before it. Of causal attention only.
   public var window: Int?
+  /// Positions of a chunk, outside which a query sees no keys; `nil` where sequences are not cut. Of causal attention only (Llama 4).
+  public var chunk: Int?
   public var queryKeyNorm: QueryKeyNorm?
+  /// Whether queries and keys are normalised behind the rotation instead of before it (Hunyuan).
+  public var normalizesRotated = false
+  /// Whether what normalises them has weights; otherwise they are divided by their root mean square alone (Llama 4).
+  public var hasNormWeights = true
+  /// What queries are multiplied by where they stand; `nil` for nothing.
+  public var queryScale: QueryScale?
+  /// By head, what a score falls by for every position between a query and a key; `nil` where distance alone costs nothing.
+  public var slopes: [Float]?
   /// What products of queries and keys are multiplied by; `nil` for 1/√headSize.
   public var scale: Float?
   /// c of c · tanh(score / c) (Gemma 2); `nil` for scores as they are.
@@ -69,6 +79,7 @@ public struct AttentionDescription: Sendable, Equatable {
   package var headObstacle: String? {
     if hasOutputGate { return "the outputs of its heads are gated" }
     if hasSinks { return "every head has a sink" }
+    if slopes != nil { return "how fast the scores of a head fall with distance follows from how many heads there are" }
     if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
     return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
   }
@@ -163,6 +174,7 @@ extension AttentionDescription: TokenMixer {
 
   public var norms: [(name: String, size: Int)] {
     switch queryKeyNorm {
+    case _ where !hasNormWeights: []
     case nil: []
     case .head: [(queryNorm, headSize), (keyNorm, headSize)]
     case .whole: [(queryNorm, heads * headSize), (keyNorm, keyValueHeads * headSize)]
@@ -197,6 +209,8 @@ extension AttentionDescription: TokenMixer {
       return "\(heads) attention heads of \(headSize) numbers and \(keyValueHeads) for keys and values are not possible"
     }
     guard window.map({ $0 > 0 }) ?? true else { return "attention over a window of no token is not possible" }
+    guard chunk.map({ $0 > 0 }) ?? true else { return "attention over chunks of no token is not possible" }
+    guard queryScale?.isPossible ?? true else { return "queries cannot grow every \(queryScale?.stretch ?? 0) positions" }
     return nil
   }
 

@@ -4,7 +4,8 @@ extension PreparedLatentAttention: DifferentiableMixer {
   /// The way back through attention and the rotation; the rotary key part, which all heads read, gets the sum of what they pull.
   func pullback(_ inputs: [Matrix], _ gradient: Matrix, into pull: inout BlockPull) -> [Matrix] {
     let (queries, keys, values) = positioned(inputs, from: 0)
-    let pulled = product.pullback(queries: queries, keys: keys, values: values, gradient: gradient)
+    var pulled = product.pullback(queries: queries, keys: keys, values: values, gradient: gradient)
+    scale(&pulled.queries, from: 0)
     let (places, heads, size) = (description.places, description.heads, description.rotarySize)
     var queryGradient = pulled.queries
     queryGradient.set(turnedBack(pulled.queries.columns(in: places.rotaryQueries), heads: heads), columns: places.rotaryQueries)

@@ -25,6 +25,8 @@ public struct LatentAttention: TokenMixer {
   public var epsilon: Float
   /// Whether what reads the hidden states and what writes them have biases.
   public var hasBias: Bool
+  /// What queries are multiplied by where they stand; `nil` for nothing (Mistral 4).
+  public var queryScale: QueryScale?
 
   public init(
     module: String = "self_attn", heads: Int, queryRank: Int?, rank: Int, plainSize: Int, rotarySize: Int, valueSize: Int,
@@ -126,6 +128,7 @@ public struct LatentAttention: TokenMixer {
     guard sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }), heads * (plainSize + rotarySize + valueSize) <= 1 << 26, rotarySize % 2 == 0 else {
       return "latent attention of \(heads) heads of \(plainSize) + \(rotarySize) numbers and latents of \(rank) is not possible"
     }
+    guard queryScale?.isPossible ?? true else { return "queries cannot grow every \(queryScale?.stretch ?? 0) positions" }
     return nil
   }
 
@@ -173,12 +176,20 @@ struct PreparedLatentAttention: RecurrentMixer {
   /// Queries, keys and values of all heads, for rows that follow each other from a position on.
   func positioned(_ inputs: [Matrix], from past: Int) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     let places = description.places
-    let queries = joined(
+    var queries = joined(
       inputs[0].columns(in: places.plainQueries), turned(inputs[0].columns(in: places.rotaryQueries), heads: description.heads, from: past))
+    scale(&queries, from: past)
     let keys = joined(
       inputs[1].columns(in: places.plainKeys),
       turned(inputs[2], heads: 1, from: past).columns(in: Array(repeating: 0..<description.rotarySize, count: description.heads)))
     return (queries, keys, inputs[1].columns(in: places.values))
+  }
+
+  /// Multiplies queries of rows that follow each other from a position on by what depends on where they stand; which is the way of their
+  /// gradients, too.
+  func scale(_ queries: inout Matrix, from position: Int) {
+    guard let scale = description.queryScale else { return }
+    queries.scaleRows(by: (0..<queries.rows).map { scale.factor(at: position + $0) })
   }
 
   /// Heads of a plain and a rotated part, the parts of each one after the other.

@@ -36,37 +36,65 @@ package struct PreparedAttention: PreparedMixer {
   /// Queries, keys and values as attention and its cache see them, from the outputs of the projections.
   func positioned(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     var (queries, keys, values) = separated(made)
-    if let table = rotary?.table(for: queries.rows) {
-      table.rotate(&queries, heads: description.heads, headSize: description.headSize)
-      table.rotate(&keys, heads: description.keyValueHeads, headSize: description.headSize)
-    }
+    rotate(&queries, &keys)
+    if description.normalizesRotated { normalize(&queries, &keys) }
+    scaleQueries(&queries)
     return (queries, keys, values)
+  }
+
+  /// The rotary embedding of a whole sequence; nothing where the block has none.
+  ///
+  /// - Parameter isBack: whether it is undone, which is also the way of gradients.
+  func rotate(_ queries: inout Matrix, _ keys: inout Matrix, isBack: Bool = false) {
+    guard var table = rotary?.table(for: queries.rows) else { return }
+    if isBack { table = table.inverted }
+    table.rotate(&queries, heads: description.heads, headSize: description.headSize)
+    table.rotate(&keys, heads: description.keyValueHeads, headSize: description.headSize)
+  }
+
+  /// Multiplies queries by what depends on where they stand, which is the way of their gradients, too.
+  ///
+  /// - Parameter position: where a row stands; row t at t, unless told otherwise.
+  func scaleQueries(_ queries: inout Matrix, position: (Int) -> Int = { $0 }) {
+    guard let scale = description.queryScale else { return }
+    queries.scaleRows(by: (0..<queries.rows).map { scale.factor(at: position($0)) })
   }
 
   /// Queries, keys and values without their positions, from the outputs of the projections.
   private func separated(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     var (queries, keys, values) = description.split(made)
-    switch description.queryKeyNorm {
-    case nil: break
-    case .whole:
-      queries = normalize(queries, by: description.queryNorm)
-      keys = normalize(keys, by: description.keyNorm)
-    case .head:
-      queries = normalizeHeads(queries, by: description.queryNorm)
-      keys = normalizeHeads(keys, by: description.keyNorm)
-    }
+    if !description.normalizesRotated { normalize(&queries, &keys) }
     return (queries, keys, values)
   }
 
-  private func normalize(_ states: Matrix, by name: String) -> Matrix {
-    parts.norm.apply(states, weight: parts.norms[name]!, bias: parts.normBiases[name])
+  /// What normalises queries and keys, where anything does.
+  private func normalize(_ queries: inout Matrix, _ keys: inout Matrix) {
+    normalize(&queries, by: description.queryNorm)
+    normalize(&keys, by: description.keyNorm)
+  }
+
+  private func normalize(_ states: inout Matrix, by name: String) {
+    switch description.queryKeyNorm {
+    case nil: break
+    case .whole: states = normalized(states, by: name)
+    case .head: states = normalizedHeads(states, by: name)
+    }
+  }
+
+  private func normalized(_ states: Matrix, by name: String) -> Matrix {
+    parts.norm.apply(states, weight: normWeight(name, count: states.columns), bias: parts.normBiases[name])
+  }
+
+  /// What one of the norms multiplies by: ones where it has no weight.
+  func normWeight(_ name: String, count: Int) -> [Float] {
+    description.hasNormWeights ? parts.norms[name]! : Array(repeating: 1, count: count)
   }
 
   /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
-  private func normalizeHeads(_ states: Matrix, by name: String) -> Matrix {
+  private func normalizedHeads(_ states: Matrix, by name: String) -> Matrix {
     let size = description.headSize
     let heads = Matrix(rows: states.elements.count / size, columns: size, elements: states.elements)
-    return Matrix(rows: states.rows, columns: states.columns, elements: normalize(heads, by: name).elements)
+    return Matrix(rows: states.rows, columns: states.columns, elements: normalized(heads, by: name).elements)
   }
 }
 
@@ -79,6 +107,23 @@ extension PreparedAttention {
   package func rotate(_ states: inout Matrix, heads: Int, positions: [Int]) {
     precondition(rotary == nil || placed != nil, "the block was not prepared for a run through caches")
     placed?.rotate(&states, heads: heads, headSize: description.headSize) { positions[$0] }
+  }
+
+  /// Queries at the given positions, as attention sees them: rotated, normalised where that comes last, and of the length they have there.
+  ///
+  /// - Precondition: as of `rotate(_:heads:positions:)`.
+  package func place(queries: inout Matrix, positions: [Int]) {
+    rotate(&queries, heads: description.heads, positions: positions)
+    if description.normalizesRotated { normalize(&queries, by: description.queryNorm) }
+    scaleQueries(&queries) { positions[$0] }
+  }
+
+  /// Keys at the given positions, as attention sees them.
+  ///
+  /// - Precondition: as of `rotate(_:heads:positions:)`.
+  package func place(keys: inout Matrix, positions: [Int]) {
+    rotate(&keys, heads: description.keyValueHeads, positions: positions)
+    if description.normalizesRotated { normalize(&keys, by: description.keyNorm) }
   }
 
   /// Queries, keys and values without their positions, for a cache, which measures them before anything else does.

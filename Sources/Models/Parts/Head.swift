@@ -46,8 +46,9 @@ public struct Head: ModelPart {
 
   /// Logits from the matrix's product, [tokens × vocabulary].
   package func finishLogits(_ product: Matrix) -> Matrix {
-    guard logits.scale != 1 || logits.cap != nil else { return product }
     var result = product
+    if let bias = linears.values.first?.bias { result.add(row: bias) }
+    guard logits.scale != 1 || logits.cap != nil else { return result }
     let count = result.rows * result.columns
     result.withUnsafeMutableElements { elements in
       for index in 0..<count { elements[index] *= logits.scale }

@@ -38,7 +38,7 @@ struct PartLoader: Sendable {
     if let head = description.head {
       let (headPrefix, name) = split(head)
       prefix = headPrefix
-      linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: false)
+      linears[name] = try linear(head, rows: description.vocabularySize, columns: description.hiddenSize, bias: description.hasHeadBias)
     }
     return Head(
       prefix: prefix, linears: linears, norms: try norms(end: description.finalNorm, like: description.landmark),

@@ -19,6 +19,8 @@ public struct PreparedBlock: Sendable {
   private let biases: [LinearName: [Float]]
   /// What is added to scores where experts are chosen by them.
   private let correction: [Float]?
+  /// Where the feed-forward layer's activation has numbers of its own.
+  let xielu: XIELU?
   let inputQuantizations: [LinearName: InputQuantization]
   /// In the order of the block's.
   package let mixers: [any PreparedMixer]
@@ -49,6 +51,9 @@ public struct PreparedBlock: Sendable {
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
     correction = description.feedForward?.mixture?.correction.flatMap { block.parameters[$0]?.floats() }
+    let activation = description.feedForward?.activation.parameters ?? []
+    let numbers = activation.compactMap { block.parameters[$0.name]?.floats().first }
+    xielu = activation.isEmpty ? nil : XIELU(numbers)
     let parts = MixerParts(
       block: block.name, norm: description.norm, norms: block.norms.weights, normBiases: block.norms.biases,
       parameters: block.parameters.mapValues { $0.floats() }, cache: block.cache, longest: longest, horizon: horizon)
@@ -164,7 +169,7 @@ public struct PreparedBlock: Sendable {
       var result = value(from)
       // Nobody else holds it, so that it is changed in place.
       if from != .stream { state.values[from] = nil }
-      result.activate(activation, gating: gated.map { value($0) })
+      if case .xielu = activation { xielu!.apply(to: &result) } else { result.activate(activation, gating: gated.map { value($0) }) }
       state.values[into] = result
     case .split(let from, let sizes, let into):
       let whole = value(from)
@@ -174,7 +179,7 @@ public struct PreparedBlock: Sendable {
         start += size
       }
     case .route(let scores, let gate, _): state.routing = route(value(scores), gate.map { value($0) }, state.values[program.routed!]!)
-    case .gather(let from, _, let expert, let into): state.values[into] = value(from).rows(at: state.routing!.routes[expert].tokens)
+    case .gather(let from, _, let expert, let into): state.values[into] = state.routing!.seen(by: expert, of: value(from))
     case .scatter(let from, _, let expert, let onto):
       let (route, output, rows) = (state.routing!.routes[expert], value(from), state.residual.rows)
       state.values[onto, default: Matrix(rows: rows, columns: description.hiddenSize)]
@@ -297,7 +302,7 @@ extension PreparedBlock {
       let linears = feedForward.expert(index)
       // Experts whose weights were not asked for have not been computed either.
       guard (linears.readers + [linears.down]).allSatisfy({ weights[$0] != nil }) else { continue }
-      let seen = routing.input.rows(at: routing.routes[index].tokens)
+      let seen = routing.seen(by: index, of: routing.input)
       if let reader = overflowing(InputGroup(linears.readers), seen) { return reader }
       if !contribution(of: seen, from: program.inputGroups.firstIndex(of: InputGroup(linears.readers))!).isFinite {
         return linears.down.rawValue

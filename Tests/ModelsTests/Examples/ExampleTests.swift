@@ -10,7 +10,7 @@ private actor Nowhere: PartSink {
 
 /// The worked examples of `docs/extending.md`: what stands there is what is compiled and run here.
 struct ExampleTests {
-  private static let catalog = ArchitectureCatalog.standard.adding(Arcee.self, Averaging.self)
+  private static let catalog = ArchitectureCatalog.standard.adding(Helium.self, Averaging.self)
 
   private func model(_ type: String) throws -> Model {
     let config = try ModelConfig(text: TinyModel.config.replacing("\"llama\"", with: "\"\(type)\"").utf8)
@@ -19,14 +19,14 @@ struct ExampleTests {
       Checkpoint(directory: Places.root, config: config, tensors: tensors), description: Self.catalog.describe(config))
   }
 
-  @Test(arguments: ["Arcee", "FadingAverage"]) func theGuideSaysWhatIsCompiled(_ name: String) throws {
+  @Test(arguments: ["Helium", "FadingAverage"]) func theGuideSaysWhatIsCompiled(_ name: String) throws {
     let code = try String(contentsOf: Places.root.appending(path: "Tests/ModelsTests/Examples/\(name).swift"), encoding: .utf8)
     let guide = try String(contentsOf: Places.root.appending(path: "docs/extending.md"), encoding: .utf8)
     #expect(guide.contains("```swift\n\(code)```"))
   }
 
   /// A stranger's family and mixer go through calibration, drift and states as any other.
-  @Test(arguments: ["arcee", "averaging"]) func strangersRunAsAnyOther(_ type: String) async throws {
+  @Test(arguments: ["helium", "averaging"]) func strangersRunAsAnyOther(_ type: String) async throws {
     let model = try model(type)
     let recipe = try Recipe(
       yaml: "passes: [ { gptq: { bits: 4, group_size: 16, drift_correction: 0.5 } } ]", file: "recipe.yaml", passes: .standard)

@@ -100,7 +100,9 @@ struct PruneExpertsTests {
 
   private static let orders = [["prune_experts: { experts: 2 }", "gptq: { bits: 4, group_size: 32 }"]].flatMap { [$0, $0.reversed()] }
 
-  @Test(arguments: Families.mixtures + Families.correctedMixtures, orders) func whatIsWrittenSaysSo(_ name: String, passes: [String])
+  @Test(arguments: Families.mixtures + Families.correctedMixtures + Families.unusualMixtures, orders) func whatIsWrittenSaysSo(
+    _ name: String, passes: [String]
+  )
     async throws
   {
     try await Places.withTemporaryDirectory { directory in
