@@ -258,8 +258,8 @@ public struct FormatCatalog: Sendable {
   /// The formats this package ships.
   public static let standard = FormatCatalog([
     CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), FP8BlockFormat(), MXFP4Format(), MLXFormat(), GGUFFormat(), PlainFormat(),
-    NumpyFormat(),
-    HDF5Format(), KerasFormat(),
+    NumpyFormat(), HDF5Format(), KerasFormat(),
+    BitsAndBytesFormat(), ModelOptFormat(),
   ])
 
   public func adding(_ more: any CheckpointFormat...) -> FormatCatalog { FormatCatalog(more + formats) }
