@@ -57,7 +57,8 @@ struct PrequantizedTests {
     var value: UInt64 = 0xCBF2_9CE4_8422_2325
     for number in values {
       for shift in stride(from: 0, to: 32, by: 8) {
-        value = (value ^ UInt64(number.bitPattern >> UInt32(shift) & 255)) &* 0x100_0000_01B3
+        // Of the two zeros of FP4 the library's kernel makes one negative, and its table does not: they are one number.
+        value = (value ^ UInt64((number + 0).bitPattern >> UInt32(shift) & 255)) &* 0x100_0000_01B3
       }
     }
     let text = String(value, radix: 16)

@@ -5,7 +5,8 @@
 
 OUT is a JSON object that this adds to, one entry per case: `tensors` of one module as the library lays them out (little-endian bytes as hexadecimal
 digits), `quantization`, what config.json says under quantization_config, `files` beside it, and what the library makes of the weight: `dense`, its
-numbers, rounded to the type `rounded` where there is one, or a `digest` of them (FNV-1a, 64 bits, over little-endian float32). Made on a CPU with
+numbers, rounded to the type `rounded` where there is one, or a `digest` of them (FNV-1a, 64 bits, over little-endian float32, zeros without sign:
+bitsandbytes' kernels and its own table of FP4 differ in that). Made on a CPU with
 bitsandbytes 0.50.2, nvidia-modelopt 0.47.0, auto-round 0.16.1, hqq 0.2.8, optimum-quanto 0.2.7, torchao 0.18.0, transformers 5.24.0, torch 2.13.0:
 
   pip install bitsandbytes nvidia-modelopt auto-round hqq optimum-quanto torchao transformers accelerate termcolor
@@ -48,7 +49,7 @@ def digest(data):
 def case(library, tensors, dense, quantization=None, files=None, rounded=None, whole=True):
     dense = dense.detach().float()
     entry = {"library": f"{library} {importlib.metadata.version(library)}", "shape": list(dense.shape), "tensors": stored(tensors)}
-    entry |= {"dense": raw(dense).hex()} if whole else {"digest": digest(raw(dense))}
+    entry |= {"dense": raw(dense).hex()} if whole else {"digest": digest(raw(dense + 0.0))}
     entry |= {key: value for key, value in (("quantization", quantization), ("files", files), ("rounded", rounded)) if value}
     return entry
 
