@@ -16,6 +16,8 @@ public enum CheckpointError: Error, Equatable, Sendable {
   case wrongShape(tensor: String, expected: [Int], found: [Int])
   case unusableType(tensor: String, dtype: String, use: String)
   case nonfiniteWeight(tensor: String)
+  /// A tensor stands below a compressed module, and nothing is known of what it means for the weight.
+  case unknownComponent(tensor: String, module: String)
   case unsupportedModel(type: String, known: [String])
   case unsupportedOption(option: String, value: String, reason: String)
   /// `config.json` of this family has no words for what a run made of the model.
@@ -48,6 +50,8 @@ extension CheckpointError: CustomStringConvertible {
     case .wrongShape(let tensor, let expected, let found): "tensor \"\(tensor)\" has shape \(found), config.json implies \(expected)"
     case .unusableType(let tensor, let dtype, let use): "tensor \"\(tensor)\" is stored as \(dtype), which cannot be used as \(use)"
     case .nonfiniteWeight(let tensor): "tensor \"\(tensor)\" holds NaN or infinity"
+    case .unknownComponent(let tensor, let module):
+      "tensor \"\(tensor)\" may be part of what stores \(module), and this kind of part is not known"
     case .unsupportedModel(let type, let known):
       "model type \"\(type)\" is not supported; known: \(known.joined(separator: ", "))"
     case .unsupportedOption(let option, let value, let reason): "config.json: \(option) = \(value): \(reason)"
@@ -66,6 +70,8 @@ extension CheckpointError: CustomStringConvertible {
     case .wrongLength, .malformedHeader, .malformedTensor: "fetch the file again and compare its checksum with the publisher's"
     case .cutShort: "wait until nobody writes the model any more, and run the command again"
     case .notRead: "nothing says that the file is damaged; save or convert it again as what is read"
+    case .unknownComponent:
+      "export the model without what adds such tensors, or in another format; read without them, its weights could be wrong"
     case .nonfiniteWeight: "the checkpoint is damaged, or was saved from a run that had diverged"
     case .exists: "choose another --output, or pass --overwrite, which replaces what this program made once the new one is complete"
     case .busy: "wait for it, end it, or choose another --output"

@@ -60,7 +60,8 @@ private struct CompanionWalk {
     "safetensors", "bin", "pt", "pth", "gguf", "h5", "onnx", "msgpack", "partial", "npz", "keras", "hdf5", "ckpt", "onnx_data", "tflite",
   ]
   private static let described: Set = [
-    "config.json", "params.json", "quantize_config.json", "quant_config.json", "recipe.yaml", "report.json",
+    "config.json", "params.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json", "quanto_qmap.json", "recipe.yaml",
+    "report.json",
   ]
 
   /// Beyond these a file is no part of a tokenizer, and a folder no part of a model: somebody's data.

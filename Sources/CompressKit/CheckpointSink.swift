@@ -22,7 +22,7 @@ actor CheckpointSink: PartSink {
 
   /// - Parameters:
   ///   - writer: `nil` for a rehearsal that writes nothing.
-  ///   - dequantized: full names of linears whose blocks are written as the numbers they stand for.
+  ///   - dequantized: full names of linears whose blocks or foreign codes are written as the numbers they stand for.
   init(format: any CheckpointFormat, writer: (any CheckpointWriter)?, dequantizing dequantized: Set<String> = []) {
     self.format = format
     self.writer = writer
@@ -31,8 +31,8 @@ actor CheckpointSink: PartSink {
 
   func append(_ finished: any ModelPart) async throws {
     var part = finished
-    for (name, linear) in finished.linears where linear.weight is BlockQuantizedMatrix && dequantized.contains(finished.fullName(of: name))
-    {
+    for (name, linear) in finished.linears where dequantized.contains(finished.fullName(of: name)) {
+      guard linear.weight is BlockQuantizedMatrix || linear.weight is ForeignWeight else { continue }
       part[name].weight = linear.weight.dense()
     }
     let tensors = try format.encode(part)

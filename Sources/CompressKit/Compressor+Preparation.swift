@@ -40,17 +40,17 @@ extension Compressor {
     return model.leavingOut(Set(names))
   }
 
-  /// Settles what becomes of weights that come in ggml's blocks and that no pass changes.
+  /// Settles what becomes of weights that come in ggml's blocks, or in a form of another library, and that no pass changes.
   ///
   /// - Returns: the full names of those that are written as the numbers they stand for.
   func dequantizing(_ linears: inout [PlannedLinear], for format: any CheckpointFormat, _ remarks: inout [String]) -> Set<String> {
-    guard !format.storesBlocks else { return [] }
-    let kept = linears.indices.filter { linears[$0].keepsBlocks }
+    let kept = linears.indices.filter { linears[$0].keepsForm && !(format.storesBlocks && linears[$0].blocks != nil) }
     guard let first = kept.first else { return [] }
+    let form = linears[first].blocks == nil ? linears[first].scheme : "ggml's blocks"
     for index in kept { linears[index].storedBits = linears[index].rows * linears[index].columns * linears[index].storageType.bitCount }
     let bytes = kept.reduce(0) { $0 + linears[$1].storedBits / 8 }
     remarks.append(
-      "\(kept.count) weights that no pass changes come in ggml's blocks and are written as the \(linears[first].storageType.rawValue) numbers "
+      "\(kept.count) weights that no pass changes come in \(form) and are written as the \(linears[first].storageType.rawValue) numbers "
         + "these stand for, \(ByteCount.text(bytes)): \(linears[first].name)\(kept.count > 1 ? ", …" : "")")
     return Set(kept.map { linears[$0].name })
   }

@@ -50,7 +50,7 @@ struct WriterCheck {
   private static func kind(_ linear: PlannedLinear) -> String {
     let kinds: [String] = [
       linear.weights.map { "\($0) \($0.scaleType)" } ?? "", linear.factorNumbers.map { "\($0)" } ?? "", "\(linear.candidates)",
-      linear.input.map { "\($0)" } ?? "", linear.blocks.map { "\($0)" } ?? "", "\(linear.keepsBlocks)", "\(linear.rank != nil)",
+      linear.input.map { "\($0)" } ?? "", linear.blocks.map { "\($0)" } ?? "", "\(linear.keepsForm)", "\(linear.rank != nil)",
       "\(linear.hasBranch)", "\(linear.storageType)",
     ]
     return "\(linear.rows)×\(linear.columns) " + kinds.joined(separator: ",")
@@ -67,7 +67,7 @@ struct WriterCheck {
     }
     let scheme = linear.candidates.isEmpty ? linear.weights : linear.candidates[min(choice, linear.candidates.count - 1)]
     var weight = numbers(scheme, rows: rows, columns: columns)
-    if let blocks = linear.blocks, !linear.keepsBlocks, columns % blocks.blockLength == 0 {
+    if let blocks = linear.blocks, !linear.keepsForm, columns % blocks.blockLength == 0 {
       weight = BlockQuantizedMatrix(
         blocks,
         blocks: Tensor(

@@ -233,9 +233,17 @@ extension CheckpointFormat {
   /// The tensor of a weight that is not quantized, in a format that has a spelling for those.
   func dense(_ linear: Linear, module: String) throws(FormatError) -> NamedTensor {
     guard linear.weight is StoredWeight || linear.weight is Matrix else {
-      throw .cannotStore(module: module, format: Self.name, reason: "there is no spelling for a \(type(of: linear.weight))")
+      throw .cannotStore(module: module, format: Self.name, reason: noSpelling(for: linear.weight))
     }
     return plain(linear, module: module)
+  }
+
+  /// Why a weight that is neither dense nor quantized as this package knows it cannot be stored.
+  func noSpelling(for weight: any Weight) -> String {
+    guard let foreign = weight as? ForeignWeight else { return "there is no spelling for a \(type(of: weight))" }
+    return
+      "it comes as \(foreign.form), which only the library that made it holds; format safetensors takes the numbers, and a recipe's passes make "
+      + "others of them"
   }
 
   /// The tensor of a dense weight, under its plain name.
@@ -258,8 +266,8 @@ public struct FormatCatalog: Sendable {
   /// The formats this package ships.
   public static let standard = FormatCatalog([
     CompressedTensorsFormat(), GPTQFormat(), AWQFormat(), FP8BlockFormat(), MXFP4Format(), MLXFormat(), GGUFFormat(), PlainFormat(),
-    NumpyFormat(),
-    HDF5Format(), KerasFormat(),
+    NumpyFormat(), HDF5Format(), KerasFormat(),
+    BitsAndBytesFormat(), ModelOptFormat(), HQQFormat(), QuantoFormat(), TorchAOFormat(),
   ])
 
   public func adding(_ more: any CheckpointFormat...) -> FormatCatalog { FormatCatalog(more + formats) }
@@ -294,7 +302,7 @@ extension Model {
     let factored = try LowRankConfiguration(checkpoint.config)
     let config = factored?.inner ?? checkpoint.config
     var reader: WeightReader?
-    for format in formats.formats where reader == nil { reader = try format.reader(for: config) }
+    for format in formats.formats where reader == nil { reader = try format.knowing(architectures).reader(for: config) }
     if reader == nil, let quantization = config.json["quantization_config"], !quantization.isNull {
       throw .unsupportedOption(
         option: "quantization_config.quant_method", value: quantization["quant_method"]?.string ?? "(missing)",

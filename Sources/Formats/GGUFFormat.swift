@@ -37,7 +37,7 @@ public struct GGUFFormat: CheckpointFormat {
       case .failure(let misfit): throw .cannotStore(module: module, format: Self.name, reason: misfit.reason)
       }
     case is StoredWeight, is Matrix: return [asFloats(plain(linear, module: module))]
-    default: throw .cannotStore(module: module, format: Self.name, reason: "there is no spelling for a \(type(of: linear.weight))")
+    default: throw .cannotStore(module: module, format: Self.name, reason: noSpelling(for: linear.weight))
     }
     let name = module + ".weight"
     guard let dtype = blocks.type.dtype else { return [NamedTensor(name: name, tensor: blocks.blocks, blocks: blocks.type)] }

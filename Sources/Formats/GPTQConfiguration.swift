@@ -16,6 +16,8 @@ struct GPTQConfiguration: Sendable {
 
   let base: Numbers
   let zeros: GPTQLayout.Zeros
+  /// Whether auto-round wrote it, which may put other tensors beside a weight: turns of its input.
+  let isAutoRound: Bool
   /// Expressions over names of modules, and what they change; the first match counts.
   private let overrides: [(expression: String, json: JSON)]
 
@@ -30,9 +32,19 @@ struct GPTQConfiguration: Sendable {
     func refusal(_ key: String, _ reason: String) -> CheckpointError {
       .unsupportedOption(option: "quantization_config.\(key)", value: json[key]?.text() ?? "missing", reason: reason)
     }
-    if PackedConfiguration.isAutoRound(json) {
-      guard PackedConfiguration.autoRoundPacking(json) == "auto_gptq" else { return nil }
-      zeros = GPTQLayout.Zeros(version: .v1, isPlanar: false)
+    isAutoRound = PackedConfiguration.isAutoRound(json)
+    if isAutoRound {
+      let packing = PackedConfiguration.autoRoundPacking(json) ?? PackedConfiguration.autoRoundOwnPacking
+      let isVersion1 = packing == "auto_gptq"
+      // Its own packing is what it did before it named one, and is called by the kernels that load it, too.
+      guard isVersion1 || [PackedConfiguration.autoRoundOwnPacking, "gptqmodel", "exllamav2", "triton", "tritonv2"].contains(packing) else {
+        guard packing != "auto_awq" else { return nil }
+        throw refusal("packing_format", "auto_round, auto_round:auto_gptq, auto_round:gptqmodel and auto_round:auto_awq are read")
+      }
+      if let type = json["data_type"]?.string, type != "int" { throw refusal("data_type", "integers are read") }
+      if let bits = json["act_bits"]?.integer, bits < 16 { throw refusal("act_bits", "inputs that are not quantized are read") }
+      // Codes of every width are one bit string, those of 5 to 7 bits included.
+      zeros = GPTQLayout.Zeros(version: isVersion1 ? .v1 : .v2, planarBits: [])
       base = try Self.numbers(json, over: nil, "quantization_config")
       // Its keys are names or expressions; as an expression a name matches itself.
       overrides = (json["extra_config"]?.members ?? []).map { ("(?:\($0.key))$", $0.value) }
@@ -46,9 +58,9 @@ struct GPTQConfiguration: Sendable {
     }
     let key = json["checkpoint_format"].map { $0.isNull } == false ? "checkpoint_format" : "format"
     switch json[key]?.string?.lowercased() {
-    case "gptq", nil: zeros = GPTQLayout.Zeros(version: .v1, isPlanar: false)
-    case "gptq_v2": zeros = GPTQLayout.Zeros(version: .v2, isPlanar: false)
-    case "gptq_p": zeros = GPTQLayout.Zeros(version: .v2, isPlanar: true)
+    case "gptq", nil: zeros = GPTQLayout.Zeros(version: .v1, planarBits: [5, 6, 7])
+    case "gptq_v2": zeros = GPTQLayout.Zeros(version: .v2, planarBits: [5, 6, 7])
+    case "gptq_p": zeros = GPTQLayout.Zeros(version: .v2, planarBits: [3, 5, 6, 7])
     default: throw refusal(key, "gptq, gptq_v2 and gptq_p are read; others are arranged for a GPU's kernel")
     }
     guard json["pack_dtype"]?.string ?? "int32" == "int32" else { throw refusal("pack_dtype", "words of 32 bits are read") }

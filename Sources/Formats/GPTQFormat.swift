@@ -71,11 +71,13 @@ public struct GPTQFormat: CheckpointFormat {
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard let configuration = try GPTQConfiguration(reading: config) else { return nil }
-    return WeightReader(
+    var reader = WeightReader(
       components: ["qweight", "qzeros", "scales", "g_idx"], holds: { module, source in source.info(module + ".qweight") != nil },
       weight: { module, source throws(CheckpointError) in
         try GPTQLayout.decode(module, source, try configuration.numbers(of: module), configuration.zeros)
       })
+    reader.knowsAllComponents = configuration.isAutoRound
+    return reader
   }
 
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {

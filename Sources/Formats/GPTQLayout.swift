@@ -11,11 +11,9 @@ enum GPTQLayout {
   /// How `qzeros` are read, and which packing the codes have.
   struct Zeros: Sendable {
     var version: GPTQFormat.Version
-    /// Codes of 3 bits in planes; those of 5 to 7 bits always are.
-    var isPlanar: Bool
+    /// How many bits codes have that lie in planes.
+    var planarBits: Set<Int>
   }
-
-  static func isPlanar(bits: Int, _ zeros: Zeros) -> Bool { [5, 6, 7].contains(bits) || zeros.isPlanar && bits == 3 }
 
   /// Why the layout has no room for a weight; `nil` where it has.
   static func refusal(of weight: QuantizedMatrix) -> String? {
@@ -74,7 +72,7 @@ enum GPTQLayout {
     let groups = columns / size
     let stored = try StoredTensors.matrix(module + ".scales", source, StoredTensors.floats, rows: groups, columns: rows)
     let packedZeros = try StoredTensors.matrix(module + ".qzeros", source, [.int32], rows: groups, columns: rows * bits / 32)
-    let isPlanar = isPlanar(bits: bits, zeros)
+    let isPlanar = zeros.planarBits.contains(bits)
     func unpack(_ words: [UInt32], _ count: Int) -> [UInt8] {
       isPlanar ? planes(words, bits: bits) : Kernel.unpack(words, rowLength: count, bits: bits)
     }

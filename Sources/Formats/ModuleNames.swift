@@ -35,8 +35,12 @@ struct ModuleNames: Sendable {
     if let missing { return [module] + (module == "lm_head" ? [] : [missing + module]) }
     if let router, module.hasSuffix(router.own) { return [module, module.dropLast(router.own.count) + router.other] }
     if module.hasPrefix("backbone.") { return [module, "model." + module.dropFirst("backbone.".count)] }
-    guard isNested else { return [module] }
-    for (own, other) in [(Self.nested[0], Self.nested[1]), (Self.nested[1], Self.nested[0])] where module.hasPrefix(own) {
+    return isNested ? Self.spellings(ofNested: module) : [module]
+  }
+
+  /// A module's name, and the other where it is one of a language model inside a larger one.
+  static func spellings(ofNested module: String) -> [String] {
+    for (own, other) in [(nested[0], nested[1]), (nested[1], nested[0])] where module.hasPrefix(own) {
       return [module, other + module.dropFirst(own.count)]
     }
     if module == "lm_head" { return [module, "language_model.lm_head"] }

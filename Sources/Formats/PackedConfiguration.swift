@@ -25,6 +25,7 @@ enum PackedConfiguration {
 
   /// auto-round writes the layouts of others under a method of its own; `packing_format`, as `auto_round:auto_gptq`, says whose.
   static let autoRound = "auto-round"
+  static let autoRoundOwnPacking = "auto_round"
   static func isAutoRound(_ json: JSON) -> Bool { json["quant_method"]?.string?.lowercased() == autoRound }
   static func autoRoundPacking(_ json: JSON) -> String? {
     (json["packing_format"]?.string?.split(separator: ":").last).map(String.init)

@@ -173,7 +173,7 @@ extension Model {
       reader = reader?.renaming(spelling.modules, in: source)
       source = RenamedTensors(source, modules: spelling.modules)
     }
-    var remarks = source.remarks + spelling.remarks
+    var remarks = source.remarks + spelling.remarks + (reader?.remarks ?? [])
     // Both ends may be stored although the configuration ties them: they are tied only if they are equal.
     if description.isTied, try !source.holdsTheSame(description.embedding, description.ownHead) {
       description.head = description.ownHead
@@ -181,6 +181,7 @@ extension Model {
     }
     let loader = PartLoader(source: source, description: description, reader: reader)
     try loader.verify()
+    try loader.refuseUnknownComponents()
     self.description = description
     self.remarks = remarks
     tensors = source

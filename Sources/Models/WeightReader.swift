@@ -2,8 +2,13 @@ public import CheckpointIO
 
 /// How the weights of a compressed checkpoint are found and decoded: what a format gives for a checkpoint it recognises.
 public struct WeightReader: Sendable {
-  /// Last components of the names of the tensors that together store a module, such as `weight_packed` and `weight_scale`.
+  /// What follows a module's name in those of the tensors that together store it, such as `weight_packed` and `weight.absmax`.
   public var components: Set<String>
+  /// Whether there may be nothing else below a compressed module but its bias: what is there all the same may belong to the weight, and makes
+  /// the checkpoint one that is not read.
+  public var knowsAllComponents = false
+  /// What runtimes of the format do that is not done here; for the report.
+  public var remarks: [String] = []
   /// Last components of modules inside a module that together store it, such as the factors `A` and `B`.
   public var parts: Set<String>
   /// Whether a tensor is read with modules whose names are not in its own, such as a stack of compressed experts.

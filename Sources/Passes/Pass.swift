@@ -144,8 +144,8 @@ public struct PlannedLinear: Sendable, Equatable {
   public var factorNumbers: QuantizationScheme?
   /// ggml's blocks that it is stored in.
   public var blocks: BlockType?
-  /// Whether it comes in these blocks and no pass changes it.
-  public internal(set) var keepsBlocks = false
+  /// Whether it comes in these blocks, or in a form of another library, and no pass changes it.
+  public internal(set) var keepsForm = false
   /// Whether a low-rank branch is added beside it.
   public var hasBranch = false
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.
@@ -161,7 +161,7 @@ public struct PlannedLinear: Sendable, Equatable {
   public var isEnd: Bool { role != .layer }
 
   /// Says that a pass puts it into blocks.
-  package mutating func mark(as blocks: BlockType) { (self.blocks, keepsBlocks, weights, input) = (blocks, false, nil, nil) }
+  package mutating func mark(as blocks: BlockType) { (self.blocks, keepsForm, weights, input) = (blocks, false, nil, nil) }
 
   /// A linear as it is before any pass: it will take the bits it takes now.
   public init(

@@ -24,7 +24,7 @@ extension Pipeline {
         linears[linears.count - 1].rank = (weight as? FactoredWeight)?.rank
         linears[linears.count - 1].factorNumbers = ((weight as? FactoredWeight)?.input as? QuantizedMatrix)?.scheme
         linears[linears.count - 1].blocks = (weight as? BlockQuantizedMatrix)?.type
-        linears[linears.count - 1].keepsBlocks = weight is BlockQuantizedMatrix
+        linears[linears.count - 1].keepsForm = weight is BlockQuantizedMatrix || weight is ForeignWeight
       }
     }
     let descriptions = try reshapings(of: model.description)
@@ -40,8 +40,8 @@ extension Pipeline {
         do { planned = try pass.plan(linears[index], in: descriptions[place + 1]) } catch {
           throw PipelineError(pass: name, block: linears[index].name, cause: error, index: place)
         }
-        // What changes at all no longer lies in the blocks it came in.
-        if planned != linears[index], planned.keepsBlocks { (planned.keepsBlocks, planned.blocks) = (false, nil) }
+        // What changes at all no longer lies in the form it came in.
+        if planned != linears[index], planned.keepsForm { (planned.keepsForm, planned.blocks) = (false, nil) }
         linears[index] = planned
       }
     }
@@ -53,6 +53,7 @@ extension Pipeline {
     switch weight {
     case let weight as QuantizedMatrix: "\(weight.scheme)"
     case let weight as BlockQuantizedMatrix: weight.type.name
+    case let weight as ForeignWeight: weight.form
     case let weight as FactoredWeight: "rank \(weight.rank)"
     default: nil
     }
@@ -128,7 +129,7 @@ extension Pipeline {
             "passes", "\(linear.name) is stored as \(linear.scheme); what is compressed cannot be made smaller, put this before it")
         }
         (linear.rows, linear.columns) = shape
-        (linear.blocks, linear.keepsBlocks) = (nil, false)
+        (linear.blocks, linear.keepsForm) = (nil, false)
         linear.storedBits = shape.rows * shape.columns * bits
         linear.isRewritten = true
       }

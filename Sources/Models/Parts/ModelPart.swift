@@ -55,6 +55,7 @@ extension ModelPart {
       for weight in factors ?? [linear.weight] {
         (weight as? StoredWeight)?.tensor.releasePages()
         (weight as? BlockQuantizedMatrix)?.blocks.releasePages()
+        for tensor in (weight as? ForeignWeight)?.tensors ?? [] { tensor.releasePages() }
       }
     }
   }

@@ -238,13 +238,45 @@ struct PartLoader: Sendable {
       buffers.formUnion(["bias", "masked_bias", "rotary_emb.inv_freq"].map { "\(attention).\($0)" })
     }
     let components = (reader?.components ?? []).union(["weight"])
+    func isWeight(_ name: String) -> Bool {
+      // A component has no more than three parts, and a module whose factors are stored one before it.
+      var end = name.endIndex
+      for _ in 0..<3 {
+        guard let dot = name[..<end].lastIndex(of: ".") else { return false }
+        if components.contains(String(name[name.index(after: dot)...])) {
+          var module = name[..<dot]
+          if let before = module.lastIndex(of: "."), reader?.parts.contains(String(module[module.index(after: before)...])) == true {
+            module = module[..<before]
+          }
+          if weights.contains(String(module)) { return true }
+        }
+        end = dot
+      }
+      return false
+    }
     return source.names.filter { name in
-      let parts = name.split(separator: ".")
-      let isWeight = components.contains(parts.last.map(String.init) ?? "")
-      var module = parts.dropLast()
-      if let part = module.last, reader?.parts.contains(String(part)) == true { module = module.dropLast() }
-      return !(isWeight && weights.contains(module.joined(separator: "."))) && !exact.contains(name) && !buffers.contains(name)
-        && !name.hasSuffix(".rotary_emb.inv_freq") && reader?.covers(name) != true
+      !isWeight(name) && !exact.contains(name) && !buffers.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq")
+        && reader?.covers(name) != true
+    }
+  }
+
+  /// - Throws: `CheckpointError.unknownComponent` for a tensor below a compressed module that its format's reader does not know: a weight is
+  ///   never read without something that may be a scale of it.
+  func refuseUnknownComponents() throws(CheckpointError) {
+    guard let reader, reader.knowsAllComponents else { return }
+    let matrices = (description.blocks.flatMap(shapes) + description.endShapes).filter {
+      $0.shape.count == 2 && $0.name.hasSuffix(".weight")
+    }
+    let modules = Set(matrices.map { String($0.name.dropLast(".weight".count)) })
+    for name in uncovered() {
+      var end = name.endIndex
+      while let dot = name[..<end].lastIndex(of: ".") {
+        let module = String(name[..<dot])
+        if modules.contains(module), name != module + ".bias", reader.holds(module, source) {
+          throw .unknownComponent(tensor: name, module: module)
+        }
+        end = dot
+      }
     }
   }
 }

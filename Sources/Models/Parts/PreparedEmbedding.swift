@@ -28,6 +28,8 @@ package struct PreparedEmbedding: Sendable {
       lookup = { stored.tensor.floats(rows: $0..<$0 + 1) }
     } else if let blocks = weight as? BlockQuantizedMatrix {
       lookup = { blocks.dense(rows: $0..<$0 + 1).elements }
+    } else if let foreign = weight as? ForeignWeight {
+      lookup = { foreign.dense(row: $0) }
     } else {
       let table = weight.dense()
       lookup = { Array(table.elements[$0 * table.columns..<($0 + 1) * table.columns]) }
