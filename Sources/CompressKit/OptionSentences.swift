@@ -44,6 +44,9 @@ enum OptionSentences {
       "importance": "Whether the scale search weighs inputs by their mean square over the calibration data.",
     ]) { $1 },
     "gptq": numbers.merging([
+      "hessian":
+        "What a layer's loss is made of: its inputs, or also what its outputs are worth to the predictions (one way through the model and back).",
+      "output_damping": "Added to the diagonal of the outputs' second moment, as a fraction of its mean.",
       "scheme": scheme, "symmetric": "Whether integers do without zero points.", "scales": scales,
       "order": "The order of columns: most active first, groups by their most active, or left to right.",
       "static_groups": "Whether scales are fixed from the original weights, whatever the order.",
@@ -165,6 +168,11 @@ enum OptionSentences {
       "temperature": "What logits are divided by before they are compared.",
       "share": "The divergence's share of the loss; the rest is cross-entropy.", "rate": "How fast weights, norms and biases move.",
       "scale_rate": "How fast scales move, as shares of themselves.", "code_rate": "How fast latents move, in steps of the grid.",
+      "teacher": "A checkpoint to learn from, of the same vocabulary; the model that came in where none is named.",
+      "rank": "Of what lora adds to the weights.",
+      "reach": "How far from their codes latents begin, towards the teacher's weights, in steps of the grid.",
+      "state_share": "What the relative error of hidden states counts beside the loss on predictions; at 0 none are compared.",
+      "states": "Behind how many blocks states are compared: spread evenly, the last among them.",
       "clip": "The largest norm of a gradient.", "validate_every": "Steps between two looks at the sequences kept out.",
     ]) { $1 },
   ]
