@@ -2,11 +2,17 @@ public import Models
 
 /// A pass that goes back and forth over the calibration data: what that costs, for the estimate before a run.
 public protocol TrainingPass: Pass {
+  /// Whether saved statistics cannot take the place of the calibration sequences.
+  var needsSequences: Bool { get }
   /// - Parameters:
   ///   - description: of the model as the pass finds it.
   ///   - tokens: of all calibration sequences.
   ///   - longest: tokens of the longest of them.
   func cost(of description: ModelDescription, tokens: Int, longest: Int) -> TrainingCost
+}
+
+extension TrainingPass {
+  public var needsSequences: Bool { true }
 }
 
 /// What a training pass takes beyond what a sweep does.

@@ -88,7 +88,19 @@ public struct GPTQ: WeightQuantizer {
     guard refine == 0 || movable else {
       throw InvalidOption("refine", "codes of integers with whole zero points can be moved; leave it out for other numbers")
     }
+    guard hessian == .input || movable else {
+      throw InvalidOption(
+        "hessian", "codes of integers with whole zero points can be moved by what outputs are worth; input for other numbers")
+    }
+    guard outputDamping > 0, outputDamping < 1000 else {
+      throw InvalidOption("output_damping", "\(outputDamping): a fraction of the mean diagonal, above 0, below 1000")
+    }
     guard blockSize >= 1 else { throw InvalidOption("block_size", "\(blockSize): a positive number") }
+  }
+
+  public func reshape(_ description: ModelDescription) throws(InvalidOption) -> ModelDescription {
+    if hessian == .output { try checkGradients(of: description) }
+    return description
   }
 
   public func run(on part: inout any ModelPart, in context: PassContext) throws {
@@ -119,6 +131,7 @@ public struct GPTQ: WeightQuantizer {
               hessian, groupSize: try factorSchemes(of: factors, named: name, in: part).input.groupSize(columns: factors.columns),
               order: order, damping: damping, refining: refine > 0 || self.hessian == .output)
           else { throw InvalidOption("damping", "\(damping) does not make the Hessian of \(part.fullName(of: name)) positive definite") }
+          if self.hessian == .output { context.remark("gptq: low-rank factors are quantized by their inputs alone") }
           try quantize(factors, named: name, of: &part, solver, hessian, context)
           continue
         }
@@ -168,21 +181,6 @@ public struct GPTQ: WeightQuantizer {
       }
       try quantizeInputs(of: group, in: &part, context)
     }
-  }
-
-  /// Codes and scales once more, by what the outputs are worth.
-  ///
-  /// - Parameter weight: what is to be come near to, drift corrected.
-  /// - Returns: the loss as a share of what it was; `nil` where there is no curvature to go by.
-  private func coupled(
-    _ quantized: QuantizedMatrix, _ weight: Matrix, _ solver: GPTQSolver, named name: LinearName, of part: any ModelPart,
-    zeros: SparsityMask?, _ context: PassContext
-  ) throws -> (QuantizedMatrix, Double?) {
-    guard part is Block, let output = try context.answer(to: OutputMoments()).moment(of: part.fullName(of: name))?.damped(by: outputDamping)
-    else { return (quantized, nil) }
-    let descent = TwoSidedDescent(input: solver.dampedMoments, output: output, weight: weight, refits: refit)
-    let (refined, share) = descent.refined(quantized, rounds: max(1, refine), zeros: zeros)
-    return (refined, share)
   }
 
   /// - Parameter globalScale: of the linears that runtimes fuse with this one.

@@ -89,7 +89,7 @@ package struct OutputMoments: Analysis {
 /// −log q of a token drawn from q itself: its gradients' second moment is the Fisher information of the prediction.
 ///
 /// The draw depends on the logits alone, and so on nothing that differs from run to run.
-private struct SampledLabel: LogitLoss {
+struct SampledLabel: LogitLoss {
   var needsTeacher: Bool { false }
 
   func pull(
