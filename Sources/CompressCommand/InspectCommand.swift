@@ -119,8 +119,10 @@ struct InspectCommand: ParsableCommand {
     for linear in plan { roles[role(of: linear), default: Role(name: role(of: linear))].parameters += linear.rows * linear.columns }
     for name in tensors.names {
       guard let info = tensors.info(name) else { continue }
-      let module = name.split(separator: ".").dropLast().joined(separator: ".")
-      let owner = name.hasSuffix(".bias") ? nil : owners[module]
+      // What belongs to a weight may be called `weight.absmax`, or lie deeper still.
+      let parts = name.split(separator: ".")
+      let modules = (1...3).map { parts.dropLast($0).joined(separator: ".") }
+      let owner = name.hasSuffix(".bias") ? nil : modules.lazy.compactMap { owners[$0] }.first
       let key = owner.map(role) ?? (model.carried.contains(name) ? "carried" : "norms and biases")
       roles[key, default: Role(name: key)].tensors += 1
       roles[key]!.bytes += info.byteCount
