@@ -7,7 +7,7 @@ import Testing
 struct UnknownComponentTests {
   /// A tiny Llama whose query projections are ModelOpt's FP8, with further tensors.
   private static func write(_ more: [NamedTensor], to directory: URL) async throws {
-    var config = try JSON(parsing: Families.configuration("llama").utf8)
+    var config = try JSON(parsing: Families.configuration("llama-plain").utf8)
     var tensors: [NamedTensor] = []
     for named in try TinyModel.tensors(ModelConfig(text: config.text().utf8), dtype: .bfloat16) {
       guard named.name.hasSuffix("q_proj.weight") else {

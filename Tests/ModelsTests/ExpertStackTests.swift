@@ -46,12 +46,12 @@ struct ExpertStackTests {
     }
   }
 
-  /// Savers write either way round: the shape says which.
+  /// Savers write either way round: the shape says which, unless it is square.
   @Test(arguments: Families.stacked) func eitherWayRoundIsRead(_ name: String) throws {
     let config = try Self.config(name)
     let turned = try TinyModel.tensors(config).map { named -> NamedTensor in
       let shape = named.info.shape
-      guard shape.count == 3, !named.name.contains("conv1d") else { return named }
+      guard shape.count == 3, shape[1] != shape[2], !named.name.contains("conv1d") else { return named }
       let matrices = (0..<shape[0]).flatMap { expert in
         Matrix(rows: shape[1], columns: shape[2], elements: named.tensor.entry(expert).floats()).transposed().elements
       }
