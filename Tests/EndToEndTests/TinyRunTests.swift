@@ -94,7 +94,7 @@ import Testing
       let events = try json.errors.split(separator: "\n").map {
         try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])["event"] as? String
       }
-      #expect(Set(events) == ["step", "block_began", "block_ended", "pass_began", "pass_ended"])
+      #expect(Set(events) == ["step", "remark", "block_began", "block_ended", "pass_began", "pass_ended"])
       #expect(try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])["layers"] != nil)
       let none = try await job.run(to: "none", "--progress", "none")
       #expect(none.status == 0 && none.errors.isEmpty)

@@ -98,7 +98,7 @@ import Testing
       "int"
     ),
     ("allocate: { candidates: [{ bits: 4 }, { numbers: fp9 }] }", "allocate.candidates.1.numbers: unknown \"fp9\"; known: int, fp8", "fp8"),
-    ("distill: { moves: [scales, nrms] }", "distill.moves.1: unknown \"nrms\"; known: weights, scales", "norms"),
+    ("distill: { moves: [scales, nrms] }", "distill.moves.1: unknown \"nrms\"; known: weights, lora, scales", "norms"),
     ("gptq: { bits: four }", "gptq.bits: a whole number is needed", nil), ("gptq: { damping: x }", "gptq.damping: a number is needed", nil),
     ("gptq: { symmetric: 1 }", "gptq.symmetric: true or false is needed", nil),
   ])
