@@ -13,7 +13,8 @@ struct TeacherTests {
   @Test func aNamedTeacherIsLearnedFrom() async throws {
     let (student, teacher) = (try TinyModel.model(), try Self.deeper())
     let swept = try await Swept(
-      "{ distill: { teacher: deeper, moves: [weights, norms], epochs: 6, batch: 2, rate: 0.003 } }", student, teachers: ["deeper": teacher])
+      "{ distill: { teacher: deeper, moves: [weights, norms], epochs: 8, batch: 4, rate: 0.003 } }", student,
+      sequences: TinyModel.sequences(100, length: 40).suffix(80).map { $0 }, teachers: ["deeper": teacher])
     let (before, after) = (try Evaluator.divergence(of: student, from: teacher), try swept.divergence(from: teacher))
     #expect(after < 0.97 * before, "\(after) against \(before)")
     let record = try #require(swept.report.training.first)

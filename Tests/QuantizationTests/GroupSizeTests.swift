@@ -71,7 +71,7 @@ import Testing
   }
 
   /// Where 128 divides everything, `auto` is another spelling of it.
-  @Test(arguments: ["rtn: { bits: 4", "gptq: { bits: 3, scales: full_range", "hqq: { bits: 4"])
+  @Test(arguments: ["rtn: { bits: 4", "gptq: { bits: 3, scales: full_range", "rtn: { bits: 8, symmetric: false"])
   func where128DividesTheWeightsAreThose(_ pass: String) async throws {
     let config = Self.config.replacing("\"hidden_size\":96", with: "\"hidden_size\":128").replacing(
       "\"head_dim\":40", with: "\"head_dim\":128")
