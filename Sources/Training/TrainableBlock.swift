@@ -23,9 +23,10 @@ package struct TrainableBlock: Sendable {
   private var normBiases: [String: [Float]] = [:]
 
   /// - Parameters:
-  ///   - wanted: what latents lie towards, by linear: the weights before they were quantized.
+  ///   - wanted: what latents lie towards, by linear.
+  ///   - isBeforeRounding: whether that is the block as it was before it was quantized, so that its zeros are those of the block.
   ///   - reach: how far from their codes latents may begin, in steps.
-  package init(_ block: Block, moving: MovingParameters, towards wanted: Block? = nil, reach: Float = 0) {
+  package init(_ block: Block, moving: MovingParameters, towards wanted: Block? = nil, isBeforeRounding: Bool = true, reach: Float = 0) {
     original = block
     self.moving = moving
     func isSelected(_ name: LinearName) -> Bool {
@@ -48,7 +49,7 @@ package struct TrainableBlock: Sendable {
           continue
         }
         latents[name] = latent
-        if moving.codes { zeros[name] = Self.zeros(of: quantized, wanted?.linears[name]?.weight) }
+        if moving.codes { zeros[name] = Self.zeros(of: quantized, isBeforeRounding ? wanted?.linears[name]?.weight : nil) }
         if moving.reach != nil { starts[name] = latent.latents }
       } else if moving.weights, linear.weight.isNumbers {
         let weight = linear.weight.dense()

@@ -18,7 +18,7 @@ package struct TrainableModel: Sendable {
   /// - Parameters:
   ///   - blocks: of the model, in their order.
   ///   - movesTables: whether embedding and head move where they are plain numbers.
-  ///   - wanted: of each block, what latents lie towards: its weights before they were quantized.
+  ///   - wanted: of each block, what latents lie towards: the teacher's weights, which may not be pruned as its own are.
   ///   - reach: how far from their codes latents may begin, in steps.
   package init(
     _ description: ModelDescription, embedding: Embedding, blocks: [Block], head: Head, moving: MovingParameters, movesTables: Bool,
@@ -27,7 +27,9 @@ package struct TrainableModel: Sendable {
     self.description = description
     self.embedding = embedding
     self.head = head
-    self.blocks = blocks.indices.map { TrainableBlock(blocks[$0], moving: moving, towards: wanted?[$0], reach: reach) }
+    self.blocks = blocks.indices.map {
+      TrainableBlock(blocks[$0], moving: moving, towards: wanted?[$0], isBeforeRounding: false, reach: reach)
+    }
     movesNorms = moving.norms
     // Codes of a table would be lost.
     let tables = [embedding.table] + head.linears.values

@@ -35,4 +35,49 @@ struct AdapterTests {
       }
     }
   }
+
+  /// What a block is written with is its weights and a change of the adapter's rank.
+  @Test func theSumIsWritten() throws {
+    let block = try TinyModel.model().block(0)
+    var moving = MovingParameters()
+    moving.adapterRank = 2
+    var (trainable, optimizer) = (TrainableBlock(block, moving: moving), AdamW())
+    var rates = StepRates()
+    rates.numbers = 0.01
+    for step in 0..<3 {
+      var gradient = BlockGradient()
+      for (name, linear) in block.linears {
+        gradient.weights[name] = Self.matrix(linear.weight.rows, linear.weight.columns, "\(name.rawValue) \(step)")
+      }
+      optimizer.begin()
+      trainable.step(gradient, &optimizer, rates)
+    }
+    let finished = trainable.finished()
+    for (name, linear) in block.linears {
+      var change = finished[name].weight.dense()
+      change.add(linear.weight.dense().scaled(by: -1))
+      #expect(Self.rank(of: change) == 2, "\(name)")
+    }
+  }
+
+  /// By Gaussian elimination in double precision; what is left below a thousandth of the largest element counts as nothing.
+  private static func rank(of matrix: Matrix) -> Int {
+    var rows = (0..<matrix.rows).map { row in (0..<matrix.columns).map { Double(matrix[row, $0]) } }
+    let limit = 1e-3 * (matrix.elements.map { Double(abs($0)) }.max() ?? 0)
+    var rank = 0
+    while rank < rows.count {
+      // The largest of all that is left leads.
+      let places = (rank..<rows.count).flatMap { row in rows[row].indices.map { (row, $0) } }
+      guard let (row, column) = places.max(by: { abs(rows[$0.0][$0.1]) < abs(rows[$1.0][$1.1]) }), abs(rows[row][column]) > limit else {
+        break
+      }
+      rows.swapAt(rank, row)
+      for other in rank + 1..<max(rank + 1, rows.count) {
+        let factor = rows[other][column] / rows[rank][column]
+        for place in rows[other].indices { rows[other][place] -= factor * rows[rank][place] }
+      }
+      rank += 1
+    }
+    return rank
+  }
 }
