@@ -199,7 +199,9 @@ extension Compressor {
       against: checkpoint.tensors, data: hasData ? try source.read(for: checkpoint, bases: places, seed: recipe.seed).sequences : nil)
     for pass in recipe.passes {
       let name = type(of: pass).name
-      if (pass as? any TrainingPass)?.needsSequences == true { throw StatisticsDoNotSuffice(pass: name, reason: "it is trained on sequences") }
+      if (pass as? any TrainingPass)?.needsSequences == true {
+        throw StatisticsDoNotSuffice(pass: name, reason: "it is trained on sequences")
+      }
       if pass.isExact { throw StatisticsDoNotSuffice(pass: name, reason: "it changes what the layers after it read") }
       if pass.comparesInputs {
         throw StatisticsDoNotSuffice(pass: name, reason: "it compares inputs with those of the original model (drift_correction)")

@@ -22,7 +22,9 @@ public enum NamedScheme {
   /// - Throws: `RecipeError` for a word that is none, and for an option beside it that says something else.
   static func expanded(_ node: RecipeNode, of pass: String) throws(RecipeError) -> RecipeNode {
     guard let named = node.members.first(where: { $0.key == key }) else { return node }
-    guard !named.node.json.isNull else { return RecipeNode(value: .mapping(node.members.filter { $0.key != key }), position: node.position) }
+    guard !named.node.json.isNull else {
+      return RecipeNode(value: .mapping(node.members.filter { $0.key != key }), position: node.position)
+    }
     let place = named.node.position
     guard let word = named.node.json.string, let preset = QuantizationPreset.named(word) else {
       let given = named.node.json.string
