@@ -1,15 +1,15 @@
 internal import CheckpointIO
 internal import Foundation
 internal import Models
+internal import Passes
 internal import Recipes
 
 extension Compressor {
   /// What is read all through a run: an output that is or holds it is never replaced.
   func inputs(of checkpoint: Checkpoint) -> [URL] {
-    let statistics = recipe.calibration?.statistics.map {
-      try? TokenSource(text: nil, tokens: $0, bases: bases + [checkpoint.directory]).file
-    }
-    return checkpoint.inputs + [statistics ?? nil].compactMap { $0 }
+    let named = [recipe.calibration?.statistics] + recipe.passes.map { ($0 as? any ModelPass)?.teacher }
+    return checkpoint.inputs
+      + named.compactMap { $0 }.compactMap { try? TokenSource(text: nil, tokens: $0, bases: bases + [checkpoint.directory]).file }
   }
 
   /// Copies what travels with the weights before the work begins, so that it is of one time, and what cannot be copied is known at once.

@@ -27,8 +27,6 @@ package struct Adapter: Sendable {
     return sum
   }
 
-  /// From the gradient of the sum to those of A and B: dA = Bᵀ · dW and dB = dW · Aᵀ.
-  func pullback(_ gradient: Matrix) -> (input: Matrix, output: Matrix) {
-    (output.transposed().times(gradient), gradient.times(transposed: input))
-  }
+  /// From the gradient of the sum to those of A and B.
+  func pullback(_ gradient: Matrix) -> (input: Matrix, output: Matrix) { gradient.pulled(onInput: input, output: output) }
 }

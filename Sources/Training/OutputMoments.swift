@@ -21,8 +21,8 @@ package struct OutputMoments: Analysis {
     let tokens = sequences.reduce(0) { $0 + $1.count }
     let bytes = (count + 2) * tokens * model.description.hiddenSize * 4
     let inputs = try ActivationStore(scratch: bytes <= context.activationMemory / 2 ? nil : context.scratch)
-    let states = try walk.embedded()
-    for sequence in sequences.indices { try inputs.write(states[sequence], at: sequence) }
+    let table = PreparedEmbedding(try model.embedding())
+    for sequence in sequences.indices { try inputs.write(try table(sequences[sequence]), at: sequence) }
     try walk.visit(expanding: { PreparedBlock($0, positions: walk.positions) }) { index, block in
       try Parallel.forEach(sequences.count) { sequence in
         let hidden = try block.forward(try inputs.read(index * sequences.count + sequence))
@@ -33,10 +33,12 @@ package struct OutputMoments: Analysis {
     let end = TrainableModel(
       model.description, embedding: try model.embedding(), blocks: [], head: try model.head(), moving: MovingParameters(),
       movesTables: false)
-    for sequence in sequences.indices {
-      let hidden = try inputs.read(count * sequences.count + sequence)
-      let pulled = try end.pull(of: SampledLabel(), [sequences[sequence]], [hidden])
-      try inputs.write(pulled[0], at: count * sequences.count + sequence)
+    // A few at once, because the head is expanded each time.
+    for start in stride(from: 0, to: sequences.count, by: 16) {
+      let part = start..<min(start + 16, sequences.count)
+      let hidden = try part.map { try inputs.read(count * sequences.count + $0) }
+      let pulled = try end.pull(of: SampledLabel(), Array(sequences[part]), hidden)
+      for (sequence, states) in zip(part, pulled) { try inputs.write(states, at: count * sequences.count + sequence) }
     }
     for index in (0..<count).reversed() {
       try Task.checkCancellation()
@@ -95,7 +97,7 @@ struct SampledLabel: LogitLoss {
   func pull(
     _ logits: UnsafeMutablePointer<Float>, teacher: UnsafeMutablePointer<Float>?, next: Int32?, count: Int
   ) -> Double? {
-    // What a softmax of the same logits gives is the same wherever it runs.
+    // The first logits are as good a seed as any: they differ from token to token.
     let seed = (0..<min(count, 8)).reduce(UInt64(count)) { $0 &* 0x100_0000_01B3 ^ UInt64(logits[$1].bitPattern) }
     var random = KeyedRandomness(seed: seed, key: "label")
     Kernel.softmax(logits, count: count, scale: 1)

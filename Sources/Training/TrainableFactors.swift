@@ -23,7 +23,7 @@ package struct TrainableFactors: Sendable {
     FactoredWeight(input: input, output: output, groups: groups, sharesInputOf: sharesInputOf)
   }
 
-  /// From the gradient of B·A to those of A and B: dA = Bᵀ · dW and dB = dW · Aᵀ, in every group on its own.
+  /// From the gradient of B·A to those of A and B, in every group on its own.
   ///
   /// - Parameters:
   ///   - gradient: dW, [outputs × inputs].
@@ -33,8 +33,15 @@ package struct TrainableFactors: Sendable {
     let parts = Parallel.map(groups) { group in
       let own = gradient.rows(group * height..<(group + 1) * height)
       let (a, b) = (input.rows(group * rank..<(group + 1) * rank), output.rows(group * height..<(group + 1) * height))
-      return (input: b.transposed().times(own), output: own.times(transposed: a))
+      return own.pulled(onInput: a, output: b)
     }
     return (Matrix(stacking: parts.map(\.input)), Matrix(stacking: parts.map(\.output)))
+  }
+}
+
+extension Matrix {
+  /// From the gradient of B·A to those of its factors: dA = Bᵀ · dW and dB = dW · Aᵀ.
+  func pulled(onInput a: Matrix, output b: Matrix) -> (input: Matrix, output: Matrix) {
+    (b.transposed().times(self), times(transposed: a))
   }
 }

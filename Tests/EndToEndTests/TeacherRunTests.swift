@@ -42,6 +42,21 @@ import Testing
     }
   }
 
+  /// Not even where its place was asked for.
+  @Test func aTeacherIsNeverReplaced() async throws {
+    try await Job.withTinyModel { job in
+      #expect(try await job.run().status == 0)
+      let before = try job.bytes("out", "model.safetensors")
+      let recipe = job.directory.appending(path: "distill.yaml")
+      try Data(Self.distilling.replacing("original", with: "results/out").utf8).write(to: recipe)
+      let outcome = try await job.run(recipe: recipe, settings: nil, "--overwrite", "--progress", "none")
+      #expect(outcome.status != 0 && outcome.errors.contains("results/out"), "\(outcome.errors)")
+      #expect(try job.bytes("out", "model.safetensors") == before && job.left() == ["out"])
+      // Anywhere else it may be learned from.
+      #expect(try await job.run(to: "other", recipe: recipe).status == 0)
+    }
+  }
+
   @Test func aTeacherThatIsNotThereIsSaid() async throws {
     try await Job.withTinyModel(Self.distilling) { job in
       try await job.expectFailure(66, saying: "original")
