@@ -6,18 +6,12 @@ public import Tensors
 /// The checkpoints of AutoAWQ in their `gemm` layout, which vLLM and transformers load too: 4 bits, packed along the outputs, F16 scales.
 ///
 /// Named after the tool, not the algorithm: any pass may have made the codes. Facts from AutoAWQ 0.2.9.
-public struct AWQFormat: CheckpointFormat {
+public struct AWQFormat: FamilyAwareFormat {
   public static let name = "awq"
   public static let summary = "4-bit integers in AutoAWQ's gemm layout, as vLLM and transformers load them"
   /// What describes the models that are written.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
-
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
 
   public var scaleType: DType? { .float16 }
   public var fusion: Fusion { .all }

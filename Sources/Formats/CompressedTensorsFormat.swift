@@ -7,20 +7,14 @@ import Tensors
 ///
 /// The layouts are the library's compressors' of the same names: `pack-quantized`, `int-quantized`, `float-quantized`, `naive-quantized`,
 /// `nvfp4-pack-quantized`, `mxfp4-pack-quantized`, `mxfp8-quantized`; see `CompressedTensorsLayout`.
-public struct CompressedTensorsFormat: CheckpointFormat {
+public struct CompressedTensorsFormat: FamilyAwareFormat {
   public static let name = "compressed-tensors"
   public static let summary = "quantized weights, inputs and caches as vLLM and transformers load them"
   /// The library version whose files ours are byte-equal to.
   static let version = "0.20.0"
   /// What describes the models that are written.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
-
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
 
   public var storesFactors: Bool { true }
   public var fusion: Fusion { .all }

@@ -9,18 +9,12 @@ public import Tensors
 /// A module has `weight`, in E4M3, and `weight_scale_inv`, [⌈outputs / 128⌉ × ⌈inputs / 128⌉], by which the codes are multiplied (DeepSeek-AI 2024,
 /// "DeepSeek-V3", section 3.3). Read are also other tiles, one scale for a matrix, and fixed scales of inputs (`activation_scale`), as Mistral has
 /// them.
-public struct FP8BlockFormat: CheckpointFormat {
+public struct FP8BlockFormat: FamilyAwareFormat {
   public static let name = "fp8-block"
   public static let summary = "E4M3 in tiles of 128 x 128 with quantized inputs, as vendors release their models"
   /// What describes the models that are written.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
-
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
 
   public var scaleType: DType? { .float32 }
   public var fusion: Fusion { .all }

@@ -11,18 +11,12 @@ import Tensors
 /// models are also read. Whatever of a model llama.cpp would compute otherwise is refused, sliding windows among it, which
 /// it does not have in these families: what would be written is read back and compared before anything is (`GGUFReadback`,
 /// `GGUFTokenizerCheck`).
-public struct GGUFFormat: CheckpointFormat {
+public struct GGUFFormat: FamilyAwareFormat {
   public static let name = "gguf"
   public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
   /// What describes the models that are written.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
-
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
 
   public var storesBlocks: Bool { true }
 

@@ -6,7 +6,7 @@ public import Tensors
 /// The checkpoints of AutoGPTQ and GPTQModel, which vLLM and transformers load too: integers packed along the inputs, F16 scales.
 ///
 /// Named after the tools, not the algorithm: any pass may have made the codes. Facts from AutoGPTQ 0.8 and GPTQModel 7.
-public struct GPTQFormat: CheckpointFormat {
+public struct GPTQFormat: FamilyAwareFormat {
   public static let name = "gptq"
   public static let summary = "packed integers as GPTQModel, AutoGPTQ, vLLM and transformers load them"
 
@@ -21,14 +21,9 @@ public struct GPTQFormat: CheckpointFormat {
   public var version = Version.v1
 
   /// What describes the models that are written.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
 
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
   public init(version: Version) { self.version = version }
 
   public var scaleType: DType? { .float16 }

@@ -10,20 +10,14 @@ import Tensors
 /// `weight._scale`, one for every output; with fewer `weight._data._data`, where groups are rows that share bytes from far apart, the first in the
 /// lowest bits, `weight._scale` for every group, and `weight._shift`: subtracted after scaling, or, where it is whole, before. `input_scale` and
 /// `output_scale` are of activations.
-public struct QuantoFormat: ReadOnlyFormat {
+public struct QuantoFormat: ReadOnlyFormat, FamilyAwareFormat {
   public static let name = "quanto"
   public static let summary = "integers and 8-bit floats as optimum-quanto saves them; read only"
   public static let instead = "compressed-tensors holds 8-bit integers and E4M3 by rows, mlx integers with biases"
   private static let fileName = "quanto_qmap.json"
   /// What says how many outputs a linear has: groups alone do not.
-  private var architectures = ArchitectureCatalog.standard
+  public var architectures = ArchitectureCatalog.standard
   public init() {}
-
-  public func knowing(_ architectures: ArchitectureCatalog) -> any CheckpointFormat {
-    var format = self
-    format.architectures = architectures
-    return format
-  }
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
     guard config.quantization == nil, let map = try Self.map(beside: config) else { return nil }
