@@ -53,14 +53,14 @@ let package = Package(
     module("Formats", ["Models", "CheckpointIO", "Tokenizers", "StrictJSON", "Tensors"]),
 
     // What is done to a model.
-    module("Passes", ["Models", "Tensors"]),
+    module("Passes", ["Models", "CheckpointIO", "Tensors"]),
     module("Training", ["Passes", "Models", "Tensors"]),
     module("Quantization", ["Training", "Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
     module("Evaluation", ["KVCache", "Passes", "Models", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
-    module("Distillation", ["Training", "Evaluation", "Passes", "Models", "Tensors"]),
+    module("Distillation", ["Training", "Evaluation", "Passes", "Models", "CheckpointIO", "Tensors"]),
     module("LowRank", ["Allocation", "Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
 
     // Recipes, the umbrella, the command.

@@ -5,7 +5,7 @@ import Quantization
 import Tensors
 
 /// Which format every group of layers gets, and what that is expected to cost.
-struct Allocation: Sendable {
+struct Allocation: Sendable, Codable {
   /// Index of the candidate, by a linear's name in the whole model.
   var choices: [String: Int]
   /// By the same name: the linear's share of what its unit is expected to cost, in nats where divergence was measured, otherwise a share of the

@@ -33,7 +33,8 @@ struct Failure {
       case .busy: Code.temporary
       default: Code.data
       }
-    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError, is MixedFormats, is AlreadyQuantized:
+    case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError, is MixedFormats, is AlreadyQuantized,
+      is OtherRun:
       Code.usage
     case is ScratchError, is ResultNotPrinted: Code.inputOutput
     case let error where Self.isOfFoundation(error): Code.inputOutput
@@ -73,6 +74,7 @@ struct Failure {
     switch cause {
     case let error as CheckpointError: error.hint
     case is MissingCalibration: "add `calibration: { text: FILE }` to the recipe, or --set calibration.text=FILE"
+    case is OtherRun: "run the same recipe on the same model to go on with it, or start over with --fresh"
     case is UnwantedFallback: "run without --strict to accept fallbacks; they are counted in report.json"
     default: nil
     }

@@ -31,6 +31,12 @@ struct RunOptions: ParsableArguments {
   @Flag(name: .long, help: "Replace an existing output once the new one is complete.")
   var overwrite = false
 
+  @Flag(name: .long, help: "Start over, whatever an interrupted run with this output has done.")
+  var fresh = false
+
+  @Flag(name: .long, help: "Keep nothing that an interrupted run could go on from.")
+  var noJournal = false
+
   @Flag(name: .long, help: "Print the report as JSON instead of a table.")
   var json = false
 
@@ -53,14 +59,16 @@ struct RunOptions: ParsableArguments {
     guard let model = model ?? recipe.model else {
       throw ValidationError("--model is needed: neither the command nor the recipe names one")
     }
-    let compressor = Compressor(
+    if fresh, noJournal { throw ValidationError("--fresh starts a journal anew and --no-journal has none; give one of them") }
+    var compressor = Compressor(
       recipe: recipe, toolkit: CompressCommand.toolkit, bases: [URL(filePath: FileManager.default.currentDirectoryPath)] + bases,
       memoryLimit: try machine.memory(), strict: strict, overwrite: overwrite)
+    compressor.resumption = noJournal ? .keepNothing : fresh ? .startOver : .goOn
     let directory = URL(userPath: model)
     if dryRun {
       let (dryRunJSON, width) = (json, machine)
       return try printResult(
-        try await width.run {
+        try await width.run { [compressor] in
           let checkpoint = try Checkpoint(directory)
           let plan = try compressor.plan(checkpoint)
           return dryRunJSON ? plan.json.text(indent: 2) : plan.text
@@ -70,7 +78,7 @@ struct RunOptions: ParsableArguments {
       throw ValidationError("--output is needed: neither the command nor the recipe names one")
     }
     let destination = URL(userPath: output)
-    let report = try await machine.run {
+    let report = try await machine.run { [compressor] in
       try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
     }
     progress.end()

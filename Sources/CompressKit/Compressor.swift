@@ -19,6 +19,8 @@ public struct Compressor: Sendable {
   public var strict: Bool
   /// Whether an existing output is replaced once the new one is complete.
   public var overwrite: Bool
+  /// What is done about an interrupted run with the same output, and for the case that this one is interrupted.
+  public var resumption = Resumption.goOn
 
   public init(
     recipe: Recipe, toolkit: Toolkit = .standard,
@@ -205,15 +207,24 @@ public struct Compressor: Sendable {
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
     let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: inputs(of: checkpoint))
     for remark in stage.remarks { observer.observe(.remark(remark)) }
-    do { return try await run(checkpoint, into: stage, observer) } catch {
+    var journal: RunJournal?
+    do { return try await run(checkpoint, into: stage, &journal, observer) } catch {
+      // Before the output is abandoned, and with it the right to touch the journal.
+      if let journal {
+        if Self.couldSucceed(after: error) {
+          observer.observe(.remark("what is done is kept in \(journal.directory.path): the same command goes on from there"))
+        } else {
+          journal.remove()
+        }
+      }
       stage.abandon()
       throw error
     }
   }
 
-  private func run(_ checkpoint: Checkpoint, into stage: StagedDirectory, _ observer: any PipelineObserver) async throws
-    -> CompressionReport
-  {
+  private func run(
+    _ checkpoint: Checkpoint, into stage: StagedDirectory, _ journal: inout RunJournal?, _ observer: any PipelineObserver
+  ) async throws -> CompressionReport {
     var plan = try plan(checkpoint)
     for remark in plan.remarks { observer.observe(.remark(remark)) }
     let companions = try gather(checkpoint, into: stage)
@@ -222,6 +233,7 @@ public struct Compressor: Sendable {
       observer.observe(.step("sample"))
       plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
     }
+    journal = try self.journal(plan, of: checkpoint, at: stage.journalPlace)
     observer.observe(.step("preflight"))
     try await preflight(plan)
     let evaluation = try evaluationTokens(checkpoint, plan.model.description)
@@ -231,7 +243,7 @@ public struct Compressor: Sendable {
     var report: CompressionReport
     do {
       let kept: [Int]
-      (report, kept) = try await sweep(checkpoint, plan, sink, scratch: stage.directory, observer)
+      (report, kept) = try await sweep(checkpoint, plan, sink, scratch: stage.directory, journal, observer)
       try await complete(plan, sink, companions.files, keeping: kept)
     } catch {
       await sink.abandon()
@@ -249,17 +261,19 @@ public struct Compressor: Sendable {
     try plan.statistics?.stamp?.check()
     for teacher in plan.teachers { try teacher.checkpoint.checkUnchanged() }
     try Task.checkCancellation()
-    try stage.publish()
+    try stage.publish { journal?.remove() }
     return report
   }
 
   private func sweep(
-    _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ observer: any PipelineObserver
+    _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ journal: RunJournal?,
+    _ observer: any PipelineObserver
   ) async throws -> (report: CompressionReport, keptBlocks: [Int]) {
     var options = SweepOptions(
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
     options.statistics = plan.statistics
     options.probes = plan.probes
+    options.journal = journal.map { SweepJournal($0) }
     for teacher in plan.teachers { options.teachers[teacher.name] = teacher.model }
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)

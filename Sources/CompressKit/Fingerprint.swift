@@ -21,6 +21,25 @@ enum Fingerprint {
     return hash.text
   }
 
+  /// Of a file's length and of 64 stretches of 4096 bytes of it; `nil` where it cannot be read.
+  static func of(file: URL) -> String? {
+    guard let bytes = try? Data(contentsOf: file, options: .alwaysMapped) else { return nil }
+    var hash = FNV()
+    hash.add("\(bytes.count)".utf8)
+    let (pieces, length) = (64, 4096)
+    for piece in 0..<pieces {
+      let start = bytes.startIndex + max(0, bytes.count - length) / (pieces - 1) * piece
+      hash.add(bytes[start..<min(start + length, bytes.endIndex)])
+    }
+    return hash.text
+  }
+
+  static func of(_ text: String) -> String {
+    var hash = FNV()
+    hash.add(text.utf8)
+    return hash.text
+  }
+
   static func of(_ sequences: [[Int32]]) -> String {
     var hash = FNV()
     for sequence in sequences {

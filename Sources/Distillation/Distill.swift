@@ -114,7 +114,7 @@ public struct Distill: ModelPass, TrainingPass {
     guard let head = model.head else { throw InvalidOption("loss", "the model has no logits") }
     var moving = moving
     moving.seed = context.seed
-    var student = TrainableModel(
+    let student = TrainableModel(
       model.description, embedding: model.embedding, blocks: model.blocks, head: head, moving: moving,
       movesTables: moves.contains(.embeddings), towards: try weightsBehind(model, context), reach: Float(reach))
     guard student.isMoving else {
@@ -147,43 +147,44 @@ public struct Distill: ModelPass, TrainingPass {
     func validation(_ student: TrainableModel) throws -> Double {
       try student.loss(criterion, on: kept.map { sequences[$0] }, teacher: shown(kept))
     }
-    let before = try validation(student)
-    var (best, bestLoss, bestStep) = (student, before, 0)
-    var (optimizer, random) = (AdamW(), context.randomness(for: "order"))
+    var state = try TrainingState(student, keptIn: context) ?? TrainingState(student, before: try validation(student))
+    let (before, taken) = (state.progress.before, state.progress.step)
+    if taken > 0 { context.remark("distill: taken up again behind step \(taken) of an interrupted run") }
+    var (random, turn) = (context.randomness(for: "order"), KeepingTurn())
     let perEpoch = (training.count + batch - 1) / batch
     let steps = epochs * perEpoch
     let rates = LearningRate(peak: 1, decay: schedule)
-    var (step, tokens, curve, took) = (0, 0, [Report.TrainingRecord.Point](), Duration.zero)
-    descent: for _ in 0..<epochs {
+    descent: for epoch in 0..<epochs {
       let order = training.shuffled(using: &random)
-      for first in stride(from: 0, to: order.count, by: batch) {
+      for (place, first) in stride(from: 0, to: order.count, by: batch).enumerated() where epoch * perEpoch + place >= taken {
         let indices = Array(order[first..<min(first + batch, order.count)])
         do {
           let start = ContinuousClock.now
-          let gradient = try student.gradient(
+          let gradient = try state.student.gradient(
             of: criterion, on: indices.map { sequences[$0] }, teacher: shown(indices), wanted: wanted(indices),
             memory: context.activationMemory / 2)
           let factor = Float(min(1, clip / max(gradient.norm, .leastNormalMagnitude)))
-          student.step(gradient, &optimizer, stepRates(rates(step, of: steps)), factor: factor)
-          step += 1
-          tokens += indices.reduce(0) { $0 + sequences[$1].count }
-          took += start.duration(to: .now)
+          let tokens = indices.reduce(0) { $0 + sequences[$1].count }
+          state.step(gradient, stepRates(rates(state.progress.step, of: steps)), factor: factor, tokens: tokens, since: start)
+          let progress = state.progress
           context.advance(
-            step, of: steps,
-            "loss \(Self.short(gradient.loss)), best kept out \(Self.short(bestLoss)) of \(Self.short(before)), "
-              + "\(Int(Double(tokens) / took.seconds)) tokens/s")
-          guard step % validateEvery == 0 || step == steps else { continue }
-          let now = try validation(student)
-          curve.append(.init(step: step, tokens: tokens, loss: gradient.loss, lossKeptOut: now))
-          if now < bestLoss { (best, bestLoss, bestStep) = (student, now, step) }
+            progress.step, of: steps,
+            "loss \(Self.short(gradient.loss)), best kept out \(Self.short(progress.bestLoss)) of \(Self.short(before)), "
+              + "\(Int(Double(progress.tokens) / progress.seconds)) tokens/s")
+          if progress.step % validateEvery == 0 || progress.step == steps {
+            state.validate(try validation(state.student), training: gradient.loss)
+          }
         } catch let error as NonFiniteActivation {
-          context.remark("distill: \(error) at step \(step); what was best before is kept, and lower rates would serve")
+          context.remark("distill: \(error) at step \(state.progress.step); what was best before is kept, and lower rates would serve")
           break descent
         }
+        if context.keepsTraining { try turn.keep { try state.keep(in: context) } }
       }
     }
-    context.record(before: before, after: bestLoss, bestStep: bestStep, took: took, curve: curve)
-    guard bestStep > 0 else {
+    let (progress, best) = (state.progress, state.best)
+    context.record(
+      before: before, after: progress.bestLoss, bestStep: progress.bestStep, took: .seconds(progress.seconds), curve: progress.curve)
+    guard progress.bestStep > 0 else {
       return context.remark("distill: no state was better than the start on the sequences kept out; the model stays as it was")
     }
     (model.embedding, model.blocks, model.head) = (best.embedding, best.blocks.map { $0.finished() }, best.head)

@@ -2,7 +2,7 @@ import Models
 import Tensors
 
 /// Linears of one input group that are factored together: one alone, or several over a common input factor.
-struct FactorUnit: Sendable, Hashable {
+struct FactorUnit: Sendable, Codable, Hashable {
   var linears: [LinearName]
   /// `nil` to leave them dense.
   var rank: Int?

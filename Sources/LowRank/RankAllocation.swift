@@ -5,7 +5,7 @@ import Passes
 import Tensors
 
 /// How every linear of a model is factored under a common budget.
-struct AllocatedRanks: Sendable {
+struct AllocatedRanks: Sendable, Codable {
   /// By the blocks' names.
   var units: [String: [FactorUnit]] = [:]
   var remarks: [String] = []

@@ -124,7 +124,7 @@ extension InputQuantization: CustomStringConvertible {
 
 /// How keys and values are stored in the cache: each by one fixed scale for the whole block or for every key-value head, as vLLM reads them
 /// from a checkpoint.
-public struct CacheQuantization: Sendable, Hashable {
+public struct CacheQuantization: Sendable, Codable, Hashable {
   public var key: CacheScale
   public var value: CacheScale
 
@@ -143,7 +143,7 @@ public struct CacheQuantization: Sendable, Hashable {
 }
 
 /// A number format of 8 bits with its scale, or with one for every key-value head.
-public struct CacheScale: Sendable, Hashable {
+public struct CacheScale: Sendable, Codable, Hashable {
   public var grid: QuantizationScheme.Grid
   /// The largest where heads have their own.
   public var scale: Float

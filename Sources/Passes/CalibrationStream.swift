@@ -36,6 +36,7 @@ package final class CalibrationStream: Sendable {
   /// The same sequences on their way through the model without any quantized layer; `nil` where nobody compares.
   private let originals: CalibrationStream?
   private let longest: Int
+  private let hiddenSize: Int
 
   /// - Parameters:
   ///   - description: of the model, for the sizes of what is kept.
@@ -48,6 +49,7 @@ package final class CalibrationStream: Sendable {
     originals = comparing ? try CalibrationStream(sequences, description: description, memory: memory, scratch: scratch) : nil
     self.sequences = sequences
     longest = sequences.map(\.count).max() ?? 0
+    hiddenSize = description.hiddenSize
     let tokens = sequences.reduce(0) { $0 + $1.count }
     let widths = description.blocks.map { ($0.contextSize, $0.feedForward?.keptSize ?? 0) }
     let states = description.keptStates * description.hiddenSize
@@ -201,6 +203,15 @@ package final class CalibrationStream: Sendable {
     let count = min(limit, sequences.count)
     return try Parallel.map(count) { [self] in try hidden.read($0 * sequences.count / count) }
   }
+
+  /// This stream and the one that is carried along.
+  var streams: [CalibrationStream] { [self] + (originals.map { [$0] } ?? []) }
+
+  /// [tokens, hidden size] of what flows into the current block.
+  func stateShape(of index: Int) -> [Int] { [sequences[index].count, hiddenSize] }
+
+  /// Puts what an earlier run had computed in the place of what flows into the current block.
+  func take(_ states: Matrix, as index: Int) throws { try hidden.write(states, at: index) }
 
   /// What flows into the current block, of one sequence: [tokens × hidden size].
   package func blockInput(of index: Int) throws -> Matrix { try hidden.read(index) }

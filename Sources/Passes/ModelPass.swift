@@ -1,3 +1,4 @@
+package import CheckpointIO
 public import Foundation
 public import Models
 internal import Tensors
@@ -55,6 +56,7 @@ public struct ModelPassContext: Sendable {
   public let scratch: URL
   private let pass: String
   private let records: PassContext.Records
+  private let journal: SweepJournal?
   private let progress: @Sendable (_ done: Int, _ total: Int, _ what: String) -> Void
 
   init(
@@ -67,6 +69,7 @@ public struct ModelPassContext: Sendable {
     seed = options.seed
     activationMemory = options.activationMemory
     scratch = options.scratch
+    journal = options.journal
     self.pass = pass
     self.records = records
     self.progress = progress
@@ -92,6 +95,17 @@ public struct ModelPassContext: Sendable {
       Report.TrainingRecord(pass: pass, lossBefore: before, lossAfter: after, bestStep: bestStep, seconds: took.seconds, curve: curve))
   }
 
+  /// Where a training in the same pass stood when an earlier run was interrupted; `nil` where there was none.
+  package func keptTraining() throws -> TensorArchive? { try journal?.training() }
+
+  /// Keeps where a training stands, in the place of where it stood before.
+  package func keepTraining(_ items: [TensorArchive.Item], words: [String: String]) throws {
+    try journal?.keepTraining(items, words: words)
+  }
+
+  /// Whether what a training keeps is kept anywhere.
+  package var keepsTraining: Bool { journal != nil }
+
   /// Says something about the model as a whole, once.
   public func remark(_ text: String) { records.say(text) }
 }
@@ -113,9 +127,12 @@ extension Pipeline {
     var description = descriptions[place]
     description.blocks = await collected.parts.compactMap { ($0 as? Block)?.description }
     var parts = ModelParts(description, await collected.parts)
+    var options = options
+    options.journal = options.journal?.later(by: 1)
     let earlier = origin?.keptBlocks ?? Array(whole.description.blocks.indices)
     let origin = Origin(model: origin?.model ?? whole, keptBlocks: report.keptBlocks.map { earlier[$0] })
     try train(&parts, by: place, origin, options, observer, &report)
+    options.journal = options.journal?.later(by: 1)
     var remaining = Pipeline(Array(passes[(place + 1)...]))
     (remaining.following, remaining.origin) = (following, origin)
     guard !remaining.passes.isEmpty else {
@@ -140,6 +157,14 @@ extension Pipeline {
     _ report: inout Report
   ) throws {
     guard let pass = passes[place] as? any ModelPass else { preconditionFailure("a pass over the whole model") }
+    let found = parts.all
+    let journal = try JournaledSweep(options.journal, training: found, by: pass, observer)
+    if let (trained, findings) = try journal.finished(found) {
+      parts = ModelParts(parts.description, trained)
+      for findings in findings { report.add(findings) }
+      report.remarks += journal.remarks
+      return
+    }
     let name = type(of: pass).name
     let (records, start) = (PassContext.Records(), ContinuousClock.now)
     let own = pass.teacher.flatMap { options.teachers[$0] }
@@ -161,8 +186,14 @@ extension Pipeline {
       throw PipelineError(pass: name, block: "the model", cause: error, index: place)
     }
     observer.observe(.passEnded(pass: name, block: "the model", took: start.duration(to: .now)))
-    report.training += records.training
-    report.remarks += records.remarks.filter { !report.remarks.contains($0) }
+    let findings = SweepJournal.Findings(remarks: records.remarks, training: records.training)
+    report.add(findings)
+    for (index, (part, read)) in zip(parts.all, found).enumerated() {
+      try journal.keep(part, at: index, read, index == 0 ? findings : .init())
+      try journal.files.commit(part.place)
+    }
+    options.journal?.forgetTraining()
+    report.remarks += journal.remarks
   }
 }
 

@@ -50,6 +50,8 @@ public struct SweepOptions: Sendable {
   public var strict: Bool
   /// Of the original model, in place of calibration data.
   public var statistics: (any StoredStatistics)?
+  /// Where the sweep keeps what it has done, and finds what an earlier run had; `nil` for nowhere.
+  package var journal: SweepJournal?
   /// Whether this is a rehearsal, of which nothing is kept: analyses need not measure anything.
   public var isRehearsal = false
 
@@ -112,17 +114,28 @@ public struct Pipeline: Sendable {
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
     report.keptBlocks = kept
-    try await ModelWalk(model).sweep(places, into: { try await sink.append($0) }) { index, original in
+    let journal = try JournaledSweep(options.journal, places, of: model, passes, stream, observer)
+    let commit: @Sendable (any ModelPart) async throws -> Void = { [files = journal.files] part in
+      try files.commit(part.place)
+      try await sink.append(part)
+    }
+    try await ModelWalk(model).sweep(places, into: commit) { index, original in
+      if let (part, findings) = try journal.finished(index, original) {
+        report.add(findings)
+        observer.observe(.blockEnded(name: part.name, index: index, count: places.count, took: .zero))
+        return part
+      }
       let start = ContinuousClock.now
       var part = original
+      var findings = SweepJournal.Findings()
       observer.observe(.blockBegan(name: part.name, index: index, count: places.count))
       var reference: (any ModelPart)?
       for (place, pass) in passes.enumerated() {
         if place > lastExact, !pass.isExact, reference == nil { reference = part }
         let (layers, remarks) = try run(
           place, on: &part, reference: reference ?? part, stream: stream, answers: answers, options: options, observer)
-        report.layers += layers
-        report.remarks += remarks.filter { !report.remarks.contains($0) }
+        findings.layers += layers
+        findings.remarks += remarks
       }
       var cost: (forwardPasses: Double, expertTokens: [Int])?
       switch part {
@@ -135,12 +148,15 @@ public struct Pipeline: Sendable {
       var record = Report.BlockRecord(block: part.name, seconds: took.seconds, forwardPasses: cost?.forwardPasses)
       if let cost, !cost.expertTokens.isEmpty {
         record.expertTokens = cost.expertTokens
-        if let block = part as? Block, let remark = starvation(of: block, cost.expertTokens) { report.remarks.append(remark) }
+        if let block = part as? Block, let remark = starvation(of: block, cost.expertTokens) { findings.remarks.append(remark) }
       }
-      report.blocks.append(record)
+      findings.block = record
+      report.add(findings)
+      try journal.keep(part, at: index, original, findings)
       observer.observe(.blockEnded(name: part.name, index: index, count: places.count, took: took))
       return part
     }
+    report.remarks += journal.remarks
     return report
   }
 
@@ -214,6 +230,10 @@ public struct Pipeline: Sendable {
     into answers: inout Answers
   ) async throws {
     guard answers[analysis] == nil else { return }
+    if let kept = try options.journal?.answer(to: analysis, of: index) {
+      answers[analysis] = kept
+      return
+    }
     let name = "analysis for \(type(of: pass).name)"
     let start = ContinuousClock.now
     let context = AnalysisContext(
@@ -222,8 +242,11 @@ public struct Pipeline: Sendable {
       progress: { done, total in
         observer.observe(.blockEnded(name: name, index: done - 1, count: total, took: start.duration(to: .now)))
       })
-    do { answers[analysis] = try await analysis.answer(for: model, in: context) } catch let error as CancellationError { throw error } catch
-    {
+    do {
+      let answer = try await analysis.answer(for: model, in: context)
+      try options.journal?.keep(answer, to: analysis, of: index)
+      answers[analysis] = answer
+    } catch let error as CancellationError { throw error } catch {
       throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error, index: index)
     }
   }

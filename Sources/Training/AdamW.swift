@@ -73,14 +73,27 @@ package struct AdamW: Sendable {
     moments[name] = own
   }
 
+  /// Both moments of every parameter that has been updated.
+  package var state: [(name: ParameterName, first: [Float], second: [Float])] {
+    moments.map { ($0.key, $0.value.first, $0.value.second) }
+  }
+
+  /// Puts the optimizer where another one was.
+  package mutating func restore(steps: Int, _ state: [(name: ParameterName, first: [Float], second: [Float])]) {
+    self.steps = steps
+    moments = Dictionary(uniqueKeysWithValues: state.map { ($0.name, Moments(first: $0.first, second: $0.second)) })
+  }
+
   /// What makes up for moments that began with zeros.
   private func correction(_ beta: Float) -> Float { Float(1 / (1 - pow(Double(beta), Double(steps)))) }
 }
 
 /// A parameter that moves: of which block, and what of it.
-package struct ParameterName: Hashable, Sendable {
+package struct ParameterName: Hashable, Sendable, Codable {
   /// What the numbers are to the module.
-  package enum Kind: Hashable, Sendable { case weight, inputFactor, outputFactor, codes, scales, zeroPoints, bias, norm, normBias, tensor }
+  package enum Kind: String, Hashable, Sendable, Codable {
+    case weight, inputFactor, outputFactor, codes, scales, zeroPoints, bias, norm, normBias, tensor
+  }
 
   /// The full name of the linear, the norm or the tensor.
   package var module: String

@@ -1,6 +1,6 @@
 package import Models
 internal import Passes
-internal import Tensors
+package import Tensors
 
 /// A block some of whose parameters move.
 package struct TrainableBlock: Sendable {
@@ -125,6 +125,35 @@ package struct TrainableBlock: Sendable {
     for (name, bias) in biases { block[name].bias = bias }
     for (name, norm) in norms { block.norms.weights[name] = norm }
     for (name, bias) in normBiases { block.norms.biases[name] = bias }
+  }
+
+  /// Goes through all that moves, in no order, and puts what `body` returns in its place; a vector is one row.
+  package mutating func replaceNumbers(_ body: (ParameterName, Matrix) throws -> Matrix) rethrows {
+    let prefix = original.prefix
+    func vector(_ part: String, _ kind: ParameterName.Kind, _ values: [Float]) throws -> [Float] {
+      try body(ParameterName(prefix + part, kind), Matrix(rows: 1, columns: values.count, elements: values)).elements
+    }
+    func matrix(_ part: String, _ kind: ParameterName.Kind, _ values: Matrix) throws -> Matrix {
+      try body(ParameterName(prefix + part, kind), values)
+    }
+    for (linear, latent) in latents {
+      let name = linear.rawValue
+      if moving.codes { latents[linear]!.latents = try vector(name, .codes, latent.latents) }
+      if moving.scales { latents[linear]!.scales = try vector(name, .scales, latent.scales) }
+      if moving.zeroPoints, !latent.zeros.isEmpty { latents[linear]!.zeros = try vector(name, .zeroPoints, latent.zeros) }
+    }
+    for (linear, weight) in weights { weights[linear] = try matrix(linear.rawValue, .weight, weight) }
+    for (linear, own) in factors {
+      if let input = own.input { factors[linear]!.input = try matrix(linear.rawValue, .inputFactor, input) }
+      factors[linear]!.output = try matrix(linear.rawValue, .outputFactor, own.output)
+    }
+    for (linear, own) in adapters {
+      adapters[linear]!.input = try matrix(linear.rawValue, .inputFactor, own.input)
+      adapters[linear]!.output = try matrix(linear.rawValue, .outputFactor, own.output)
+    }
+    for (linear, bias) in biases { biases[linear] = try vector(linear.rawValue, .bias, bias) }
+    for (norm, weight) in norms { norms[norm] = try vector(norm, .norm, weight) }
+    for (norm, bias) in normBiases { normBiases[norm] = try vector(norm, .normBias, bias) }
   }
 
   /// A of a linear's factors, which another linear may have.

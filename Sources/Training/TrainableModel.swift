@@ -288,6 +288,31 @@ package struct TrainableModel: Sendable {
     gradient.table = table
   }
 
+  /// Goes through all that moves, in no order, and puts what `body` returns in its place; a vector is one row.
+  package mutating func replaceNumbers(_ body: (ParameterName, Matrix) throws -> Matrix) rethrows {
+    for index in blocks.indices { try blocks[index].replaceNumbers(body) }
+    func vector(_ name: ParameterName, _ values: [Float]) throws -> [Float] {
+      try body(name, Matrix(rows: 1, columns: values.count, elements: values)).elements
+    }
+    if movesNorms {
+      for (name, weight) in head.norms.weights { head.norms.weights[name] = try vector(ParameterName(head.name + name, .norm), weight) }
+      for (name, bias) in head.norms.biases { head.norms.biases[name] = try vector(ParameterName(head.name + name, .normBias), bias) }
+    }
+    guard movesTables else { return }
+    embedding.table.weight = try body(ParameterName(embedding.name, .weight), embedding.table.weight.dense())
+    if let headName { head[headName].weight = try body(ParameterName(head.fullName(of: headName), .weight), head[headName].weight.dense()) }
+  }
+
+  /// The numbers of all that moves.
+  package var numbers: [(name: ParameterName, values: Matrix)] {
+    var (copy, all) = (self, [(name: ParameterName, values: Matrix)]())
+    copy.replaceNumbers { name, values in
+      all.append((name, values))
+      return values
+    }
+    return all
+  }
+
   /// One step down a gradient.
   package mutating func step(_ gradient: Gradient, _ optimizer: inout AdamW, _ rates: StepRates, factor: Float = 1) {
     optimizer.begin()

@@ -44,6 +44,15 @@ final class OutputLock: Sendable {
     }
   }
 
+  /// Who holds the lock of an output; `nil` where nobody does.
+  static func holder(of place: OutputPlace) -> String? {
+    let descriptor = open(place.sibling("compress-lock").path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    guard flock(descriptor, LOCK_SH | LOCK_NB) != 0, errno == EWOULDBLOCK else { return nil }
+    return holder(descriptor)
+  }
+
   deinit { release() }
 
   /// Takes the file away and lets others in; more than once does nothing more.

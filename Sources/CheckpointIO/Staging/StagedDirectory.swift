@@ -81,6 +81,9 @@ public final class StagedDirectory: Sendable {
     try OutputMarker.remove(left)
   }
 
+  /// Where what is kept for another run lies, whatever becomes of this directory.
+  public var journalPlace: URL { OutputState.journalPlace(place) }
+
   // MARK: Files
 
   /// Of a file in the directory.
@@ -165,8 +168,10 @@ public final class StagedDirectory: Sendable {
 
   /// Gives the directory its final name, in the place of what is replaced.
   ///
-  /// - Throws: `CheckpointError`, such as `cutShort` where something that was read had lost its end; then everything is as before, and the directory is still to be abandoned.
-  public func publish() throws(CheckpointError) {
+  /// - Parameter last: what is still to be done when it has its name, before others may make the same output.
+  /// - Throws: `CheckpointError`, such as `cutShort` where something that was read had lost its end; then everything is as before, and the
+  ///   directory is still to be abandoned.
+  public func publish(_ last: () -> Void = {}) throws(CheckpointError) {
     let files: [String]
     do { files = try OutputMarker.files(in: directory) } catch { throw failure(place.given.path, error) }
     // There is a marker at every moment, or a run that is killed here would leave what nobody knows.
@@ -175,18 +180,18 @@ public final class StagedDirectory: Sendable {
     guard rename(url(marker).path, url(OutputMarker.name).path) == 0 else {
       throw .cannotWrite(path: place.given.path, reason: SystemError.text)
     }
-    Self.synchronize(directory)
-    try publish(directory)
+    DurableFile.synchronize(directory)
+    try publish(directory, last)
   }
 
   /// Gives one file of the directory the final name instead, and takes the rest away.
   package func publish(_ name: String) throws(CheckpointError) {
-    Self.synchronize(url(name))
+    DurableFile.synchronize(url(name))
     try publish(url(name))
     try? OutputMarker.remove(directory)
   }
 
-  private func publish(_ item: URL) throws(CheckpointError) {
+  private func publish(_ item: URL, _ last: () -> Void = {}) throws(CheckpointError) {
     try MappedFile.checkIntact()
     var old: URL?
     var isDirectory: ObjCBool = false
@@ -205,10 +210,11 @@ public final class StagedDirectory: Sendable {
       if let old { rename(old.path, destination.path) }
       throw .cannotWrite(path: place.given.path, reason: reason)
     }
-    Self.synchronize(place.parent)
+    DurableFile.synchronize(place.parent)
     isOpen.withLock { $0 = false }
     // Where this fails the next run does it.
     if let old { try? Self.discard(old, place) }
+    last()
     lock.release()
   }
 
@@ -221,14 +227,6 @@ public final class StagedDirectory: Sendable {
       lock.release()
       place.removeParents()
     }
-  }
-
-  /// Puts a file, or a directory's list of names, on the disk.
-  private static func synchronize(_ item: URL) {
-    let descriptor = open(item.path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    fsync(descriptor)
-    close(descriptor)
   }
 
   /// The error as one of ours, in the operating system's words where it has any.

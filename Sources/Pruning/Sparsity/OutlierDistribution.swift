@@ -15,8 +15,8 @@ package struct OutlierDistribution: Analysis {
   let threshold: Double
   let layers: LayerSelector
 
-  package struct Answer: Sendable {
-    package struct Entry: Sendable {
+  package struct Answer: Sendable, Codable {
+    package struct Entry: Sendable, Codable {
       package var block: String
       package var weights: Int
       /// The share of scores above `threshold` times their mean over the block.

@@ -4,7 +4,7 @@ import Passes
 import Tensors
 
 /// Which blocks and layers go, and what the layers before a gap become.
-struct DepthSelection: Sendable {
+struct DepthSelection: Sendable, Codable {
   /// Blocks that go as a whole.
   var removed: Set<Int>
   /// Blocks that stay, by their old indices.

@@ -1,0 +1,48 @@
+internal import CheckpointIO
+internal import Foundation
+internal import Models
+internal import Passes
+internal import Recipes
+internal import Tensors
+
+/// What a run does about being interrupted.
+public enum Resumption: Sendable {
+  /// It keeps what it has done, and goes on where an interrupted run with the same output has stopped.
+  case goOn
+  /// It keeps what it has done, and throws away what an interrupted run has left.
+  case startOver
+  /// It keeps nothing, and leaves what an interrupted run has left alone.
+  case keepNothing
+}
+
+extension Compressor {
+  /// The journal of this run; `nil` where what could be kept is not worth its bytes, because rounding alone is as fast as writing.
+  ///
+  /// - Throws: `OtherRun` where an interrupted run with this output was another one.
+  func journal(_ plan: Plan, of checkpoint: Checkpoint, at place: URL) throws -> RunJournal? {
+    let isWorthIt = plan.pipelineUsesCalibration || recipe.passes.contains { $0 is any ModelPass || !$0.analyses.isEmpty }
+    guard resumption != .keepNothing, isWorthIt else { return nil }
+    let program = Bundle.main.executableURL.flatMap(Fingerprint.of(file:)) ?? ""
+    var run: RunJournal.Identity = [
+      ("program", "\(toolkitVersion) \(program)"), ("instructions", Kernel.instructionSet), ("recipe", recipe.yaml),
+      ("strict", "\(strict)"), ("model", try Self.fingerprint(checkpoint)), ("calibration", Fingerprint.of(plan.calibration)),
+      ("probes", Fingerprint.of(plan.probes)),
+      ("statistics", plan.statistics?.stamp.flatMap { Fingerprint.of(file: URL(filePath: $0.path)) } ?? "none"),
+    ]
+    for teacher in plan.teachers { run.append(("teacher \(teacher.name)", try Self.fingerprint(teacher.checkpoint))) }
+    return try RunJournal(at: place, of: run, fresh: resumption == .startOver)
+  }
+
+  private static func fingerprint(_ checkpoint: Checkpoint) throws -> String {
+    "\(try Fingerprint.of(checkpoint.tensors)) \(Fingerprint.of(checkpoint.config.json.text()))"
+  }
+
+  /// Whether the same run could succeed another time, so that what it has done is to be kept: it was interrupted, or the machine had no room.
+  static func couldSucceed(after error: any Error) -> Bool {
+    switch (error as? PipelineError)?.cause ?? error {
+    case is CancellationError, is ScratchError, is NotEnoughMemory: true
+    case CheckpointError.cannotWrite: true
+    default: false
+    }
+  }
+}
