@@ -2,11 +2,23 @@ import ArgumentParser
 import CompressKit
 import Foundation
 
+/// A run that has failed and left what another one can go on from.
+struct KeptRun: Error {
+  let cause: any Error
+  let journal: String
+}
+
 /// An error as the user sees it: one line of cause, a hint, and an exit code of sysexits.h.
 struct Failure {
   private let error: any Error
 
-  init(_ error: any Error) { self.error = error }
+  /// Where what the run has done is kept; `nil` where nothing is.
+  private let journal: String?
+
+  init(_ error: any Error) {
+    let kept = error as? KeptRun
+    (self.error, journal) = (kept?.cause ?? error, kept?.journal)
+  }
 
   private enum Code {
     static let usage: Int32 = 64
@@ -85,7 +97,9 @@ struct Failure {
     // The parser marks its own errors by codes of their own; whatever else reaches this point gets the plain failure code.
     guard CompressCommand.exitCode(for: error) == .failure else { CompressCommand.exit(withError: error) }
     var text = "error: \(message)\n"
-    if let hint { text += "hint: \(hint)\n" }
+    let kept = journal.map { "what is done is kept in \($0): the same command goes on from there, or starts over with --fresh" }
+    let hints = [hint, kept].compactMap { $0 }
+    if !hints.isEmpty { text += "hint: \(hints.joined(separator: "; "))\n" }
     StandardStreams.say(text)
     Foundation.exit(exitCode)
   }

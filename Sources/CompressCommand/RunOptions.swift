@@ -78,8 +78,14 @@ struct RunOptions: ParsableArguments {
       throw ValidationError("--output is needed: neither the command nor the recipe names one")
     }
     let destination = URL(userPath: output)
-    let report = try await machine.run { [compressor] in
-      try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
+    let report: CompressionReport
+    do {
+      report = try await machine.run { [compressor] in
+        try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
+      }
+    } catch  where !(error is OtherRun) {
+      guard let place = try? OutputState.journalPlace(of: destination), RunJournal(at: place) != nil else { throw error }
+      throw KeptRun(cause: error, journal: place.path)
     }
     progress.end()
     try printResult(json ? report.json : report.table(model: model, output: output))

@@ -22,6 +22,9 @@ extension Compressor {
   func journal(_ plan: Plan, of checkpoint: Checkpoint, at place: URL) throws -> RunJournal? {
     let isWorthIt = plan.pipelineUsesCalibration || recipe.passes.contains { $0 is any ModelPass || !$0.analyses.isEmpty }
     guard resumption != .keepNothing, isWorthIt else { return nil }
+    // Scoring comes after all that is kept.
+    var recipe = recipe
+    recipe.evaluation = nil
     let program = Bundle.main.executableURL.flatMap(Fingerprint.of(file:)) ?? ""
     var run: RunJournal.Identity = [
       ("program", "\(toolkitVersion) \(program)"), ("instructions", Kernel.instructionSet), ("recipe", recipe.yaml),

@@ -210,13 +210,7 @@ public struct Compressor: Sendable {
     var journal: RunJournal?
     do { return try await run(checkpoint, into: stage, &journal, observer) } catch {
       // Before the output is abandoned, and with it the right to touch the journal.
-      if let journal {
-        if Self.couldSucceed(after: error) {
-          observer.observe(.remark("what is done is kept in \(journal.directory.path): the same command goes on from there"))
-        } else {
-          journal.remove()
-        }
-      }
+      if let journal, !Self.couldSucceed(after: error) || !SweepJournal.holdsWork(journal) { journal.remove() }
       stage.abandon()
       throw error
     }

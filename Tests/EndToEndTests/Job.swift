@@ -56,8 +56,10 @@ struct Job: Sendable {
     return try await Command.run(arguments, in: working, watch: watch)
   }
 
-  /// Names in the directory of results.
-  func left() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: results.path).sorted() }
+  /// Names in the directory of results, but for what an interrupted run keeps for the next.
+  func left() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: results.path).filter { !$0.hasSuffix(".compress-journal") }.sorted()
+  }
 
   /// The file of the weights.
   func weights(_ name: String = "out") -> String {

@@ -63,6 +63,12 @@ package struct SweepJournal: Sendable {
     return all
   }
 
+  /// Whether there is anything in a journal that another run could go on from.
+  package static func holdsWork(_ journal: RunJournal) -> Bool {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: journal.directory.path)) ?? []
+    return names.contains { !$0.hasSuffix(".json") && !$0.hasSuffix(".new") }
+  }
+
   /// How many parts an earlier run has finished.
   ///
   /// - Parameter carriesStates: whether the sweep needs the states behind the last of them.

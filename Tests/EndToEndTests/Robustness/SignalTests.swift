@@ -79,7 +79,7 @@ import Testing
           }
         })
       #expect(outcome.status == 130, "\(outcome.errors)")
-      #expect(try await job.run("--progress", "none").status == 0)
+      #expect(try await job.run("--fresh", "--progress", "none").status == 0)
       #expect(try job.left() == ["out"])
     }
   }
