@@ -7,7 +7,7 @@ import Testing
 @Suite struct ResumptionTests {
   private static let recipes = [
     "gptq: { bits: 4, group_size: 64, drift_correction: 0.5, refine: 2 }",
-    "allocate: { bits_per_weight: 4.6, candidates: [{ bits: 3, group_size: 64 }, { bits: 8, group_size: 64 }] }",
+    "allocate: { target: 5bpw, probes: 2, candidates: [{ bits: 3, group_size: 64 }, { bits: 8, group_size: 64 }] }",
     "prune_width: { ratio: 0.25 }\n  - gptq: { bits: 4, group_size: 32 }",
     "sparsegpt: { sparsity: 0.5 }",
     "gptq: { bits: 2, group_size: 64 }\n  - tune: { moves: [scales, norms], epochs: 1 }\n  - distill: { epochs: 2, batch: 2 }",
