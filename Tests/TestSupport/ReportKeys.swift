@@ -23,11 +23,17 @@ public enum ReportKeys {
     Set((report["layers"]?.elements ?? []).flatMap { $0["metrics"]?.members?.map(\.key) ?? [] })
   }
 
-  /// What a report has and the page does not explain; experts and norms have figures of their own, which the page names by a letter.
+  /// What a report has and the page does not explain. Experts and heads have figures by their number, which the page calls N, and norms by
+  /// their name.
   public static func undocumented(in report: JSON) throws -> Set<String> {
     let page = try documented()
-    let figures = metrics(of: report).filter { !$0.hasPrefix("score_") && !$0.hasSuffix("_share") || page.metrics.contains($0) }
-    return paths(of: report).subtracting(page.keys).union(figures.subtracting(page.metrics))
+    let figures = metrics(of: report).map { figure in
+      if page.metrics.contains(figure) { return figure }
+      if figure.hasSuffix("_share") { return "NORM_share" }
+      let parts = figure.split(separator: "_")
+      return parts.last?.allSatisfy(\.isNumber) == true ? (parts.dropLast() + ["N"]).joined(separator: "_") : figure
+    }
+    return paths(of: report).subtracting(page.keys).union(Set(figures).subtracting(page.metrics))
   }
 
   /// What stands in the first columns of the page's two tables.
