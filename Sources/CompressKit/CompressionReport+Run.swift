@@ -36,8 +36,9 @@ extension CompressionReport {
     public var use: Use
     /// Absolute.
     public var path: String
-    public var bytes: Int
-    public var sha256: String
+    /// Absent for what is no file, such as a pipe, like the digest below.
+    public var bytes: Int?
+    public var sha256: String?
   }
 
   /// A stretch of a run.

@@ -91,7 +91,10 @@ extension CompressionReport.DataRecord {
   init(_ use: Use, _ file: URL) throws {
     self.use = use
     path = file.standardizedFileURL.path
-    bytes = try file.resourceValues(forKeys: [.fileSizeKey]).fileSize ?? 0
-    sha256 = try SHA256.of(file)
+    // What comes through a pipe has been read, and cannot be read again.
+    var entry = stat()
+    let isFile = stat(file.path, &entry) == 0 && entry.st_mode & S_IFMT == S_IFREG
+    bytes = isFile ? Int(entry.st_size) : nil
+    sha256 = isFile ? try SHA256.of(file) : nil
   }
 }

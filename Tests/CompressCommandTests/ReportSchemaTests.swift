@@ -99,6 +99,14 @@ import Testing
       let file = directory.appending(path: "text")
       try Data(text.utf8).write(to: file)
       #expect(try SHA256.of(file) == digest)
+      let record = try CompressionReport.DataRecord(.evaluation, file)
+      #expect(record.sha256 == digest && record.bytes == text.utf8.count)
     }
+  }
+
+  /// What a pipe or a device has given cannot be read again, and nothing waits for it.
+  @Test func whatIsNoFileHasNoDigest() throws {
+    let record = try CompressionReport.DataRecord(.evaluation, URL(filePath: "/dev/null"))
+    #expect(record.sha256 == nil && record.bytes == nil && record.path == "/dev/null")
   }
 }

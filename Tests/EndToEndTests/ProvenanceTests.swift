@@ -75,6 +75,33 @@ import Testing
     }
   }
 
+  /// The hub's cache holds links, whose own sizes are not what is asked for.
+  @Test func linksAndPipes() async throws {
+    try await Job.withTinyModel("passes: [ { rtn: { bits: 4, group_size: 32 } } ]\nevaluation: { tokens: evaluation.npy, window: 32 }") {
+      job in
+      var linked = job
+      linked.model = job.directory.appending(path: "linked")
+      try FileManager.default.createDirectory(at: linked.model, withIntermediateDirectories: true)
+      for name in ["config.json", "model.safetensors"] {
+        try FileManager.default.createSymbolicLink(
+          at: linked.model.appending(path: name), withDestinationURL: job.model.appending(path: name))
+      }
+      let tokens = job.directory.appending(path: "evaluation.npy")
+      let link = job.directory.appending(path: "link.npy")
+      try FileManager.default.createSymbolicLink(at: link, withDestinationURL: tokens)
+      #expect(try await linked.run(settings: ["evaluation.tokens=\(link.path)"]).status == 0)
+      let report = try job.json("out", "report.json")
+      #expect(report.object("sizes").number("file_bytes_before") == Double(try Self.bytes(job.model.appending(path: "model.safetensors"))))
+      #expect(report.object("run").list("data")[0].number("bytes") == Double(try Self.bytes(tokens)))
+
+      let command = try Command.executable.get().path
+      let arguments = "--recipe \(job.recipe.path) --model \(job.model.path) --output \(job.output("piped").path)"
+      let piped = try await Command.run(
+        ["-c", "cat '\(tokens.path)' | '\(command)' \(arguments) --set evaluation.tokens=/dev/stdin"], of: URL(filePath: "/bin/sh"))
+      #expect(piped.status == 65 && piped.error?.contains("this is a pipe") == true, "\(piped.errors)")
+    }
+  }
+
   /// Another model under the same path is told from it.
   @Test func anotherModelHasAnotherFingerprint() async throws {
     try await Job.withTinyModel("passes: [ { rtn: { bits: 4, group_size: 32 } } ]") { job in
