@@ -3,6 +3,7 @@
 # make lint    formatting, catalogs, the import graph
 # make fuzz    libFuzzer against every reader, a minute each
 # make bench   speed of the kernels and of one run
+# make install under PREFIX (/usr/local): program, manual, shell completions, recipes; make uninstall takes them away
 # make clean   forget what was built
 
 SWIFT    ?= swift
@@ -10,8 +11,10 @@ FLAGS    := -c release --explicit-target-dependency-import-check error
 COMPRESS := .build/release/compress
 MODEL    := Checkpoints/pocket-llama
 OUT      := out/pocket-llama-w4a16
+PREFIX   ?= /usr/local
+MANUAL   := .build/manual/compress.1
 
-.PHONY: all setup build test lint fuzz bench clean
+.PHONY: all setup build test lint fuzz bench manual install uninstall clean
 all: build $(OUT)/report.json
 	@cat $(OUT).txt
 
@@ -41,6 +44,19 @@ fuzz:
 
 bench: build
 	@tools/bench
+
+# The parser's own tool asks the program for its options.
+manual: build
+	@$(SWIFT) build -c release --product generate-manual
+	@mkdir -p $(dir $(MANUAL))
+	@.build/release/generate-manual $(COMPRESS) --output-directory $(dir $(MANUAL))
+
+# DESTDIR is what packagers put before the prefix.
+install: manual
+	@tools/install $(COMPRESS) $(MANUAL) "$(DESTDIR)$(PREFIX)"
+
+uninstall:
+	@tools/install --remove "$(DESTDIR)$(PREFIX)"
 
 clean:
 	@rm -rf .build .build-tests .build-fuzz out

@@ -17,12 +17,12 @@ struct Allocation: Sendable, Codable {
 }
 
 /// The budget cannot be met.
-struct BudgetTooSmall: Error, CustomStringConvertible {
+public struct BudgetTooSmall: Error, Sendable, CustomStringConvertible {
   let target: SizeTarget
   let smallest: Int
   let budget: Int
 
-  var description: String {
+  public var description: String {
     "the budget of \(target) leaves \(budget / 8) bytes for the layers, and the cheapest candidates take \(smallest / 8); raise the target or add a cheaper candidate"
   }
 }

@@ -69,9 +69,9 @@ public struct Checkpoint: Sendable {
   /// - Throws: `CheckpointError.changed` for the first file that is not what it was when the checkpoint was opened.
   public func checkUnchanged() throws(CheckpointError) { for stamp in stamps { try stamp.check() } }
 
-  /// Bytes of the files that the weights lie in, which may be packed; of the tensors, where they lie in memory.
+  /// Bytes of the files that the weights lie in, which may be packed, and which links may lead to; of the tensors, where they lie in memory.
   public var fileByteCount: Int {
-    let sizes = tensors.files.map { (try? $0.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0 }
+    let sizes = tensors.files.map { FileStamp(of: $0)?.size ?? 0 }
     return sizes.isEmpty ? byteCount : sizes.reduce(0, +)
   }
 

@@ -5,7 +5,8 @@ public struct FileStamp: Sendable, Equatable {
   public let path: String
   private let device: UInt64
   private let node: UInt64
-  private let size: Int
+  /// In bytes.
+  public let size: Int
   private let written: timespecPair
 
   private struct timespecPair: Sendable, Equatable {

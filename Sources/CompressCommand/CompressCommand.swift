@@ -12,7 +12,7 @@ public struct CompressCommand: AsyncParsableCommand {
       RunCommand.self, QuantizeCommand.self, CalibrateCommand.self, ConvertCommand.self, EvalCommand.self, GenerateCommand.self,
       InspectCommand.self,
       TokenizeCommand.self,
-      ListCommand.self, StatusCommand.self,
+      ListCommand.self, StatusCommand.self, SummaryCommand.self,
     ],
     defaultSubcommand: RunCommand.self)
 

@@ -20,40 +20,56 @@ struct Failure {
     (self.error, journal) = (kept?.cause ?? error, kept?.journal)
   }
 
-  private enum Code {
-    static let usage: Int32 = 64
-    static let data: Int32 = 65
-    static let noInput: Int32 = 66
-    static let software: Int32 = 70
-    static let inputOutput: Int32 = 74
-    static let temporary: Int32 = 75
+  /// What the process ends with, after sysexits.h; the README's table says the same.
+  enum Code: Int32, CaseIterable {
+    case success = 0
+    case usage = 64
+    case data = 65
+    case noInput = 66
+    case software = 70
+    case inputOutput = 74
+    case temporary = 75
     /// What shells report for a process that SIGINT ended.
-    static let interrupted: Int32 = 130
+    case interrupted = 130
+
+    var meaning: String {
+      switch self {
+      case .success: "done; help and version are results, too"
+      case .usage: "the command line or the recipe is wrong, asks for what cannot be, or names an output that exists"
+      case .data: "what was read is damaged, unsupported or unfit, or a figure is not finite; with `--strict`, a fallback"
+      case .noInput: "a file or directory that was named is not there"
+      case .software: "a defect of this program"
+      case .inputOutput: "reading or writing failed: a full disk, a missing right"
+      case .temporary: "another run is making the same output; try again later"
+      case .interrupted: "interrupted by Ctrl-C, SIGTERM or a closed terminal; the same command goes on with what is kept"
+      }
+    }
   }
 
   /// The error beneath the places it was found in.
   private var cause: any Error { (error as? PipelineError)?.cause ?? error }
 
-  var exitCode: Int32 {
+  var code: Code {
     switch cause {
-    case is CancellationError: Code.interrupted
+    case is CancellationError: .interrupted
     case let error as CheckpointError:
       switch error {
-      case .missingFile: Code.noInput
-      case .cannotWrite: Code.inputOutput
-      case .exists, .cannotReplace: Code.usage
-      case .busy: Code.temporary
-      default: Code.data
+      case .missingFile: .noInput
+      case .cannotWrite: .inputOutput
+      case .exists, .cannotReplace: .usage
+      case .busy: .temporary
+      default: .data
       }
     case is RecipeError, is OptionError, is InvalidOption, is MissingCalibration, is FormatError, is MixedFormats, is AlreadyQuantized,
-      is OtherRun:
-      Code.usage
-    case is ScratchError, is ResultNotPrinted: Code.inputOutput
-    case let error where Self.isOfFoundation(error): Code.inputOutput
+      is StatisticsDoNotSuffice, is BudgetTooSmall, is RankBudgetTooSmall, is OtherRun:
+      .usage
+    case is ScratchError, is ResultNotPrinted: .inputOutput
+    case let error where Self.isOfFoundation(error): .inputOutput
     case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
-      is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange:
-      Code.data
-    default: Code.software
+      is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange,
+      is StatisticsMismatch, is StatisticNotStored:
+      .data
+    default: .software
     }
   }
 
@@ -101,6 +117,6 @@ struct Failure {
     let hints = [hint, kept].compactMap { $0 }
     if !hints.isEmpty { text += "hint: \(hints.joined(separator: "; "))\n" }
     StandardStreams.say(text)
-    Foundation.exit(exitCode)
+    Foundation.exit(code.rawValue)
   }
 }

@@ -59,8 +59,10 @@ extension CompressionReport {
   /// The before/after table and what else a user must know.
   func table(model: String, output: String) -> String {
     var table = TextTable("", "before", "after", "change")
-    let sizeRatio = Double(sizes.bytesBefore) / Double(max(1, sizes.bytesAfter))
-    table.rows.append(["size", ByteCount.text(sizes.bytesBefore), ByteCount.text(sizes.bytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))"])
+    let sizeRatio = Double(sizes.fileBytesBefore) / Double(max(1, sizes.fileBytesAfter))
+    table.rows.append([
+      "size", ByteCount.text(sizes.fileBytesBefore), ByteCount.text(sizes.fileBytesAfter), "÷ \(sizeRatio.rounded(toPlaces: 2))",
+    ])
     let (parameters, left) = (sizes.linearParametersBefore, sizes.linearParametersAfter)
     if parameters != left {
       let share = (1 - Double(left) / Double(max(1, parameters))) * 100

@@ -5,8 +5,12 @@ public import Passes
 /// Everything a run did and what it measured: the `report.json` beside the weights.
 public struct CompressionReport: Sendable, Codable, Equatable {
   public struct Sizes: Sendable, Codable, Equatable {
+    /// Of all tensors, unpacked.
     public var bytesBefore: Int
     public var bytesAfter: Int
+    /// Of the files that hold the weights, as the file system counts them.
+    public var fileBytesBefore: Int
+    public var fileBytesAfter: Int
     /// Bits per weight of the decoder blocks' linears, scales and zero points included.
     public var linearBitsPerWeight: Double
     /// Bits of the whole checkpoint per parameter of the model.
@@ -63,7 +67,13 @@ public struct CompressionReport: Sendable, Codable, Equatable {
     public var fallbacks: Int
   }
 
+  /// Counts up whenever a key changes its meaning or goes; keys that are added leave it as it is. `docs/report.md` explains every key.
+  public static let schemaVersion = 1
+
+  public var schema = CompressionReport.schemaVersion
   public var toolkitVersion: String
+  /// Of the output, as `compress list formats` has it.
+  public var format: String
   public var architecture: String
   public var seed: UInt64
   public var instructionSet: String
@@ -87,6 +97,7 @@ public struct CompressionReport: Sendable, Codable, Equatable {
   public var remarks: [String]
   public var sweepSeconds: Double
   public var peakMemoryBytes: Int?
+  public var run: Run
 
   /// The layers' records by the last part of their names; what several passes did to one layer counts once for each.
   static func totals(of layers: [Report.LayerRecord]) -> [KindTotal] {

@@ -219,36 +219,44 @@ public struct Compressor: Sendable {
   private func run(
     _ checkpoint: Checkpoint, into stage: StagedDirectory, _ journal: inout RunJournal?, _ observer: any PipelineObserver
   ) async throws -> CompressionReport {
+    var clock = PhaseClock("plan")
     var plan = try plan(checkpoint)
     for remark in plan.remarks { observer.observe(.remark(remark)) }
     let companions = try gather(checkpoint, into: stage)
     for remark in companions.remarks { observer.observe(.remark(remark)) }
     if plan.pipelineUsesCalibration, let source = recipe.calibration, let sampled = source.sampled {
       observer.observe(.step("sample"))
+      clock.begin("sample")
       plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
     }
     journal = try self.journal(plan, of: checkpoint, at: stage.journalPlace)
     observer.observe(.step("preflight"))
+    clock.begin("preflight")
     try await preflight(plan)
     let evaluation = try evaluationTokens(checkpoint, plan.model.description)
+    let run = try provenance(of: checkpoint, plan, clock)
     observer.observe(.step("compress"))
+    clock.begin("compress")
     let writer = try plan.format.makeWriter(into: stage, shardLimit: plan.shardLimit)
     let sink = CheckpointSink(format: plan.format, writer: writer, dequantizing: plan.dequantized)
     var report: CompressionReport
     do {
       let kept: [Int]
-      (report, kept) = try await sweep(checkpoint, plan, sink, scratch: stage.directory, journal, observer)
-      try await complete(plan, sink, companions.files, keeping: kept)
+      (report, kept) = try await sweep(checkpoint, plan, run, sink, scratch: stage.directory, journal, observer)
+      try await complete(plan, recipe: run.recipe, sink, companions.files, keeping: kept)
     } catch {
       await sink.abandon()
       throw error
     }
+    report.sizes.fileBytesAfter = try Checkpoint(stage.directory).fileByteCount
     report.remarks += companions.remarks + stage.remarks
     if let evaluation {
       observer.observe(.step("evaluate"))
+      clock.begin("evaluate")
       try evaluate(checkpoint, stage.directory, evaluation, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
     }
+    (report.run.phases, report.run.endedAt) = (clock.phases, Date.now.ISO8601Format())
     try stage.write(CheckpointFile("report.json", .text(report.json)))
     // All that was read must have been one and the same model.
     try checkpoint.checkUnchanged()
@@ -260,7 +268,7 @@ public struct Compressor: Sendable {
   }
 
   private func sweep(
-    _ checkpoint: Checkpoint, _ plan: Plan, _ sink: CheckpointSink, scratch: URL, _ journal: RunJournal?,
+    _ checkpoint: Checkpoint, _ plan: Plan, _ run: CompressionReport.Run, _ sink: CheckpointSink, scratch: URL, _ journal: RunJournal?,
     _ observer: any PipelineObserver
   ) async throws -> (report: CompressionReport, keptBlocks: [Int]) {
     var options = SweepOptions(
@@ -285,26 +293,30 @@ public struct Compressor: Sendable {
         tokens: plan.statistics?.tokens ?? plan.calibration.reduce(0) { $0 + $1.count })
     }
     let report = CompressionReport(
-      toolkitVersion: toolkitVersion, architecture: checkpoint.config.modelType, seed: recipe.seed, instructionSet: Kernel.instructionSet,
+      toolkitVersion: toolkitVersion, format: type(of: plan.format).name, architecture: checkpoint.config.modelType, seed: recipe.seed,
+      instructionSet: Kernel.instructionSet,
       sizes: .init(
-        bytesBefore: plan.bytesBefore, bytesAfter: bytes, linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
+        bytesBefore: plan.bytesBefore, bytesAfter: bytes, fileBytesBefore: checkpoint.fileByteCount, fileBytesAfter: 0,
+        linearBitsPerWeight: Double(bits) / Double(max(1, weights)),
         bitsPerWeight: Double(bytes) * 8 / Double(max(1, parameters)), linearParametersBefore: before, linearParametersAfter: weights),
       calibration: calibration,
       probes: plan.probesFile.map { .init(source: $0, sequences: plan.probes.count, tokens: plan.probes.reduce(0) { $0 + $1.count }) },
       evaluation: nil, layers: swept.layers, training: swept.training.isEmpty ? nil : swept.training,
       kinds: CompressionReport.totals(of: swept.layers), blocks: swept.blocks, fallbackCount: swept.fallbacks.count + mixed.count,
       carriedTensors: plan.model.carried, remarks: plan.remarks + swept.remarks + mixed,
-      sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory)
+      sweepSeconds: start.duration(to: .now).seconds, peakMemoryBytes: Machine.peakMemory, run: run)
     return (report, swept.keptBlocks)
   }
 
-  private func complete(_ plan: Plan, _ sink: CheckpointSink, _ companions: [CheckpointFile], keeping kept: [Int]) async throws {
+  private func complete(
+    _ plan: Plan, recipe: String, _ sink: CheckpointSink, _ companions: [CheckpointFile], keeping kept: [Int]
+  ) async throws {
     let config = try configuration(of: await sink.descriptions, keeping: kept, plan)
     let carried = plan.model.carriedModules.map { StoredModule(name: $0, scheme: nil) }
     let described = try plan.format.files(describing: await sink.modules + carried, in: config)
     let policies = await sink.cachePolicies
     let caches = policies.isEmpty ? [] : [CheckpointFile(CachePolicyFile.name, .text(CachePolicyFile(layers: policies).json))]
     try Task.checkCancellation()
-    try await sink.complete(files: described + caches + [CheckpointFile("recipe.yaml", .text(recipe.yaml))] + companions)
+    try await sink.complete(files: described + caches + [CheckpointFile("recipe.yaml", .text(recipe))] + companions)
   }
 }

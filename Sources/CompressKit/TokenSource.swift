@@ -37,6 +37,9 @@ public struct TokenSource: Sendable {
     file = if let first = texts.first { first.place } else { try find(tokens ?? "") }
   }
 
+  /// All files, in the order in which they are read.
+  var files: [URL] { isText ? texts.map(\.place) : [file] }
+
   /// What messages call the data.
   public var name: String { isText ? texts.map(\.place.lastPathComponent).joined(separator: ", ") : file.lastPathComponent }
 

@@ -73,6 +73,8 @@ public struct Distill: ModelPass, TrainingPass {
 
   public init() {}
 
+  public mutating func findTeacher(at path: String) { teacher = path }
+
   private enum CodingKeys: String, CodingKey {
     case teacher, rank, reach, moves, loss, beta, temperature, share, stateShare = "state_share", states, epochs, batch, rate, scaleRate =
       "scale_rate", codeRate = "code_rate",

@@ -16,11 +16,11 @@ struct AllocatedRanks: Sendable, Codable {
 }
 
 /// The budget leaves too little even for the smallest ranks.
-struct RankBudgetTooSmall: Error, CustomStringConvertible {
+public struct RankBudgetTooSmall: Error, Sendable, CustomStringConvertible {
   let ratio: Double
   let smallest: Int
   let budget: Int
-  var description: String {
+  public var description: String {
     "a ratio of \(ratio) leaves \(budget) numbers for the factors, and the smallest ranks take \(smallest); lower the ratio or rank_multiple"
   }
 }

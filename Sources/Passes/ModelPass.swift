@@ -8,6 +8,8 @@ internal import Tensors
 public protocol ModelPass: Pass {
   /// The checkpoint of the teacher, as the recipe names it; `nil` for the model that came in.
   var teacher: String? { get }
+  /// Where the checkpoint was found, so that a recipe can say so: called where `teacher` names one.
+  mutating func findTeacher(at path: String)
   /// Whether hidden states are held against the teacher's, which must then be in the same coordinates.
   var comparesStates: Bool { get }
 
@@ -17,6 +19,7 @@ public protocol ModelPass: Pass {
 
 extension ModelPass {
   public var teacher: String? { nil }
+  public mutating func findTeacher(at path: String) {}
   public var comparesStates: Bool { false }
 
   /// Parts one by one are left as they are.

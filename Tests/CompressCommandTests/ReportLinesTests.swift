@@ -30,12 +30,16 @@ import Testing
       return record
     }
     let report = CompressionReport(
-      toolkitVersion: "", architecture: "", seed: 0, instructionSet: "",
+      toolkitVersion: "", format: "", architecture: "", seed: 0, instructionSet: "",
       sizes: .init(
-        bytesBefore: 0, bytesAfter: 0, linearBitsPerWeight: 0, bitsPerWeight: 0, linearParametersBefore: 0, linearParametersAfter: 0),
+        bytesBefore: 0, bytesAfter: 0, fileBytesBefore: 0, fileBytesAfter: 0, linearBitsPerWeight: 0, bitsPerWeight: 0,
+        linearParametersBefore: 0, linearParametersAfter: 0),
       calibration: nil, evaluation: nil,
       layers: [record("a", "rounded"), record("b", nil), record("c", "left dense"), record("d", "rounded"), record("e", "rounded")],
-      kinds: [], blocks: [], fallbackCount: 4, carriedTensors: [], remarks: [], sweepSeconds: 0)
+      kinds: [], blocks: [], fallbackCount: 4, carriedTensors: [], remarks: [], sweepSeconds: 0,
+      run: .init(
+        arguments: [], recipe: "", model: .init(path: "", weightsFingerprint: ""), data: [], startedAt: "", endedAt: "", phases: [],
+        machine: .init(cores: 1, threads: 1, memoryBytes: 0, system: "")))
     #expect(report.fallbackLines == ["  3 layers, such as a: rounded", "  c: left dense"])
   }
 }

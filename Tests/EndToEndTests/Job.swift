@@ -116,6 +116,8 @@ func checkResult(
     "sizes",
     "sweep_seconds", "toolkit_version",
   ] { #expect(report[key] != nil, "report.json lacks \(key)") }
+  let undocumented = try ReportKeys.undocumented(in: try JSON(parsing: try job.bytes(name, "report.json")))
+  #expect(undocumented.isEmpty, "docs/report.md does not explain \(undocumented.sorted())")
   let reported = Set(report.list("layers").compactMap { $0["layer"] as? String })
   // Where nothing is quantized, other things are.
   #expect(

@@ -25,6 +25,26 @@ struct ExampleTests {
     #expect(guide.contains("```swift\n\(code)```"))
   }
 
+  @Test func theREADMESaysWhatIsCompiled() throws {
+    let code = try String(contentsOf: Places.root.appending(path: "Tests/ModelsTests/Examples/FourBits.swift"), encoding: .utf8)
+    #expect(try String(contentsOf: Places.root.appending(path: "README.md"), encoding: .utf8).contains("```swift\n\(code)```"))
+  }
+
+  @Test func fromOpeningToSaving() async throws {
+    try await Places.withTemporaryDirectory { directory in
+      let (source, tokens) = (directory.appending(path: "model"), directory.appending(path: "tokens.npy"))
+      try await TinyModel.write(to: source)
+      try TinyModel.write(tokens: TinyModel.sequences(8, length: 32).flatMap { $0 }, to: tokens)
+      let (model, report) = try await fourBits(
+        of: source, fittedTo: CalibrationSource(tokens: tokens.path, sequences: 8, length: 32),
+        scoredOn: EvaluationSource(tokens: tokens.path, window: 32), into: directory.appending(path: "out"))
+      let (first, second) = (try model.block(0), try model.block(1))
+      #expect(first["self_attn.q_proj"].weight is QuantizedMatrix == false)
+      #expect((second["self_attn.q_proj"].weight as? QuantizedMatrix)?.scheme.bits == 4)
+      #expect(report.format == "compressed-tensors" && report.evaluation?.perplexityAfter.isFinite == true)
+    }
+  }
+
   /// A stranger's family and mixer go through calibration, drift and states as any other.
   @Test(arguments: ["helium", "averaging"]) func strangersRunAsAnyOther(_ type: String) async throws {
     let model = try model(type)
