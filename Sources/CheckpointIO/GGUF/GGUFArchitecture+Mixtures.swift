@@ -19,7 +19,7 @@ extension GGUFNames {
 
 extension GGUFArchitecture {
   /// Mixtures of experts.
-  static let mixtures: [GGUFArchitecture] = [mixtral, graniteMixture, qwen2Mixture, qwen3Mixture, olmoe]
+  static let mixtures: [GGUFArchitecture] = [mixtral, graniteMixture, qwen2Mixture, qwen3Mixture, olmoe, gptOss]
 
   /// Mixtral is Llama to llama.cpp.
   private static let mixtral = rotatingNeighbours(
@@ -90,10 +90,36 @@ extension GGUFArchitecture {
       "olmoe", modelTypes: ["olmoe"],
       names: GGUFNames(modules: GGUFNames.attention + GGUFNames.queryKeyNorms + GGUFNames.norms + GGUFNames.mlpExperts))
     architecture.keys = [.experts]
-    architecture.head = .required
+    (architecture.head, architecture.groupsQueries) = (.required, false)
     architecture.adapt = { reading, json throws(CheckpointError) in
       try reading.setExperts(in: &json)
       json["norm_topk_prob"] = .bool(false)
+    }
+    return architecture
+  }()
+}
+
+extension GGUFArchitecture {
+  private static let gptOss = {
+    var architecture = GGUFArchitecture(
+      "gpt-oss", modelTypes: ["gpt_oss"],
+      names: GGUFNames(
+        modules: GGUFNames.attention + [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "post_attention_norm")]
+          + GGUFNames.experts(router: "mlp.router", prefix: "mlp.experts.", linears: ("gate_proj", "up_proj", "down_proj")),
+        tensors: [("self_attn.sinks", "attn_sinks.weight")]))
+    architecture.keys = [.experts, .expertSize]
+    (architecture.head, architecture.headsAreFree, architecture.requiresBias) = (.required, true, true)
+    (architecture.hasOutputBias, architecture.hasNetworkBias, architecture.roundsYarn) = (true, true, true)
+    architecture.windows = GGUFWindows(period: 2)
+    architecture.adapt = { reading, json throws(CheckpointError) in
+      try reading.setExperts(in: &json, count: "num_local_experts")
+      json["intermediate_size"] = .integer(try reading.size("expert_feed_forward_length"))
+      if json["rope_scaling"]?["rope_type"]?.string == "yarn" {
+        json["rope_scaling"]?["truncate"] = .bool(false)
+      } else if json["rope_scaling"] == nil {
+        // Silence would mean YaRN.
+        json["rope_scaling"] = .object([.init("rope_type", .string("default"))])
+      }
     }
     return architecture
   }()

@@ -37,12 +37,16 @@ public struct GGUFArchitecture: Sendable {
   package var readsYarn = false
   /// Whether heads may be of any size; otherwise their sizes add up to the hidden size.
   package var headsAreFree = false
+  /// Whether several queries may share a key-value head.
+  package var groupsQueries = true
   /// Whether attention's output may have a bias.
   package var hasOutputBias = false
   /// Whether feed-forward layers may have biases.
   package var hasNetworkBias = false
   /// Whether llama.cpp opens no file without biases on the output of attention and in the networks.
   package var requiresBias = false
+  /// Whether the family blends YaRN's frequencies between pairs that are not whole numbers, which llama.cpp rounds.
+  package var roundsYarn = false
   /// Whether one key of the family's `config.json` says that queries, keys, values and the output all have biases.
   var sharesBias = true
   /// Other names of keys of `config.json`, by Llama's; an empty one for keys that the family has not.
@@ -87,6 +91,10 @@ package struct GGUFWindows: Sendable {
   package var isOptional = false
   /// How wide windows are where the file does not say.
   package var width: Int?
+
+  package init(period: Int, isOptional: Bool = false, width: Int? = nil) {
+    (self.period, self.isOptional, self.width) = (period, isOptional, width)
+  }
 }
 
 // MARK: - The table

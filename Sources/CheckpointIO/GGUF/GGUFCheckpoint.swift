@@ -20,7 +20,12 @@ public struct GGUFCheckpoint: TensorSource {
     // Factors of the rotary frequencies are part of the configuration.
     for name in file.names where !GGUFRotary.Factors.names.contains(name) {
       let isStack = architecture.names.isStack(name)
-      for index in 0..<(isStack ? file.info(name)?.shape.first ?? 0 : 1) {
+      let count = isStack ? file.info(name)?.shape.first ?? 0 : 1
+      guard (1...Self.mostExperts).contains(count), !isStack || file.info(name)?.shape.count ?? 0 > 1 else {
+        throw .malformedTensor(
+          path: file.path, tensor: name, offset: 0, reason: "\(count) experts, where 1 to \(Self.mostExperts) are read")
+      }
+      for index in 0..<count {
         guard let translated = architecture.names.huggingFace(of: name, expert: index) else {
           throw .malformedTensor(
             path: file.path, tensor: name, offset: 0,
@@ -33,6 +38,9 @@ public struct GGUFCheckpoint: TensorSource {
     self.names = names
     self.stored = stored
   }
+
+  /// Every expert gets a name of its own, so that a damaged number must not make billions.
+  private static let mostExperts = 65_536
 
   public func config() throws(CheckpointError) -> ModelConfig { try keys.config() }
 
@@ -82,6 +90,6 @@ public struct GGUFCheckpoint: TensorSource {
 }
 
 extension GGUFArchitecture {
-  /// What weighs the shared expert: a vector in llama.cpp.
+  /// What weighs the shared expert: in some files a vector.
   package static let sharedExpertGate = "ffn_gate_inp_shexp"
 }

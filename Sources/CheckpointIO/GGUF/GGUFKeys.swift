@@ -100,7 +100,7 @@ package struct GGUFKeys: Sendable {
 
   private func attentionBias() throws(CheckpointError) -> Bool {
     let (inputs, output) = (reading.has("blk.0.attn_q.bias"), reading.has("blk.0.attn_output.bias"))
-    if architecture.sharesBias, inputs != output {
+    if architecture.sharesBias, architecture.names.modules.contains(where: { $0.gguf == "attn_q" }), inputs != output {
       throw .unsupportedOption(
         option: "biases", value: inputs ? "of queries, keys and values" : "of the output",
         reason: "\(architecture.name) has them in all four projections or in none")

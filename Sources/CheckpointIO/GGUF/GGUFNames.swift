@@ -8,13 +8,13 @@ public struct GGUFNames: Sendable {
   }
 
   /// What precedes the number of a block in Hugging Face's names.
-  let prefix: String
+  package let prefix: String
   /// Modules at both ends of the model.
-  let ends: [(huggingFace: String, gguf: String)]
+  package let ends: [(huggingFace: String, gguf: String)]
   /// Modules of a block. A star stands for the number of an expert: the file holds all experts in one tensor.
-  let modules: [(huggingFace: String, gguf: String)]
+  package let modules: [(huggingFace: String, gguf: String)]
   /// Tensors of a block that are no module's weight or bias, by their whole names.
-  let tensors: [(huggingFace: String, gguf: String)]
+  package let tensors: [(huggingFace: String, gguf: String)]
 
   init(
     prefix: String = "model.layers.", ends: [(String, String)] = llamaEnds, modules: [(String, String)], tensors: [(String, String)] = []

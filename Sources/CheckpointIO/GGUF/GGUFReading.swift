@@ -51,8 +51,10 @@ package struct GGUFReading: Sendable {
   func headSize() throws(CheckpointError) -> Int {
     let heads = try size("attention.head_count")
     guard heads > 0 else { throw .malformedConfiguration(path: path, reason: "\"\(key("attention.head_count"))\" is 0") }
-    if let size = try optionalSize("attention.key_length") { return size }
-    return try size("embedding_length") / heads
+    let size: Int
+    if let own = try optionalSize("attention.key_length") { size = own } else { size = try self.size("embedding_length") / heads }
+    guard size > 0 else { throw .malformedConfiguration(path: path, reason: "heads of 0 dimensions") }
+    return size
   }
 
   /// How wide windows are, and which layers have one; `nil` where none has.

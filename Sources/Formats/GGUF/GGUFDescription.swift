@@ -66,6 +66,9 @@ struct GGUFDescription {
     if architecture.approximatesGELU {
       remarks.append("llama.cpp computes the GELU of \(architecture.name) by its tanh form, which differs by at most 0.0005")
     }
+    if architecture.roundsYarn, rotation.isYarn {
+      remarks.append("llama.cpp rounds the ends of YaRN's blend to whole pairs of dimensions, so a few rotary frequencies differ")
+    }
     guard let (source, tokenizer) = vocabulary else { return remarks }
     do { return remarks + (try GGUFTokenizerCheck(source, tokenizer, metadata).remarks()) } catch {
       throw .cannotStore(module: "the model", format: GGUFFormat.name, reason: error.reason)
@@ -85,12 +88,8 @@ struct GGUFDescription {
         continue
       }
       let order = rowOrder(of: place.name, rows: info.shape.first ?? 0)
-      // What weighs a shared expert is a vector to llama.cpp.
-      let isRow = GGUFNames.module(of: place.name) == GGUFArchitecture.sharedExpertGate
       placements.append(
-        .init(
-          name: place.name, type: try type(of: info, name), shape: isRow ? Array(info.shape.dropFirst()) : info.shape,
-          source: .appended(name, rowOrder: order)))
+        .init(name: place.name, type: try type(of: info, name), shape: info.shape, source: .appended(name, rowOrder: order)))
     }
     for (name, experts) in stacks { placements.append(try stack(name, experts)) }
     for (name, tensor) in rotation.factors.named {

@@ -90,7 +90,7 @@ struct GGUFModelKeys {
     add(.alibi, "attention.max_alibi_bias", attention.slopes.map { _ in .float32(8) })
     add(.temperature, "attention.temperature_scale", (attention.queryScale?.strength).map { .float32($0) })
     let local = model.blocks.lazy.compactMap(\.attention).first { $0.window != nil }?.rotary
-    add(.localBase, "rope.freq_base_swa", local.flatMap { $0.base == 10_000 ? nil : .float32(Float($0.base)) })
+    add(.localBase, "rope.freq_base_swa", local.map { .float32(Float($0.base)) })
     return found
   }
 

@@ -67,6 +67,9 @@ struct GGUFReadback {
       return "\(name) has heads whose sizes add up to the hidden size, \(block.hiddenSize); \(place) has \(attention.heads) of "
         + "\(attention.headSize)"
     }
+    if !architecture.groupsQueries, attention.group != 1 {
+      return "\(name) has a key-value head for every query head, \(place) has \(attention.keyValueHeads) for \(attention.heads)"
+    }
     if attention.hasOutputBias, !architecture.hasOutputBias {
       return "\(name) has no bias on attention's output, \(block.prefix)\(attention.output) has one"
     }

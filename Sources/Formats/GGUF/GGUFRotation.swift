@@ -28,9 +28,7 @@ struct GGUFRotation {
       ]
       let gain = GGUFRotary.yarnGain(factor)
       if abs(attention - gain) > 1e-7 * gain { keys.append(("scaling.attn_factor", .float32(Float(attention / gain)))) }
-      if architecture.readsYarn {
-        keys += [("scaling.yarn_beta_fast", .float32(Float(fast))), ("scaling.yarn_beta_slow", .float32(Float(slow)))]
-      }
+      keys += [("scaling.yarn_beta_fast", .float32(Float(fast))), ("scaling.yarn_beta_slow", .float32(Float(slow)))]
     case .longrope(let short, let long, let original, let attention) where architecture.readsLongFactors:
       keys = [
         ("scaling.type", .string("longrope")), ("scaling.original_context_length", .count(Int(original))),
@@ -44,6 +42,8 @@ struct GGUFRotation {
         reason: "its rotary scaling has no spelling in llama.cpp's layout of \(architecture.name), or none here yet")
     }
   }
+
+  var isYarn: Bool { keys.contains { $0.value == .string("yarn") } }
 
   /// What llama.cpp does otherwise with factors for short and long sequences.
   var remark: String? {
