@@ -24,8 +24,7 @@ struct GGUFConvertedTests {
     "falcon-40b": ["context_length", "feed_forward_length", "tensor_data_layout"], "gpt2": ["feed_forward_length"],
     "cohere": ["rope.scaling.type"], "cohere2": ["rope.scaling.type"],
     "nemotron": ["rope.scaling.type", "attention.layer_norm_rms_epsilon"],
-    "phi3": ["attention.sliding_window", "rope.scaling.original_context_length"],
-    "phi3-partial": ["attention.sliding_window", "rope.scaling.original_context_length"], "phi3-longrope": ["attention.sliding_window"],
+    "phi3": ["rope.scaling.original_context_length"], "phi3-partial": ["rope.scaling.original_context_length"],
     // Said by another key, and in these by none because it is as usual.
     "ministral3": ["rope.scaling.yarn_log_multiplier"], "olmo3": ["attention.sliding_window_pattern", "rope.freq_base_swa"],
   ]

@@ -107,7 +107,8 @@ struct GGUFFamilyTests {
   private static let refused: [(name: String, changes: [(String, JSON)], words: String)] = [
     ("gemma2", [], "blocks[0].mixers.attention.scale"), ("cohere", [], "no head besides the embedding"),
     ("exaone4", [], "attention.window"), ("phi3", [], "no sliding window"), ("starcoder2", [], "no sliding window"),
-    ("smollm3", [], "blocks[1].mixers.attention.rotary"), ("gpt2-inverse-layers", [], "blocks[1].mixers.attention.scale"),
+    ("smollm3", [], "blocks[1].mixers.attention.rotary"), ("gpt2-inverse-layers", [], "activation = gelu"),
+    ("gpt2-inverse-layers", [("activation_function", .string("gelu_new"))], "blocks[1].mixers.attention.scale"),
     ("gpt-neox-serial", [], "biases on all its linears"), ("falcon-serial", [], "bias on attention's output"),
     ("olmoe", [], "a key-value head for every query head"), ("qwen3-moe", [], "model.layers.0.mlp.down_proj.weight"),
     ("qwen2-moe", [("norm_topk_prob", .bool(true))], "mixture.normalizesWeights"),

@@ -1,12 +1,11 @@
-"""Let llama.cpp and transformers run what `compress convert --to gguf` makes of tiny models of many families.
+"""Let llama.cpp run what `compress convert --to gguf` makes of tiny models of many families.
 
   check_llama_cpp.py COMPRESS MODELS
 
 MODELS holds a directory for each model, as `family_models.py` writes them, and `evaluation.npy`. Every model that a GGUF file can hold is converted
-in F32 and read again by `compress eval`, which must give the perplexity of the original; by llama.cpp, whose GELU and SiLU are a little coarse; and
-by transformers where it reads the architecture from GGUF. Prints a line for each model, with the reason where it is refused, and fails where a
-perplexity is another one. Needs `pip install llama-cpp-python==0.3.36 gguf torch transformers`, or those of them that are there: a column is left
-empty, and said to be, without its library.
+in F32 and read again by `compress eval`, which must give the perplexity of the original, and by llama.cpp, whose GELU comes from a table of halves.
+Prints a line for each model, with the reason where it is refused, and fails where a perplexity is another one. Needs
+`pip install llama-cpp-python==0.3.36`, which builds llama.cpp.
 """
 import ctypes
 import json
@@ -19,25 +18,14 @@ import tempfile
 
 sys.path.append(sys.path.pop(0))  # this folder has a tokenizers.py of its own, which must not be found first
 
+import llama_cpp
 import numpy as np
-
-try:
-    import llama_cpp
-except ImportError:
-    llama_cpp = None
-try:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
-except ImportError:
-    torch = None
 
 WINDOW = 32
 # Models of which llama.cpp knows no such thing as their fixtures have, without it.
 CHANGES = {
     "gemma2": {"query_pre_attn_scalar": 16}, "phi3": {"sliding_window": None}, "starcoder2": {"sliding_window": None},
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 4}, "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
-    "cohere": {"tie_word_embeddings": True}, "gpt2-inverse-layers": {"scale_attn_by_inverse_layer_idx": False},
 }
 OURS, THEIRS = 1e-6, 2e-3
 
@@ -88,13 +76,6 @@ def by_llama_cpp(path, windows):
     return math.exp(total / sum(len(window) - 1 for window in windows))
 
 
-def by_transformers(folder, windows):
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32).eval()
-    with torch.no_grad():
-        total = sum(score(model(torch.tensor(np.array([window])).long()).logits[0].numpy(), window) for window in windows)
-    return math.exp(total / sum(len(window) - 1 for window in windows))
-
-
 def changed(folder, place):
     """A copy of a model whose configuration says something else of the same tensors."""
     copy = place / folder.name
@@ -111,10 +92,9 @@ def main():
     tokens = models / "evaluation.npy"
     ids = np.load(tokens)
     windows = [ids[i:i + WINDOW] for i in range(0, len(ids), WINDOW)]
-    if llama_cpp:
-        quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
+    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
     wrong = 0
     for folder in sorted(p for p in models.iterdir() if (p / "config.json").exists()):
         with tempfile.TemporaryDirectory() as place:
@@ -127,22 +107,9 @@ def main():
                 continue
             original, read = perplexity(folder, tokens), perplexity(output, tokens)
             line, bad = f"{folder.name:24} {original:.6f} read {read:.6f}", abs(read / original - 1) > OURS
-            if llama_cpp:
-                found = by_llama_cpp(output / "model.gguf", windows)
-                line += f" llama.cpp {found:.6f}" if found else " llama.cpp refuses"
-                bad |= found is None or abs(found / original - 1) > THEIRS
-            else:
-                line += " llama.cpp -"
-            if torch is None:
-                line += " transformers -"
-            else:
-                try:
-                    found = by_transformers(output, windows)
-                    line += f" transformers {found:.6f}"
-                    if abs(found / original - 1) > OURS:
-                        line += " (differs)"
-                except Exception as error:
-                    line += f" transformers: {type(error).__name__} {str(error).splitlines()[0][:90]}"
+            found = by_llama_cpp(output / "model.gguf", windows)
+            line += f" llama.cpp {found:.6f}" if found else " llama.cpp refuses"
+            bad |= found is None or abs(found / original - 1) > THEIRS
             print(line + (" WRONG" if bad else ""), flush=True)
             wrong += bad
     sys.exit(1 if wrong else 0)

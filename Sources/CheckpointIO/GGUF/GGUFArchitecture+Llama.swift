@@ -92,7 +92,7 @@ extension GGUFArchitecture {
           ("self_attn.qkv_proj", "attn_qkv"), ("self_attn.o_proj", "attn_output"), ("mlp.gate_up_proj", "ffn_up"),
           ("mlp.down_proj", "ffn_down"),
         ] + GGUFNames.norms))
-    architecture.keys = [.rotatedSize]
+    architecture.keys = [.rotatedSize, .noWindow]
     architecture.readsLongFactors = true
     architecture.adapt = { _, json in
       // llama.cpp knows the key and leaves windows out.

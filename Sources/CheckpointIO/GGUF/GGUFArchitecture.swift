@@ -81,6 +81,8 @@ package enum GGUFKey: Sendable {
   case attentionCap, logitCap
   case embeddingScale, residualScale, attentionScale, logitScale, logitDivisor
   case parallelResidual, alibi, localBase, temperature
+  /// Windows of no tokens: without the key older versions take widths of their own.
+  case noWindow
 }
 
 /// Which layers have windows.

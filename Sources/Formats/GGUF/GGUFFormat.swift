@@ -18,6 +18,7 @@ public struct GGUFFormat: FamilyAwareFormat {
   public init() {}
 
   public var storesBlocks: Bool { true }
+  public var joinsExperts: Bool { true }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)

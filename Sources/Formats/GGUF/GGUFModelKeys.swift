@@ -88,6 +88,7 @@ struct GGUFModelKeys {
     add(.logitDivisor, "logit_scale", .float32(Self.reciprocal(model.logitScale)))
     add(.parallelResidual, "use_parallel_residual", (model.blocks.first?.isParallel).map { .bool($0) })
     add(.alibi, "attention.max_alibi_bias", attention.slopes.map { _ in .float32(8) })
+    add(.noWindow, "attention.sliding_window", .count(0))
     add(.temperature, "attention.temperature_scale", (attention.queryScale?.strength).map { .float32($0) })
     let local = model.blocks.lazy.compactMap(\.attention).first { $0.window != nil }?.rotary
     add(.localBase, "rope.freq_base_swa", local.map { .float32(Float($0.base)) })
