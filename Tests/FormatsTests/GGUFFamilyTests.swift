@@ -119,7 +119,7 @@ struct GGUFFamilyTests {
     ("granite", [("attention_bias", .bool(true)), ("partial_rotary_factor", .double(0.5))], "whole heads"),
     ("gpt2", [("activation_function", .string("relu"))], "activation = relu"),
     ("gpt-oss", [("swiglu_limit", .double(5))], "activation"), ("glm4", [("attention_bias", .bool(false))], ""),
-    ("stablelm", [("rope_scaling", .object([.init("rope_type", .string("dynamic")), .init("factor", .double(2))]))], "rotary scaling"),
+    ("granite", [("rope_scaling", .object([.init("rope_type", .string("dynamic")), .init("factor", .double(2))]))], "rotary scaling"),
     ("ministral", [], "layout of ministral is not known"), ("deepseek-v3", [], "layout of deepseek_v3 is not known"),
   ]
 
