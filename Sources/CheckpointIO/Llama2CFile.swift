@@ -157,6 +157,6 @@ public struct Llama2CFile: TensorSource {
     let bytes = data.slice(at: place.offset, count: place.shape.reduce(4, *))
     let tensor = Tensor(dtype: .float32, shape: place.shape, bytes: bytes, isMapped: true)
     guard let heads = place.heads else { return tensor }
-    return tensor.rows(inOrder: GGUFNames.halvesOrder(rows: place.shape[0], heads: heads))
+    return tensor.rows(inOrder: GGUFRows.halves(rows: place.shape[0], heads: heads))
   }
 }

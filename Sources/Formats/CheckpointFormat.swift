@@ -22,6 +22,10 @@ public protocol CheckpointFormat: Sendable {
   /// Whether ggml's blocks are stored as they are; others write what comes in blocks as the numbers they stand for.
   var storesBlocks: Bool { get }
 
+  /// Whether compressed experts that a family's checkpoints store together are read where this format puts them; otherwise they are stored one by
+  /// one, which not all runtimes look for.
+  var joinsExperts: Bool { get }
+
   /// Which linears its runtimes compute as one and want in one format.
   var fusion: Fusion { get }
 
@@ -77,6 +81,7 @@ extension CheckpointFormat {
 
   public var holdsAnyTensors: Bool { false }
   public var storesBlocks: Bool { false }
+  public var joinsExperts: Bool { false }
   public var fusion: Fusion { .none }
 
   /// Runtimes multiply by one matrix.

@@ -13,6 +13,9 @@ extension DenseFormat {
 
   public var holdsAnyTensors: Bool { true }
 
+  /// What is rounded is numbers, in the family's own stacks.
+  public var joinsExperts: Bool { true }
+
   /// Plain weights need no reader.
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? { nil }
 

@@ -147,6 +147,11 @@ extension ModelDescription {
     blocks.flatMap { $0.tensorShapes(stacks: $0.expertStacks, biases: $0.expertStacks) } + endShapes
   }
 
+  /// The same with tensors for each expert, whatever the family's checkpoints store together.
+  package var tensorShapesByExpert: [(name: String, shape: [Int])] {
+    blocks.flatMap { $0.tensorShapes(stacks: [], biases: []) } + endShapes
+  }
+
   /// Those outside the blocks.
   var endShapes: [(name: String, shape: [Int])] {
     var shapes: [(name: String, shape: [Int])] = [(embedding + ".weight", [vocabularySize, hiddenSize])]

@@ -35,11 +35,15 @@ struct GGUFDescriptionTests {
       "\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":16"
     let cases: [(String, String)] = [
       (config("llama", "\"hidden_act\":\"gelu\""), "blocks[0].feedForward.activation = gelu; it would be taken as silu"),
-      (config("llama", "\"partial_rotary_factor\":0.5"), "rotary.fraction"),
+      (config("llama", "\"partial_rotary_factor\":0.5"), "only whole heads of 8 are rotated"),
       (config("llama", "\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}"), "rotary scaling"),
+      // Betas that llama.cpp does not read turn other pairs.
       (
-        config("llama", "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"original_max_position_embeddings\":32}"),
-        "rotary scaling"
+        config(
+          "llama",
+          "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"original_max_position_embeddings\":32,\"beta_fast\":4.0,\"beta_slow\":0.5}"
+        ),
+        "rotary.scaling"
       ),
       (config("qwen2", "\"rope_scaling\":{\(llama3)}"), "factors of rotary frequencies"),
       (config("qwen2", "\"head_dim\":16"), "add up to the hidden size"),
@@ -51,6 +55,8 @@ struct GGUFDescriptionTests {
       #expect(reason?.contains(words) == true, "\(reason ?? "taken: \(json)")")
     }
     #expect(try refusal(config("llama", "\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":16")) == nil)
+    let yarn = "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"original_max_position_embeddings\":32}"
+    #expect(try refusal(config("llama", yarn)) == nil && refusal(config("qwen2", yarn)) == nil)
   }
 
   /// A tensor that the layout has no name for is found before anything is done.

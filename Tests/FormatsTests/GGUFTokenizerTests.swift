@@ -107,8 +107,14 @@ struct GGUFTokenizerTests {
     let start = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
     let end = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
     let digits = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},\(level)]}"
+    // As the tokenizer.json of gpt-oss spells it.
+    let cased =
+      #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"#
+      + #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"#
+      + #"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     for (node, name) in [
       (level, "gpt-2"), (digits, "smollm"), (split(start + "\\p{N}" + end), "qwen2"), (split(start + "\\p{N}{1,3}" + end), "dbrx"),
+      (split(cased), "gpt-4o"),
     ] {
       let found = try await metadata(["tokenizer.json": byteLevel(node)], vocabulary: 5)
       #expect(found["tokenizer.ggml.pre"] == .string(name) && found["tokenizer.ggml.model"] == .string("gpt2"))

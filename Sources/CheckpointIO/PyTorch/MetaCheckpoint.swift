@@ -92,7 +92,7 @@ struct MetaCheckpoint: TensorSource {
     guard tensor.shape.count == 2, rows == heads * parameters.headSize else {
       throw .wrongShape(tensor: own, expected: [heads * parameters.headSize, parameters.dim], found: tensor.shape)
     }
-    return tensor.rows(inOrder: GGUFNames.halvesOrder(rows: rows, heads: heads))
+    return tensor.rows(inOrder: GGUFRows.halves(rows: rows, heads: heads))
   }
 
   func config() throws(CheckpointError) -> ModelConfig {

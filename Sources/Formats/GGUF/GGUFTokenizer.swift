@@ -157,6 +157,9 @@ struct GGUFTokenizer {
   private static let qwen2 = contractions + "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" + tail
   private static let upper = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
   private static let lower = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+  private static let o200k =
+    "[^\\r\\n\\p{L}\\p{N}]?\(upper)*\(lower)+\(contractions)?|[^\\r\\n\\p{L}\\p{N}]?\(upper)+\(lower)*\(contractions)?|\\p{N}{1,3}"
+    + "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
   private static let tekken =
     "[^\\r\\n\\p{L}\\p{N}]?\(upper)*\(lower)+|[^\\r\\n\\p{L}\\p{N}]?\(upper)+\(lower)*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*"
     + "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -171,6 +174,7 @@ struct GGUFTokenizer {
     case (["Split", "ByteLevel"], Self.llama3?): return ignoresMerges ? "llama-bpe" : "dbrx"
     case (["Split", "ByteLevel"], Self.qwen2?): return "qwen2"
     case (["Split", "ByteLevel"], Self.tekken?): return "tekken"
+    case (["Split", "ByteLevel"], Self.o200k?) where !ignoresMerges: return "gpt-4o"
     case (["Digits", "ByteLevel"], nil): return "smollm"
     case (["ByteLevel"], nil): return "gpt-2"
     default:

@@ -7,10 +7,9 @@ import Tensors
 /// One GGUF file, for llama.cpp and what is built on it.
 ///
 /// Weights of the pass `ggml` are stored as they are; integer codes whose groups and scales a block type can hold exactly become that
-/// type; dense weights stay in their floats. Norms and biases are F32, as llama.cpp wants them. Files of Llama, Mistral, Qwen2 and Qwen3
-/// models are also read. Whatever of a model llama.cpp would compute otherwise is refused, sliding windows among it, which
-/// it does not have in these families: what would be written is read back and compared before anything is (`GGUFReadback`,
-/// `GGUFTokenizerCheck`).
+/// type; dense weights stay in their floats. Norms and biases are F32, as llama.cpp wants them. Families are those of `GGUFArchitecture.all`,
+/// and files of them are also read. Whatever of a model llama.cpp would compute otherwise is refused, such as sliding windows in families whose
+/// layout has none: what would be written is read back and compared before anything is (`GGUFReadback`, `GGUFTokenizerCheck`).
 public struct GGUFFormat: FamilyAwareFormat {
   public static let name = "gguf"
   public static let summary = "one GGUF file with ggml's block types: llama.cpp, ollama"
@@ -19,6 +18,7 @@ public struct GGUFFormat: FamilyAwareFormat {
   public init() {}
 
   public var storesBlocks: Bool { true }
+  public var joinsExperts: Bool { true }
 
   public func encode(_ linear: Linear, module: String) throws(FormatError) -> [NamedTensor] {
     try refuseRuntimeQuantization(of: linear, module: module)
@@ -38,16 +38,39 @@ public struct GGUFFormat: FamilyAwareFormat {
     return [NamedTensor(name: name, tensor: Tensor(dtype: dtype, shape: [blocks.rows, blocks.columns], bytes: blocks.blocks.bytes))]
   }
 
+  /// Linears one by one, experts too, as [outputs × inputs] whatever the family's checkpoints have; norms with the offset that the family stores
+  /// them without.
   public func encode(_ part: any ModelPart) throws(FormatError) -> [NamedTensor] {
     try refuseCache(of: part)
-    let vectors = vectors(of: part).map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }
-    return try encodeLinears(of: part).map { $0.tensor.shape.count == 1 ? NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) : $0 }
-      + vectors
+    var tensors: [NamedTensor] = []
+    let routers = Set((part as? Block)?.description.feedForward?.mixture?.routers ?? [])
+    for name in part.inputGroups.flatMap(\.linears) {
+      let (linear, module) = (part[name], part.fullName(of: name))
+      guard !(linear.weight is FactoredWeight) else {
+        tensors += try encodeFactors(of: name, in: part)
+        continue
+      }
+      let plain = Linear(weight: linear.weight, storageType: linear.storageType, inputQuantization: linear.inputQuantization)
+      tensors += try encode(plain, module: module).map { routers.contains(name) && $0.blocks == nil ? asSinglePrecision($0) : $0 }
+      if let bias = linear.bias { tensors.append(vector(module + ".bias", bias)) }
+    }
+    for name in part.norms.weights.keys.sorted() {
+      let module = part.fullName(ofNorm: name)
+      tensors.append(vector(module + ".weight", part.norms.weights[name] ?? []))
+      if let bias = part.norms.biases[name] { tensors.append(vector(module + ".bias", bias)) }
+    }
+    return tensors + part.otherTensors.map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }
   }
+
+  private func vector(_ name: String, _ values: [Float]) -> NamedTensor {
+    NamedTensor(name: name, tensor: Tensor(values, shape: [values.count], dtype: .float32))
+  }
+
+  private func asSinglePrecision(_ named: NamedTensor) -> NamedTensor { NamedTensor(name: named.name, tensor: named.tensor.asFloat32()) }
 
   /// Types that ggml does not compute with become F32.
   private func asFloats(_ named: NamedTensor) -> NamedTensor {
-    BlockType(named.tensor.dtype) == nil ? NamedTensor(name: named.name, tensor: named.tensor.asFloat32()) : named
+    BlockType(named.tensor.dtype) == nil ? asSinglePrecision(named) : named
   }
 
   public func reader(for config: ModelConfig) throws(CheckpointError) -> WeightReader? {
@@ -63,8 +86,11 @@ public struct GGUFFormat: FamilyAwareFormat {
 
   /// Also checks that all of the file's metadata can be made, and that it says all of the model; the texts of `remarks` are not tried again.
   public func configuration(of modules: [StoredModule], in config: ModelConfig) throws(FormatError) -> JSON {
-    if let nameless = modules.first(where: { GGUFNames.gguf(of: $0.name + ".weight") == nil }) {
-      throw .cannotStore(module: nameless.name, format: Self.name, reason: "GGUF has no name for it in a model like Llama")
+    let layouts = GGUFArchitecture.layouts(of: config.modelType)
+    if !layouts.isEmpty,
+      let nameless = modules.first(where: { module in layouts.allSatisfy { $0.names.place(of: module.name + ".weight") == nil } })
+    {
+      throw .cannotStore(module: nameless.name, format: Self.name, reason: "GGUF has no name for it in a model of type \(config.modelType)")
     }
     _ = try description(config)
     return config.withoutQuantization

@@ -8,6 +8,8 @@ public struct GGUFLayout: Sendable {
     public enum Source: Sendable {
       /// What was appended under this name; row i of the file's tensor is its row `rowOrder[i]`.
       case appended(String, rowOrder: [Int]? = nil)
+      /// What was appended under these names, one after the other.
+      case joined([String])
       case bytes(Data)
     }
     public var name: String
@@ -106,6 +108,12 @@ public actor GGUFWriter: CheckpointWriter {
       precondition(data.count == entry.byteCount, "bytes do not fill \(tensor.name)")
       let written = data.withUnsafeBytes { pwrite(target, $0.baseAddress, data.count, off_t(place)) }
       guard written == data.count else { throw CheckpointError.cannotWrite(path: tensor.name, reason: String(cString: strerror(errno))) }
+    case .joined(let names):
+      let size = entry.byteCount / max(1, names.count)
+      for (index, name) in names.enumerated() {
+        guard let offset = offsets[name] else { throw CheckpointError.missingTensor(name: name) }
+        try StagedDirectory.copy(size, from: source, at: offset, to: target, at: place + index * size)
+      }
     case .appended(let name, let order):
       guard let offset = offsets[name] else { throw CheckpointError.missingTensor(name: name) }
       guard let order, !order.isEmpty else {

@@ -7,14 +7,10 @@ import Tokenizers
 
 /// What a GGUF file says of a model besides its weights: metadata, names, order, and the factors of its rotary frequencies.
 struct GGUFDescription {
-  /// llama.cpp's architecture of a `model_type`.
-  private static let layouts = ["llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"]
-
-  private let architecture: String
+  private let architecture: GGUFArchitecture
   private let model: ModelDescription
   private let metadata: GGUFMetadata
-  /// What the rotary frequencies are divided by, where that takes more than one number.
-  private let rotaryFactors: [Float]?
+  private let rotation: GGUFRotation
   /// What the vocabulary was made of; `nil` for weights alone.
   private let vocabulary: (source: TokenizerSource, tokenizer: Tokenizer)?
 
@@ -26,16 +22,19 @@ struct GGUFDescription {
   /// - Throws: `FormatError.cannotStore` for what llama.cpp would compute differently or could not read.
   init(_ config: ModelConfig, _ architectures: ArchitectureCatalog, name: String, file: (String) -> Data?) throws(FormatError) {
     func refuse(_ reason: String) -> FormatError { .cannotStore(module: "the model", format: GGUFFormat.name, reason: reason) }
-    guard let architecture = Self.layouts[config.modelType] else {
+    let layouts = GGUFArchitecture.layouts(of: config.modelType)
+    guard let first = layouts.first else {
       throw refuse(
-        "llama.cpp's layout of \(config.modelType) is not known; \(Self.layouts.keys.sorted().joined(separator: ", ")) are")
+        "llama.cpp's layout of \(config.modelType) is not known; \(GGUFArchitecture.modelTypes.joined(separator: ", ")) are")
     }
     do { model = try architectures.describe(config) } catch { throw refuse("\(error)") }
-    self.architecture = architecture
-    rotaryFactors = model.blocks.first?.attention.flatMap { $0.rotary?.uniformDivisors(headSize: $0.headSize) }
-    var metadata = try Self.metadata(model, architecture, name)
+    let shapes = model.tensorShapesByExpert
+    architecture = layouts.first { layout in shapes.allSatisfy { layout.names.place(of: $0.name) != nil } } ?? first
+    let keys = try GGUFModelKeys(model, architecture, config)
+    rotation = keys.rotation
+    var metadata = keys.metadata(name: name)
     try GGUFReadback(
-      architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotaryFactors, architectures: architectures
+      architecture: architecture, model: model, metadata: metadata, rotaryFactors: rotation.factors, architectures: architectures
     ).check()
     let source: TokenizerSource?
     do { source = try TokenizerSource(file: file) } catch { throw refuse("\(error)") }
@@ -53,60 +52,25 @@ struct GGUFDescription {
       throw refuse("the GGUF file it comes from has no tokenizer that is read; put tokenizer.json beside that file")
     } else {
       vocabulary = nil
-      metadata["\(architecture).vocab_size"] = .count(model.vocabularySize)
+      metadata["\(architecture.name).vocab_size"] = .count(model.vocabularySize)
       metadata["tokenizer.ggml.model"] = .string("none")
     }
     self.metadata = metadata
   }
 
-  private static func metadata(
-    _ model: ModelDescription, _ architecture: String, _ name: String
-  ) throws(FormatError) -> GGUFMetadata {
-    func refuse(_ reason: String) -> FormatError { .cannotStore(module: "the model", format: GGUFFormat.name, reason: reason) }
-    guard let block = model.blocks.first, let attention = block.attention, let feedForward = block.feedForward else {
-      throw refuse("it has no layers of attention and a feed-forward network")
-    }
-    guard let rotary = attention.rotary else { throw refuse("llama.cpp's \(architecture) rotates queries and keys") }
-    switch rotary.scaling {
-    case .none, .linear: break
-    case _ where rotary.uniformDivisors(headSize: attention.headSize) != nil: break
-    default: throw refuse("its rotary scaling has no spelling here yet; none, linear and llama3 have")
-    }
-    var metadata = GGUFMetadata()
-    func key(_ name: String) -> String { "\(architecture).\(name)" }
-    metadata["general.architecture"] = .string(architecture)
-    metadata["general.type"] = .string("model")
-    metadata["general.name"] = .string(name)
-    metadata[key("block_count")] = .count(model.blocks.count)
-    metadata[key("context_length")] = .count(model.maximumPositions ?? 2048)
-    metadata[key("embedding_length")] = .count(model.hiddenSize)
-    metadata[key("feed_forward_length")] = .count(feedForward.size)
-    metadata[key("attention.head_count")] = .count(attention.heads)
-    metadata[key("attention.head_count_kv")] = .count(attention.keyValueHeads)
-    metadata[key("rope.freq_base")] = .float32(Float(rotary.base))
-    metadata[key("attention.layer_norm_rms_epsilon")] = .float32(model.normEpsilon)
-    metadata[key("attention.key_length")] = .count(attention.headSize)
-    metadata[key("attention.value_length")] = .count(attention.headSize)
-    // Counted once the tensors are known; here for its place.
-    metadata["general.file_type"] = .count(0)
-    if architecture == "llama" {
-      metadata[key("vocab_size")] = .count(model.vocabularySize)
-      metadata[key("rope.dimension_count")] = .count(attention.headSize)
-    }
-    if case .linear(let factor) = rotary.scaling {
-      metadata[key("rope.scaling.type")] = .string("linear")
-      metadata[key("rope.scaling.factor")] = .float32(Float(factor))
-    }
-    metadata["general.quantization_version"] = .count(2)
-    return metadata
-  }
-
-  /// What llama.cpp does otherwise with a few texts.
+  /// What llama.cpp does otherwise with a few texts, and with numbers where that is known and small.
   ///
   /// - Throws: `FormatError.cannotStore` where it would cut many texts otherwise than the tokenizer does.
   func remarks() throws(FormatError) -> [String] {
-    guard let (source, tokenizer) = vocabulary else { return [] }
-    do { return try GGUFTokenizerCheck(source, tokenizer, metadata).remarks() } catch {
+    var remarks = rotation.remark.map { [$0] } ?? []
+    if architecture.approximatesGELU {
+      remarks.append("llama.cpp computes the GELU of \(architecture.name) by its tanh form, which differs by at most 0.0005")
+    }
+    if architecture.roundsYarn, rotation.isYarn {
+      remarks.append("llama.cpp rounds the ends of YaRN's blend to whole pairs of dimensions, so a few rotary frequencies differ")
+    }
+    guard let (source, tokenizer) = vocabulary else { return remarks }
+    do { return remarks + (try GGUFTokenizerCheck(source, tokenizer, metadata).remarks()) } catch {
       throw .cannotStore(module: "the model", format: GGUFFormat.name, reason: error.reason)
     }
   }
@@ -114,26 +78,22 @@ struct GGUFDescription {
   /// Names, order and metadata of the file for the tensors that were appended under their Hugging Face names.
   func layOut(_ tensors: [(name: String, info: TensorInfo)]) throws(CheckpointError) -> GGUFLayout {
     var placements: [GGUFLayout.Placement] = []
-    let attention = model.blocks.first?.attention
+    var stacks: [String: [Int: (name: String, info: TensorInfo)]] = [:]
     for (name, info) in tensors {
-      guard let own = GGUFNames.gguf(of: name) else {
+      guard let place = architecture.names.place(of: name) else {
         throw .unsupportedOption(option: "output.format", value: GGUFFormat.name, reason: "GGUF has no name for the tensor \(name)")
       }
-      guard let type = info.blocks ?? BlockType(info.dtype) else {
-        throw .unusableType(tensor: name, dtype: info.typeName, use: "a tensor of a GGUF file")
+      if let expert = place.expert {
+        stacks[place.name, default: [:]][expert] = (name, info)
+        continue
       }
-      var order: [Int]?
-      if GGUFNames.rotatesNeighbours(architecture), let rows = info.shape.first, let attention {
-        if name.contains(".self_attn.q_proj.") { order = GGUFNames.rotaryOrder(rows: rows, heads: attention.heads) }
-        if name.contains(".self_attn.k_proj.") { order = GGUFNames.rotaryOrder(rows: rows, heads: attention.keyValueHeads) }
-      }
-      placements.append(.init(name: own, type: type, shape: info.shape, source: .appended(name, rowOrder: order)))
-    }
-    if let factors = rotaryFactors {
+      let order = rowOrder(of: place.name, rows: info.shape.first ?? 0)
       placements.append(
-        .init(
-          name: "rope_freqs.weight", type: .f32, shape: [factors.count],
-          source: .bytes(Tensor(factors, shape: [factors.count], dtype: .float32).bytes)))
+        .init(name: place.name, type: try type(of: info, name), shape: info.shape, source: .appended(name, rowOrder: order)))
+    }
+    for (name, experts) in stacks { placements.append(try stack(name, experts)) }
+    for (name, tensor) in rotation.factors.named {
+      placements.append(.init(name: name, type: .f32, shape: tensor.shape, source: .bytes(tensor.bytes)))
     }
     // The order of llama-quantize: both ends first, then the blocks, by name.
     placements.sort { a, b in
@@ -145,9 +105,41 @@ struct GGUFDescription {
     return GGUFLayout(metadata: metadata, tensors: placements)
   }
 
+  private func type(of info: TensorInfo, _ name: String) throws(CheckpointError) -> BlockType {
+    guard let type = info.blocks ?? BlockType(info.dtype) else {
+      throw .unusableType(tensor: name, dtype: info.typeName, use: "a tensor of a GGUF file")
+    }
+    return type
+  }
+
+  private func rowOrder(of name: String, rows: Int) -> [Int]? {
+    guard let module = GGUFNames.module(of: name), let attention = model.blocks.lazy.compactMap(\.attention).first else { return nil }
+    return architecture.rows[module]?.order(rows: rows, heads: attention.heads, keyValueHeads: attention.keyValueHeads)
+  }
+
+  /// The tensor that holds those of all experts.
+  private func stack(
+    _ name: String, _ experts: [Int: (name: String, info: TensorInfo)]
+  ) throws(CheckpointError) -> GGUFLayout.Placement {
+    let parts = experts.sorted { $0.key < $1.key }
+    guard let first = parts.first?.value, parts.last?.key == parts.count - 1 else { throw .missingTensor(name: name) }
+    if let other = parts.first(where: { $0.value.info != first.info })?.value {
+      throw .unsupportedOption(
+        option: "output.format", value: GGUFFormat.name,
+        reason: "\(name) holds all experts of a layer in one type and shape: \(first.name) is \(first.info.typeName) \(first.info.shape), "
+          + "\(other.name) \(other.info.typeName) \(other.info.shape)")
+    }
+    return .init(
+      name: name, type: try type(of: first.info, first.name), shape: [parts.count] + first.info.shape,
+      source: .joined(parts.map(\.value.name)))
+  }
+
   /// The mixture whose types these are; else the one whose main type is the commonest.
   private func fileType(of tensors: [(name: String, info: TensorInfo)]) -> Int {
-    let matrices = tensors.filter { $0.info.shape.count == 2 }
+    // Routers and positions stay as they are in all mixtures of types.
+    let small = model.blocks.flatMap { block in block.feedForward?.mixture?.routers.map { block.prefix + $0.rawValue + ".weight" } ?? [] }
+    let apart = Set(small + (model.positions.map { [$0.module + ".weight"] } ?? []))
+    let matrices = tensors.filter { $0.info.shape.count == 2 && $0.name.hasSuffix(".weight") && !apart.contains($0.name) }
     func type(_ info: TensorInfo) -> BlockType? { info.blocks ?? BlockType(info.dtype) }
     for hasImportance in [false, true] {
       let outline = BlockMix.Model(model, hasImportance: hasImportance)
