@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^(model\.layers|transformer\.h|transformer\.blocks|gpt_neox
 
 
 def main(sources, out):
-    text = "".join(path.read_text() for path in sorted(pathlib.Path(sources).glob("GGUFArchitecture+*.swift")))
+    text = "".join(path.read_text() for path in sorted(pathlib.Path(sources).glob("*.swift")))
     mentioned = {string.replace("*.", "") for string in STRING.findall(text)}
     # The linears of experts are put together from two strings.
     for prefix in re.findall(r'prefix: "([\w.]+)", linears', text):

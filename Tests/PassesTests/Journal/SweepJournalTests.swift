@@ -36,7 +36,7 @@ private actor Breaking: PartSink {
     "{ gptq: { bits: 3, group_size: 16, drift_correction: 0.5, refine: 2 } }",
     "{ smoothquant: {} }, { rtn: { scheme: w8a8 } }",
     "{ rotate: {} }, { gptq: { bits: 4, group_size: 32 } }",
-    "{ awq: { bits: 4, group_size: 16 } }, { rtn: { bits: 4, group_size: 16, symmetric: false } }",
+    "{ awq: { grid: 5 } }, { rtn: { bits: 4, group_size: 16, symmetric: false } }",
     "{ allocate: { target: 6bpw, probes: 2, candidates: [{ bits: 3, group_size: 16 }, { bits: 8, group_size: 16 }] } }",
     "{ sparsegpt: { sparsity: 0.5 } }, { gptq: { bits: 4, group_size: 16 } }",
     "{ prune_width: { ratio: 0.3 } }, { gptq: { bits: 4, group_size: 8 } }",
