@@ -47,7 +47,8 @@ import Testing
       try write(#"{"sizes":{"bytes_after":7},"similarity":{"cosine":{"pooled":{"mean":0.995}}}}"#, "encoder", in: directory)
       let table = ReportRow.table([try ReportRow(of: directory.appending(path: "encoder"))])
       let lines = table.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
-      #expect(lines.first == ["output", "bytes", "cosine"] && lines.last?.first == "encoder" && lines.last?.last.flatMap { Double($0) } == 0.995)
+      #expect(lines.first == ["output", "bytes", "cosine"])
+      #expect(lines.last?.first == "encoder" && lines.last?.last.flatMap { Double($0) } == 0.995)
     }
   }
 

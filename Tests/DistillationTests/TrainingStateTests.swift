@@ -46,15 +46,18 @@ struct TrainingStateTests {
         ending.ends(task)
         started.continuation.yield()
         await #expect(throws: CancellationError.self) { try await task.value }
-        #expect(FileManager.default.fileExists(atPath: journal.directory.appending(path: "1-training.safetensors").path))
+        let training = journal.directory.appending(path: "1-training.safetensors")
+        // A run may end before the first step is kept.
+        let isKept = FileManager.default.fileExists(atPath: training.path)
+        #expect(isKept || steps == 1)
         let resumed = Collected()
         let report = try await Pipeline(passes).run(on: model, options: options, into: resumed)
-        #expect(report.remarks.contains { $0.contains("taken up again behind step") }, "\(report.remarks)")
+        #expect(report.remarks.contains { $0.contains("taken up again behind step") } == isKept, "\(report.remarks)")
         func figures(_ report: Report) -> [Double] {
           report.training.flatMap { $0.curve.flatMap { [$0.loss, $0.lossKeptOut] } + [$0.lossAfter] }
         }
         #expect(figures(report) == figures(expected) && report.training.map(\.bestStep) == expected.training.map(\.bestStep))
-        #expect(!FileManager.default.fileExists(atPath: journal.directory.appending(path: "1-training.safetensors").path))
+        #expect(!FileManager.default.fileExists(atPath: training.path))
         for (part, other) in zip(await whole.parts, await resumed.parts) {
           #expect(part.norms == other.norms)
           for (name, linear) in part.linears { #expect(linear.weight.dense() == other[name].weight.dense(), "\(yaml): \(name)") }

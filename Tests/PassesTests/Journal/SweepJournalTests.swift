@@ -110,7 +110,9 @@ private actor Breaking: PartSink {
       var options = SweepOptions(calibration: Self.sequences)
       options.journal = SweepJournal(try RunJournal(at: place, of: [], fresh: false))
       await #expect(throws: CancellationError.self) { try await pipeline.run(on: model, options: options, into: Breaking(after: 2)) }
-      let names = try FileManager.default.contentsOfDirectory(atPath: place.path).filter { $0.hasPrefix("0-part") }
+      let names = try FileManager.default.contentsOfDirectory(atPath: place.path).filter {
+        $0.hasPrefix("0-part") && $0.hasSuffix(".safetensors")
+      }
       #expect(names.count >= 2)
       for name in names {
         let file = place.appending(path: name)
