@@ -20,14 +20,16 @@ struct GGUFArchitectureTests {
     let tensors = Set(golden["tensors"]?.elements?.compactMap(\.string) ?? [])
     let modules = try #require(golden["modules"])
     #expect(layout.head == .absent || tensors.contains("output"), "\(layout.name)")
+    /// The converters leave the outermost module of BLOOM's names out.
+    func known(_ module: String) -> String? { (modules[module] ?? modules[String(module.trimmingPrefix("transformer."))])?.string }
     for (huggingFace, gguf) in layout.names.ends where gguf != "output" || layout.head != .absent {
       #expect(tensors.contains(gguf), "\(layout.name) \(gguf)")
-      #expect(modules[huggingFace]?.string == gguf, "\(layout.name) \(huggingFace)")
+      #expect(known(huggingFace) == gguf, "\(layout.name) \(huggingFace)")
     }
     for (huggingFace, gguf) in layout.names.modules {
       #expect(tensors.contains("blk.0.\(gguf)"), "\(layout.name) \(gguf)")
       let module = "\(layout.names.prefix)0.\(Self.joined(huggingFace))"
-      #expect(modules[module]?.string == "blk.0.\(gguf)", "\(layout.name) \(module)")
+      #expect(known(module) == "blk.0.\(gguf)", "\(layout.name) \(module)")
     }
     for (_, gguf) in layout.names.tensors { #expect(tensors.contains("blk.0." + gguf.split(separator: ".")[0]), "\(layout.name) \(gguf)") }
     // What stands in other orders, or as a vector, has a name.

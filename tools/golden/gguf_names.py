@@ -14,12 +14,14 @@ import sys
 from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES, get_tensor_name_map
 
 STRING = re.compile(r'"([\w.*-]+)"')
-BLOCK = re.compile(r"^(model\.layers|transformer\.h|transformer\.blocks|gpt_neox\.layers)\.0\.")
+BLOCK = re.compile(r"^(model\.layers|transformer\.h|h|transformer\.blocks|gpt_neox\.layers)\.0\.")
 
 
 def main(sources, out):
     text = "".join(path.read_text() for path in sorted(pathlib.Path(sources).glob("*.swift")))
     mentioned = {string.replace("*.", "") for string in STRING.findall(text)}
+    # Before BLOOM's names the converters leave the outermost module out.
+    mentioned |= {string.removeprefix("transformer.") for string in mentioned}
     # The linears of experts are put together from two strings.
     for prefix in re.findall(r'prefix: "([\w.]+)", linears', text):
         mentioned |= {prefix + linear for linears in re.findall(r"linears: \(([^)]*)\)", text) for linear in STRING.findall(linears)}
