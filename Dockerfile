@@ -10,7 +10,7 @@ FROM swift:6.2-bookworm AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
-  && apt-get install --yes --no-install-recommends libhdf5-dev libopenblas-dev libpcre2-dev pkg-config zlib1g-dev \
+  && apt-get install --yes --no-install-recommends libhdf5-dev libopenblas-dev libpcre2-dev libssl-dev pkg-config zlib1g-dev \
   && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY Package.swift ./
@@ -25,7 +25,7 @@ RUN swift build --configuration release --static-swift-stdlib --product compress
 FROM debian:bookworm-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
-  && apt-get install --yes --no-install-recommends libhdf5-103-1 libopenblas0-pthread libpcre2-8-0 zlib1g \
+  && apt-get install --yes --no-install-recommends libhdf5-103-1 libopenblas0-pthread libpcre2-8-0 libssl3 zlib1g \
   && rm -rf /var/lib/apt/lists/*
 COPY --from=build /installed /usr/local
 WORKDIR /work

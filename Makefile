@@ -29,7 +29,7 @@ $(COMPRESS): build
 # Made anew only when the program, the recipe or the model changed.
 $(OUT)/report.json: $(COMPRESS) Recipes/w4a16.yaml $(wildcard $(MODEL)/*)
 	@mkdir -p $(dir $(OUT))
-	@$(COMPRESS) --recipe Recipes/w4a16.yaml --model $(MODEL) --output $(OUT) --overwrite > $(OUT).txt
+	@$(COMPRESS) --recipe Recipes/w4a16.yaml --model $(MODEL) --output $(OUT) --overwrite --fresh > $(OUT).txt
 
 test: setup
 	@$(SWIFT) test $(FLAGS) --scratch-path .build-tests

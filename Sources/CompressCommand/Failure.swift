@@ -67,7 +67,7 @@ struct Failure {
     case let error where Self.isOfFoundation(error): .inputOutput
     case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
       is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange,
-      is StatisticsMismatch, is StatisticNotStored:
+      is StatisticsMismatch, is StatisticNotStored, is DamagedJournal:
       .data
     default: .software
     }
@@ -103,6 +103,7 @@ struct Failure {
     case let error as CheckpointError: error.hint
     case is MissingCalibration: "add `calibration: { text: FILE }` to the recipe, or --set calibration.text=FILE"
     case is OtherRun: "run the same recipe on the same model to go on with it, or start over with --fresh"
+    case is DamagedJournal: "start over with --fresh, or put the file back"
     case is UnwantedFallback: "run without --strict to accept fallbacks; they are counted in report.json"
     default: nil
     }
@@ -113,7 +114,7 @@ struct Failure {
     // The parser marks its own errors by codes of their own; whatever else reaches this point gets the plain failure code.
     guard CompressCommand.exitCode(for: error) == .failure else { CompressCommand.exit(withError: error) }
     var text = "error: \(message)\n"
-    let kept = journal.map { "what is done is kept in \($0): the same command goes on from there, or starts over with --fresh" }
+    let kept = (cause is DamagedJournal ? nil : journal).map { "what is done is kept in \($0): the same command goes on from there, or starts over with --fresh" }
     let hints = [hint, kept].compactMap { $0 }
     if !hints.isEmpty { text += "hint: \(hints.joined(separator: "; "))\n" }
     StandardStreams.say(text)

@@ -40,10 +40,24 @@ extension Compressor {
     "\(try Fingerprint.of(checkpoint.tensors)) \(Fingerprint.of(checkpoint.config.json.text()))"
   }
 
-  /// Whether the same run could succeed another time, so that what it has done is to be kept: it was interrupted, or the machine had no room.
-  static func couldSucceed(after error: any Error) -> Bool {
+}
+
+/// What a run has kept, and whether that outlives a failure.
+struct KeptWork {
+  var journal: RunJournal?
+  /// Whether all that is kept is done: what fails from there on is the scoring, of which the journal does not depend.
+  var isWhole = false
+
+  /// Takes the journal away where the same run would fail again, or where nothing is in it.
+  func settle(after error: any Error) {
+    guard let journal, !isWhole && !Self.couldSucceed(after: error) || !SweepJournal.holdsWork(journal) else { return }
+    journal.remove()
+  }
+
+  /// Whether the same run could succeed another time: it was interrupted, the machine had no room, or somebody has to look at what is damaged.
+  private static func couldSucceed(after error: any Error) -> Bool {
     switch (error as? PipelineError)?.cause ?? error {
-    case is CancellationError, is ScratchError, is NotEnoughMemory: true
+    case is CancellationError, is ScratchError, is NotEnoughMemory, is DamagedJournal: true
     case CheckpointError.cannotWrite: true
     default: false
     }

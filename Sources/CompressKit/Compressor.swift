@@ -207,17 +207,17 @@ public struct Compressor: Sendable {
   public func run(_ checkpoint: Checkpoint, to output: URL, observer: any PipelineObserver = Silent()) async throws -> CompressionReport {
     let stage = try StagedDirectory(for: output, overwrite: overwrite, inputs: inputs(of: checkpoint))
     for remark in stage.remarks { observer.observe(.remark(remark)) }
-    var journal: RunJournal?
-    do { return try await run(checkpoint, into: stage, &journal, observer) } catch {
+    var kept = KeptWork()
+    do { return try await run(checkpoint, into: stage, &kept, observer) } catch {
       // Before the output is abandoned, and with it the right to touch the journal.
-      if let journal, !Self.couldSucceed(after: error) || !SweepJournal.holdsWork(journal) { journal.remove() }
+      kept.settle(after: error)
       stage.abandon()
       throw error
     }
   }
 
   private func run(
-    _ checkpoint: Checkpoint, into stage: StagedDirectory, _ journal: inout RunJournal?, _ observer: any PipelineObserver
+    _ checkpoint: Checkpoint, into stage: StagedDirectory, _ kept: inout KeptWork, _ observer: any PipelineObserver
   ) async throws -> CompressionReport {
     var clock = PhaseClock("plan")
     var plan = try plan(checkpoint)
@@ -229,7 +229,8 @@ public struct Compressor: Sendable {
       clock.begin("sample")
       plan.calibration = try sampled.draw(source, from: plan.model, checkpoint, seed: recipe.seed)
     }
-    journal = try self.journal(plan, of: checkpoint, at: stage.journalPlace)
+    let journal = try journal(plan, of: checkpoint, at: stage.journalPlace)
+    kept.journal = journal
     observer.observe(.step("preflight"))
     clock.begin("preflight")
     try await preflight(plan)
@@ -253,6 +254,7 @@ public struct Compressor: Sendable {
     if let evaluation {
       observer.observe(.step("evaluate"))
       clock.begin("evaluate")
+      kept.isWhole = true
       try evaluate(checkpoint, stage.directory, evaluation, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
     }

@@ -88,8 +88,12 @@ struct TrainingState: Sendable {
   ///
   /// - Parameter start: the student as it began.
   init?(_ start: TrainableModel, keptIn context: ModelPassContext) throws {
-    guard let archive = try context.keptTraining(), let words = archive.words[Self.words] else { return nil }
-    progress = try JSONDecoder().decode(Progress.self, from: Data(words.utf8))
+    guard let kept = try context.keptTraining({ try TrainingState(start, $0) }) else { return nil }
+    self = kept
+  }
+
+  private init(_ start: TrainableModel, _ archive: TensorArchive) throws {
+    progress = try JSONDecoder().decode(Progress.self, from: Data((archive.words[Self.words] ?? "").utf8))
     (student, best) = (start, start)
     try student.replaceNumbers { name, _ in try archive.matrix("now " + Self.text(name)) }
     if progress.bestStep > 0 { try best.replaceNumbers { name, _ in try archive.matrix("best " + Self.text(name)) } }

@@ -99,7 +99,7 @@ public struct ModelPassContext: Sendable {
   }
 
   /// Where a training in the same pass stood when an earlier run was interrupted; `nil` where there was none.
-  package func keptTraining() throws -> TensorArchive? { try journal?.training() }
+  package func keptTraining<State>(_ body: (TensorArchive) throws -> State) throws -> State? { try journal?.training(body) }
 
   /// Keeps where a training stands, in the place of where it stood before.
   package func keepTraining(_ items: [TensorArchive.Item], words: [String: String]) throws {

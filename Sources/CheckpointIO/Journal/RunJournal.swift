@@ -80,6 +80,19 @@ public struct RunJournal: Sendable {
   }
 }
 
+/// What an interrupted run has kept is not as it was written.
+public struct DamagedJournal: Error, Equatable, Sendable, CustomStringConvertible {
+  public let file: String
+  public let reason: String
+
+  package init(file: String, reason: String) {
+    self.file = file
+    self.reason = reason
+  }
+
+  public var description: String { "what an interrupted run has kept is damaged: \(file): \(reason)" }
+}
+
 /// An interrupted run with the same output was another one.
 public struct OtherRun: Error, Equatable, Sendable, CustomStringConvertible {
   public let journal: String

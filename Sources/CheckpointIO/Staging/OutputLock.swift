@@ -18,6 +18,8 @@ final class OutputLock: Sendable {
   init(_ place: OutputPlace) throws(CheckpointError) {
     let path = place.sibling("compress-lock").path
     self.path = path
+    // Who only asks for the holder holds the lock for a moment, too.
+    var patience = 5
     while true {
       let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
       guard descriptor >= 0 else { throw .cannotWrite(path: place.given.path, reason: SystemError.text) }
@@ -27,6 +29,11 @@ final class OutputLock: Sendable {
         let holder = Self.holder(descriptor)
         close(descriptor)
         if code == EINTR { continue }
+        guard patience == 0 else {
+          patience -= 1
+          usleep(10_000)
+          continue
+        }
         throw .busy(path: place.url.path, holder: holder)
       }
       // Who held it may have taken the name away between our opening and our locking.

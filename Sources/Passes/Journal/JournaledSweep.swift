@@ -21,7 +21,8 @@ final class JournaledSweep {
     _ observer: any PipelineObserver
   ) throws {
     (self.journal, self.places, self.stream, self.observer) = (journal, places, stream, observer)
-    announced = try Pipeline(passes.filter { !$0.removesBlocks }).reshapings(of: model.description).last?.blocks ?? []
+    announced =
+      journal == nil ? [] : try Pipeline(passes.filter { !$0.removesBlocks }).reshapings(of: model.description).last?.blocks ?? []
     finishedCount = journal?.finished(of: places.count, carriesStates: stream != nil) ?? 0
     try journal?.begin(passes, parts: places.count)
     if finishedCount > 0 {
@@ -60,7 +61,7 @@ final class JournaledSweep {
   func finished(_ index: Int, _ read: any ModelPart) throws -> (part: any ModelPart, findings: SweepJournal.Findings)? {
     guard let journal, index < finishedCount else { return nil }
     let kept = try journal.part(index, read: read, announced: announced(places[index]))
-    if index == finishedCount - 1, finishedCount < places.count { try stream?.restore(journal.states(behind: index)) }
+    if index == finishedCount - 1, finishedCount < places.count { try journal.restore(stream, behind: index) }
     return kept
   }
 

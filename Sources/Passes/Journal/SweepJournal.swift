@@ -118,16 +118,28 @@ package struct SweepJournal: Sendable {
   ///
   /// - Parameter read: the same part as this sweep has found it.
   func part(_ index: Int, read: any ModelPart, announced: BlockDescription?) throws -> (part: any ModelPart, findings: Findings) {
-    let archive = try TensorArchive(partFile(index))
-    let decoder = JSONDecoder()
-    decoder.nonConformingFloatDecodingStrategy = .convertFromString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    let contents = try decoder.decode(PartArchive.self, from: Data((archive.words[Self.contents] ?? "").utf8))
-    let findings = try decoder.decode(Findings.self, from: Data((archive.words[Self.findings] ?? "").utf8))
-    return (try contents.part(from: read, announced: announced, archive), findings)
+    try reading(partFile(index)) { archive in
+      let decoder = JSONDecoder()
+      decoder.nonConformingFloatDecodingStrategy = .convertFromString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+      let contents = try decoder.decode(PartArchive.self, from: Data((archive.words[Self.contents] ?? "").utf8))
+      let findings = try decoder.decode(Findings.self, from: Data((archive.words[Self.findings] ?? "").utf8))
+      return (try contents.part(from: read, announced: announced, archive), findings)
+    }
   }
 
-  /// The states behind a part.
-  func states(behind index: Int) throws(CheckpointError) -> TensorArchive { try TensorArchive(stateFile(index)) }
+  /// Puts a stream where it was behind a part.
+  func restore(_ stream: CalibrationStream?, behind index: Int) throws {
+    guard let stream else { return }
+    try reading(stateFile(index)) { try stream.restore($0) }
+  }
+
+  /// What a file that is as it was written does not hold is damage, too.
+  private func reading<Result>(_ file: URL, _ body: (TensorArchive) throws -> Result) throws -> Result {
+    let archive = try TensorArchive(file)
+    do { return try body(archive) } catch let error where error is CheckpointError || error is DecodingError {
+      throw DamagedJournal(file: file.path, reason: "\(error)")
+    }
+  }
 
   private static func text(_ value: some Encodable) throws -> String {
     let encoder = JSONEncoder()
@@ -139,8 +151,8 @@ package struct SweepJournal: Sendable {
 
   private var trainingFile: URL { file("training.safetensors") }
 
-  func training() throws -> TensorArchive? {
-    FileManager.default.fileExists(atPath: trainingFile.path) ? try TensorArchive(trainingFile) : nil
+  func training<State>(_ body: (TensorArchive) throws -> State) throws -> State? {
+    FileManager.default.fileExists(atPath: trainingFile.path) ? try reading(trainingFile, body) : nil
   }
 
   func keepTraining(_ items: [TensorArchive.Item], words: [String: String]) throws {
@@ -154,19 +166,24 @@ package struct SweepJournal: Sendable {
 
   /// What an earlier run has answered to an analysis; `nil` where it has not, or where answers of this kind are not kept.
   func answer<A: Analysis>(to _: A, of pass: Int) throws -> A.Answer? {
-    guard let type = A.Answer.self as? any Decodable.Type, let data = try? Data(contentsOf: answerFile(A.self, pass)) else { return nil }
-    return try PropertyListDecoder().decode(type, from: data) as? A.Answer
+    let file = answerFile(A.self, pass)
+    guard let type = A.Answer.self as? any Decodable.Type, FileManager.default.fileExists(atPath: file.path) else { return nil }
+    return try reading(file) { try PropertyListDecoder().decode(type, from: try $0.tensor(Self.answer).bytes) as? A.Answer }
   }
+
+  private static let answer = "answer"
 
   /// Keeps an answer, if it is of a kind that can be written down.
   func keep<A: Analysis>(_ answer: A.Answer, to _: A, of pass: Int) throws {
     guard A.Answer.self is any Decodable.Type, let answer = answer as? any Encodable else { return }
     let encoder = PropertyListEncoder()
     encoder.outputFormat = .binary
-    try DurableFile.write(try encoder.encode(answer), to: answerFile(A.self, pass))
+    let data = try encoder.encode(answer)
+    let item = TensorArchive.Item(Self.answer, TensorInfo(dtype: .uint8, shape: [data.count])) { data }
+    try TensorArchive.write([item], words: [:], to: answerFile(A.self, pass)).commit()
   }
 
-  private func answerFile<A>(_: A.Type, _ pass: Int) -> URL { file("answer-\(pass)-\(A.self).plist") }
+  private func answerFile<A>(_: A.Type, _ pass: Int) -> URL { file("answer-\(pass)-\(A.self).safetensors") }
 }
 
 /// Parts that are written down and whose files have no names yet: they get them while the next part is worked on.

@@ -101,26 +101,37 @@ private actor Breaking: PartSink {
     try await Self.check("{ gptq: { bits: 4, group_size: 16, drift_correction: 0.5 } }", config)
   }
 
-  /// What is damaged in a journal is an error that names the file, and no trap.
-  @Test func aDamagedJournalIsRefused() async throws {
-    let (model, yaml) = (try TinyModel.model(), Self.recipes[0])
+  /// What is damaged in a journal is an error that names the file, whichever byte it is: no trap, and no other result.
+  @Test(arguments: [recipes[0], recipes[4], recipes[12]]) func aDamagedJournalIsRefused(yaml: String) async throws {
+    let model = try TinyModel.model()
     let pipeline = Pipeline(try Self.passes(yaml))
     try await Places.withTemporaryDirectory { directory in
       let place = directory.appending(path: "journal")
       var options = SweepOptions(calibration: Self.sequences)
       options.journal = SweepJournal(try RunJournal(at: place, of: [], fresh: false))
       await #expect(throws: CancellationError.self) { try await pipeline.run(on: model, options: options, into: Breaking(after: 2)) }
-      let names = try FileManager.default.contentsOfDirectory(atPath: place.path).filter {
-        $0.hasPrefix("0-part") && $0.hasSuffix(".safetensors")
-      }
-      #expect(names.count >= 2)
+      let names = try FileManager.default.contentsOfDirectory(atPath: place.path).filter { $0.hasSuffix(".safetensors") }.sorted()
+      #expect(names.count >= 3)
+      var randomness = KeyedRandomness(seed: 7, key: yaml)
       for name in names {
         let file = place.appending(path: name)
         let bytes = try Data(contentsOf: file)
-        try bytes.prefix(bytes.count / 2).write(to: file)
-        await #expect(throws: (any Error).self) { try await pipeline.run(on: model, options: options, into: Shelf()) }
+        var damaged = [bytes.prefix(bytes.count / 2), bytes + [0], Data()]
+        for _ in 0..<8 {
+          var changed = bytes
+          changed[Int.random(in: 0..<bytes.count, using: &randomness)] ^= 1 << UInt8.random(in: 0..<8, using: &randomness)
+          damaged.append(changed)
+        }
+        for contents in damaged {
+          try contents.write(to: file)
+          let error = await #expect(throws: (any Error).self) { try await pipeline.run(on: model, options: options, into: Shelf()) }
+          let cause = (error as? PipelineError)?.cause ?? error
+          #expect((cause as? DamagedJournal)?.file == file.path, "\(name): \(String(describing: error))")
+        }
         try bytes.write(to: file)
       }
+      let report = try await pipeline.run(on: model, options: options, into: Shelf())
+      #expect(report.remarks.contains { $0.hasPrefix("taken up again") })
     }
   }
 
