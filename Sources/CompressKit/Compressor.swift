@@ -100,6 +100,7 @@ public struct Compressor: Sendable {
     remarks += try format.remarks(on: description, in: config)
     if let remark = Self.leftAlone(linears) { remarks.append(remark) }
     let packed = Set(linears.filter { $0.weights != nil || $0.rank != nil || !$0.candidates.isEmpty }.map(\.name))
+    if let remark = Self.factored(linears.filter { $0.rank != nil }.map(\.name)) { remarks.append(remark) }
     if !format.joinsExperts, let remark = description.separatedExperts(packed.contains) { remarks.append(remark) }
     for linear in linears where linear.sourceBits == 0 {
       remarks.append(

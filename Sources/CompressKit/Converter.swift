@@ -61,6 +61,7 @@ public struct Converter: Sendable {
     let described = try toolkit.architectures.spelledOut(checkpoint.config, isTied: model.description.isTied)
     var warnings = try format.remarks(on: model.description, in: described)
     let packed = Set(modules.filter { $0.scheme != nil || $0.factors != nil }.map(\.name))
+    if let remark = Compressor.factored(modules.filter { $0.factors != nil }.map(\.name)) { warnings.append(remark) }
     if !format.joinsExperts, let remark = model.description.separatedExperts(packed.contains) { warnings.append(remark) }
     if let first = unquantized.first {
       warnings.append(
