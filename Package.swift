@@ -58,7 +58,7 @@ let package = Package(
     module("Training", ["Passes", "Models", "Tensors"]),
     module("Quantization", ["Training", "Passes", "Models", "Tensors"]),
     module("KVCache", ["Passes", "Models", "Tensors"]),
-    module("Evaluation", ["KVCache", "Passes", "Models", "Tensors"]),
+    module("Evaluation", ["KVCache", "Passes", "Models", "CheckpointIO", "Tensors"]),
     module("Pruning", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Allocation", ["Quantization", "Evaluation", "Passes", "Models", "Tensors"]),
     module("Distillation", ["Training", "Evaluation", "Passes", "Models", "CheckpointIO", "Tensors"]),

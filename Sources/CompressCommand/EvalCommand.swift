@@ -51,6 +51,16 @@ struct EvalCommand: AsyncParsableCommand {
   @Option(name: .long, help: "One beginning-of-sequence token at the very start: auto (text only, as the tokenizer does), always or never.")
   var bos = BeginningOfSequence.auto
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Keep what is done in this directory until the figures are there, so that the same command goes on where it was interrupted.",
+      valueName: "dir"), completion: .directory)
+  var journal: String?
+
+  @Flag(name: .long, help: "Start over, whatever an interrupted evaluation has left in --journal.")
+  var fresh = false
+
   @Flag(name: .long, help: "Print one JSON object.")
   var json = false
 
@@ -64,6 +74,7 @@ struct EvalCommand: AsyncParsableCommand {
     try require("--chunk", chunk)
     try require("--retrieval", retrieval)
     try require("--limit", limit, atLeast: 2)
+    if fresh, journal == nil { throw ValidationError("--fresh starts a journal anew; --journal names it") }
   }
 
   func run() async throws {
@@ -82,16 +93,35 @@ struct EvalCommand: AsyncParsableCommand {
       bases: [URL(filePath: FileManager.default.currentDirectoryPath)])
     let tokens = try source.tokens(for: checkpoint, bos: bos, limit: limit)
     let subject = try cache.applied(to: try CompressCommand.toolkit.model(checkpoint))
-    let other = try reference.map { try CompressCommand.toolkit.model(try Checkpoint(URL(userPath: $0))) }
+    let compared = try reference.map { try Checkpoint(URL(userPath: $0)) }
+    let other = try compared.map { try CompressCommand.toolkit.model($0) }
     let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
     try Machine.require(evaluator.memoryNeed(of: [subject] + (other.map { [$0] } ?? []), tokens: tokens.count, retrieval: retrieval ?? 0))
     guard subject.description.hasLogits else {
       let figures = try compare(subject, other, evaluator, tokens, progress)
       return (figures.json.text(), figures.text)
     }
+    let kept = try journal.map {
+      try KeptEvaluation(
+        at: URL(userPath: $0), of: [checkpoint] + (compared.map { [$0] } ?? []), evaluator, on: tokens, settings: "cache \(cache.cache ?? "none")",
+        fresh: fresh)
+    }
+    do {
+      let figures = try predict(subject, other, evaluator, tokens, kept?.evaluation, progress)
+      kept?.end()
+      return (figures.json.text(), figures.text)
+    } catch {
+      guard let journal, kept?.settle(after: error) == true else { throw error }
+      throw KeptRun(cause: error, journal: journal)
+    }
+  }
+
+  private func predict(
+    _ subject: Model, _ other: Model?, _ evaluator: Evaluator, _ tokens: [Int32], _ journal: EvaluationJournal?, _ progress: Progress
+  ) throws -> Figures {
     progress.observe(.step("evaluate"))
     let start = ContinuousClock.now
-    let result = try evaluator.evaluate(subject, against: other, on: tokens) { done, total in
+    let result = try evaluator.evaluate(subject, against: other, on: tokens, journal: journal) { done, total in
       progress.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: start.duration(to: .now)))
     }
     let seconds = start.duration(to: .now).inSeconds
@@ -101,8 +131,7 @@ struct EvalCommand: AsyncParsableCommand {
         strings: probe.strings, own: try evaluator.retrieval(of: subject, probe, on: tokens),
         reference: try other.map { try evaluator.retrieval(of: $0, probe, on: tokens) })
     }
-    let figures = Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
-    return (figures.json.text(), figures.text)
+    return Figures(result: result, retrieval: found, seconds: seconds, peakMemory: Machine.peakMemory)
   }
 
   /// - Throws: `InvalidOption` for a missing reference and for what only models with logits can be asked.
@@ -114,6 +143,7 @@ struct EvalCommand: AsyncParsableCommand {
     }
     if retrieval != nil { throw InvalidOption("--retrieval", "\(EvaluationError.noLogits)") }
     if chunk != nil, let reason = subject.description.cacheObstacle { throw InvalidOption("--chunk", reason) }
+    if journal != nil { throw InvalidOption("--journal", "what encoders are compared by is not kept; leave it out") }
     progress.observe(.step("evaluate"))
     let start = ContinuousClock.now
     let cosine = try evaluator.similarity(of: subject, to: other, on: tokens) { done, total in

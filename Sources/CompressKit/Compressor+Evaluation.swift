@@ -31,7 +31,8 @@ extension Compressor {
 
   /// Scores what was written against the original: by predictions, or by hidden states where there are none.
   func evaluate(
-    _ checkpoint: Checkpoint, _ output: URL, _ data: EvaluationData, _ report: inout CompressionReport, _ observer: any PipelineObserver
+    _ checkpoint: Checkpoint, _ output: URL, _ data: EvaluationData, _ journal: RunJournal?, _ report: inout CompressionReport,
+    _ observer: any PipelineObserver
   ) throws {
     let (source, clock) = (data.source, ContinuousClock.now)
     let evaluator = Evaluator(window: source.window, stride: source.stride, chunk: source.chunk, memory: memoryLimit / 4)
@@ -46,7 +47,8 @@ extension Compressor {
       report.similarity = .init(source: data.file, window: source.window, cosine: cosine)
       return
     }
-    let result = try evaluator.evaluate(after, against: before, on: data.tokens, progress: progress)
+    let kept = journal.map { EvaluationJournal($0, of: Self.identity(of: evaluator, on: data.tokens)) }
+    let result = try evaluator.evaluate(after, against: before, on: data.tokens, journal: kept, progress: progress)
     let (own, reference, divergence) = (result.perplexity, result.reference!, result.divergence!)
     report.evaluation = .init(
       source: data.file, window: source.window, chunk: result.cache.chunk,
@@ -55,5 +57,12 @@ extension Compressor {
       perplexityAfter: own.value, intervalBefore: reference.interval.map { [$0.lowerBound, $0.upperBound] },
       intervalAfter: own.interval.map { [$0.lowerBound, $0.upperBound] }, klDivergence: divergence.mean,
       klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)
+  }
+
+  /// What an evaluation's journal says of its settings and tokens.
+  static func identity(of evaluator: Evaluator, on tokens: [Int32]) -> String {
+    func text(_ number: Int?) -> String { number.map { "\($0)" } ?? "none" }
+    return "window \(evaluator.window), stride \(text(evaluator.stride)), chunk \(text(evaluator.chunk)), memory \(evaluator.memory), "
+      + "tokens \(Fingerprint.of([tokens]))"
   }
 }

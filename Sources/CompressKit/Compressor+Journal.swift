@@ -16,30 +16,35 @@ public enum Resumption: Sendable {
 }
 
 extension Compressor {
-  /// The journal of this run; `nil` where what could be kept is not worth its bytes, because rounding alone is as fast as writing.
+  /// Whether finished parts are worth their bytes; rounding alone is as fast as writing.
+  func keepsParts(_ plan: Plan) -> Bool {
+    plan.pipelineUsesCalibration || recipe.passes.contains { $0 is any ModelPass || !$0.analyses.isEmpty }
+  }
+
+  /// The journal of this run; `nil` where it could keep nothing.
   ///
   /// - Throws: `OtherRun` where an interrupted run with this output was another one.
   func journal(_ plan: Plan, of checkpoint: Checkpoint, at place: URL) throws -> RunJournal? {
-    let isWorthIt = plan.pipelineUsesCalibration || recipe.passes.contains { $0 is any ModelPass || !$0.analyses.isEmpty }
-    guard resumption != .keepNothing, isWorthIt else { return nil }
+    guard resumption != .keepNothing, keepsParts(plan) || recipe.evaluation != nil else { return nil }
     // Scoring comes after all that is kept.
     var recipe = recipe
     recipe.evaluation = nil
-    let program = Bundle.main.executableURL.flatMap(Fingerprint.of(file:)) ?? ""
-    var run: RunJournal.Identity = [
-      ("program", "\(toolkitVersion) \(program)"), ("instructions", Kernel.instructionSet), ("recipe", recipe.yaml),
-      ("strict", "\(strict)"), ("model", try Self.fingerprint(checkpoint)), ("calibration", Fingerprint.of(plan.calibration)),
+    var run = Self.programIdentity
+    run += [
+      ("recipe", recipe.yaml), ("strict", "\(strict)"), ("model", try Fingerprint.of(checkpoint)),
+      ("calibration", Fingerprint.of(plan.calibration)),
       ("probes", Fingerprint.of(plan.probes)),
       ("statistics", plan.statistics?.stamp.flatMap { Fingerprint.of(file: URL(filePath: $0.path)) } ?? "none"),
     ]
-    for teacher in plan.teachers { run.append(("teacher \(teacher.name)", try Self.fingerprint(teacher.checkpoint))) }
+    for teacher in plan.teachers { run.append(("teacher \(teacher.name)", try Fingerprint.of(teacher.checkpoint))) }
     return try RunJournal(at: place, of: run, fresh: resumption == .startOver)
   }
 
-  private static func fingerprint(_ checkpoint: Checkpoint) throws -> String {
-    "\(try Fingerprint.of(checkpoint.tensors)) \(Fingerprint.of(checkpoint.config.json.text()))"
+  /// What computes: another program, or the same one with other instructions, may round otherwise.
+  static var programIdentity: RunJournal.Identity {
+    let program = Bundle.main.executableURL.flatMap(Fingerprint.of(file:)) ?? ""
+    return [("program", "\(toolkitVersion) \(program)"), ("instructions", Kernel.instructionSet)]
   }
-
 }
 
 /// What a run has kept, and whether that outlives a failure.

@@ -256,7 +256,7 @@ public struct Compressor: Sendable {
       observer.observe(.step("evaluate"))
       clock.begin("evaluate")
       kept.isWhole = true
-      try evaluate(checkpoint, stage.directory, evaluation, &report, observer)
+      try evaluate(checkpoint, stage.directory, evaluation, journal, &report, observer)
       report.peakMemoryBytes = Machine.peakMemory
     }
     (report.run.phases, report.run.endedAt) = (clock.phases, Date.now.ISO8601Format())
@@ -278,7 +278,7 @@ public struct Compressor: Sendable {
       calibration: plan.calibration, seed: recipe.seed, activationMemory: plan.estimate.activationBudget, scratch: scratch, strict: strict)
     options.statistics = plan.statistics
     options.probes = plan.probes
-    options.journal = journal.map { SweepJournal($0) }
+    options.journal = keepsParts(plan) ? journal.map { SweepJournal($0) } : nil
     for teacher in plan.teachers { options.teachers[teacher.name] = teacher.model }
     let start = ContinuousClock.now
     let swept = try await Pipeline(recipe.passes).run(on: plan.model, options: options, observer: observer, into: sink)

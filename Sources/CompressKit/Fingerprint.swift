@@ -21,6 +21,11 @@ enum Fingerprint {
     return hash.text
   }
 
+  /// Of a checkpoint's tensors and configuration.
+  static func of(_ checkpoint: Checkpoint) throws(CheckpointError) -> String {
+    "\(try of(checkpoint.tensors)) \(of(checkpoint.config.json.text()))"
+  }
+
   /// Of a file's length and of 64 stretches of 4096 bytes of it; `nil` where it cannot be read.
   static func of(file: URL) -> String? {
     guard let bytes = try? Data(contentsOf: file, options: .alwaysMapped) else { return nil }

@@ -106,18 +106,3 @@ struct TrainingState: Sendable {
     optimizer.restore(steps: progress.optimizerSteps, moments)
   }
 }
-
-/// When a state is kept: not before so much time has passed that keeping it takes no more than a fiftieth of it.
-struct KeepingTurn {
-  private static let share = 50.0
-  private var last = ContinuousClock.now
-  private var cost = 0.0
-
-  mutating func keep(_ body: () throws -> Void) rethrows {
-    guard last.duration(to: .now).seconds >= Self.share * cost else { return }
-    let start = ContinuousClock.now
-    try body()
-    last = .now
-    cost = start.duration(to: last).seconds
-  }
-}

@@ -1,5 +1,5 @@
 /// What key-value caches take, all blocks together.
-public struct CacheSize: Sendable, Equatable {
+public struct CacheSize: Sendable, Equatable, Codable {
   /// Codes, scales, and what is not quantized, once every window has been read.
   public internal(set) var bytes = 0
   /// Tokens of these windows.

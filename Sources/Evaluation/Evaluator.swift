@@ -48,6 +48,15 @@ public struct Evaluator: Sendable {
   public func evaluate(
     _ model: Model, against reference: Model? = nil, on tokens: [Int32], progress: @Sendable (Int, Int) -> Void = { _, _ in }
   ) throws -> Result {
+    try evaluate(model, against: reference, on: tokens, journal: nil, progress: progress)
+  }
+
+  /// The same, going on from what an earlier evaluation has kept.
+  ///
+  /// - Throws: also `DamagedJournal`.
+  package func evaluate(
+    _ model: Model, against reference: Model?, on tokens: [Int32], journal: EvaluationJournal?, progress: @Sendable (Int, Int) -> Void
+  ) throws -> Result {
     guard tokens.count >= 2 else { throw EvaluationError.tooShort(tokens: tokens.count) }
     guard model.description.hasLogits else { throw EvaluationError.noLogits }
     if let reference {
@@ -61,16 +70,25 @@ public struct Evaluator: Sendable {
     let total = batches.count * models.reduce(0) { $0 + $1.places.count }
     var done = 0
     var scores: [WindowScore] = []
-    for batch in batches {
+    for (turn, batch) in batches.enumerated() {
+      if let kept = try journal?.finished(turn) {
+        scores += kept.scores
+        caches = kept.caches
+        done += models.reduce(0) { $0 + $1.places.count }
+        progress(done, total)
+        continue
+      }
       var states: [[Matrix]] = []
       for (index, model) in models.enumerated() {
         states.append(
-          try hidden(of: model, batch, &caches[index]) {
+          try hidden(of: model, batch, &caches[index], journal: journal.map { ($0, turn, index) }) {
             done += 1
             progress(done, total)
           })
       }
-      scores += try score(models, batch, states)
+      let scored = try score(models, batch, states)
+      try journal?.keep(scored, caches, of: turn)
+      scores += scored
       done += models.count
       progress(done, total)
     }
@@ -144,19 +162,33 @@ public struct Evaluator: Sendable {
 
   /// The hidden states before the head.
   ///
-  /// - Parameter cache: is added what the caches of all blocks held in the end.
+  /// - Parameters:
+  ///   - cache: is added what the caches of all blocks held in the end.
+  ///   - journal: where an earlier evaluation may have kept states of the same turn and model.
   /// - Throws: `EvaluationError.noCache` for a chunk where there is no cache to feed it through, and what reading the model throws.
-  func hidden(of model: Model, _ windows: [Window], _ cache: inout CacheSize, blockDone: () -> Void) throws -> [Matrix] {
+  func hidden(
+    of model: Model, _ windows: [Window], _ cache: inout CacheSize, journal: (file: EvaluationJournal, turn: Int, model: Int)? = nil,
+    blockDone: () -> Void
+  ) throws -> [Matrix] {
     if chunk != nil, let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }
     let walk = ModelWalk(model, carrying: windows.map(\.tokens))
-    var states = try walk.embedded()
-    blockDone()
-    cache.tokens += windows.reduce(0) { $0 + $1.tokens.count }
-    try walk.visit(progress: { _, _ in blockDone() }, expanding: { run(through: $0, positions: walk.positions) }) { _, run in
+    var (states, behind) = ([Matrix](), 0)
+    if let journal, let kept = try journal.file.states(of: journal.turn, model: journal.model) {
+      (states, behind, cache) = (kept.states, kept.behind, kept.cache)
+    } else {
+      states = try walk.embedded()
+      cache.tokens += windows.reduce(0) { $0 + $1.tokens.count }
+    }
+    for _ in 0...behind { blockDone() }
+    let expand = { (block: Block) in run(through: block, positions: walk.positions) }
+    try walk.visit(from: behind, progress: { _, _ in blockDone() }, expanding: expand) { index, run in
       let (outputs, size) = try run(states)
       states = outputs
       cache.bytes += size.bytes
       if let chunk = size.chunk { cache.chunk = chunk }
+      if let (file, turn, number) = journal {
+        try file.keep(states, cache, behind: index + 1, of: model.description.blocks.count, turn: turn, model: number)
+      }
     }
     return states
   }

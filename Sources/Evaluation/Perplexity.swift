@@ -27,7 +27,7 @@ public struct Divergence: Sendable, Equatable, Codable {
 }
 
 /// The figures of one window, from which all others are sums.
-struct WindowScore: Sendable {
+struct WindowScore: Sendable, Codable {
   var tokens = 0
   var negativeLogLikelihood = 0.0
   var referenceNegativeLogLikelihood = 0.0

@@ -1,11 +1,11 @@
-internal import Foundation
+package import Foundation
 internal import StrictJSON
 internal import Synchronization
 
 /// The sole right to make one output: a file `.NAME.compress-lock` beside it, held with `flock` for as long as a run lives.
 ///
 /// The system lets go when the process ends, however it ends. A file that a killed run left behind binds nobody: the next run takes it over.
-final class OutputLock: Sendable {
+package final class OutputLock: Sendable {
   private let path: String
   private let descriptor: Int32
   private let isHeld = Mutex(true)
@@ -51,6 +51,9 @@ final class OutputLock: Sendable {
     }
   }
 
+  /// The lock of whatever is to be made at a place.
+  package convenience init(of output: URL) throws(CheckpointError) { try self.init(try OutputPlace(output)) }
+
   /// Who holds the lock of an output; `nil` where nobody does.
   static func holder(of place: OutputPlace) -> String? {
     let descriptor = open(place.sibling("compress-lock").path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
@@ -63,7 +66,7 @@ final class OutputLock: Sendable {
   deinit { release() }
 
   /// Takes the file away and lets others in; more than once does nothing more.
-  func release() {
+  package func release() {
     isHeld.withLock { isHeld in
       guard isHeld else { return }
       isHeld = false

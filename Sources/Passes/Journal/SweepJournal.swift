@@ -168,7 +168,7 @@ package struct SweepJournal: Sendable {
   func answer<A: Analysis>(to _: A, of pass: Int) throws -> A.Answer? {
     let file = answerFile(A.self, pass)
     guard let type = A.Answer.self as? any Decodable.Type, FileManager.default.fileExists(atPath: file.path) else { return nil }
-    return try reading(file) { try PropertyListDecoder().decode(type, from: try $0.tensor(Self.answer).bytes) as? A.Answer }
+    return try reading(file) { try $0.value(Self.answer, as: type) as? A.Answer }
   }
 
   private static let answer = "answer"
@@ -176,10 +176,7 @@ package struct SweepJournal: Sendable {
   /// Keeps an answer, if it is of a kind that can be written down.
   func keep<A: Analysis>(_ answer: A.Answer, to _: A, of pass: Int) throws {
     guard A.Answer.self is any Decodable.Type, let answer = answer as? any Encodable else { return }
-    let encoder = PropertyListEncoder()
-    encoder.outputFormat = .binary
-    let data = try encoder.encode(answer)
-    let item = TensorArchive.Item(Self.answer, TensorInfo(dtype: .uint8, shape: [data.count])) { data }
+    let item = try TensorArchive.Item(Self.answer, of: answer)
     try TensorArchive.write([item], words: [:], to: answerFile(A.self, pass)).commit()
   }
 

@@ -1,0 +1,83 @@
+package import CheckpointIO
+internal import Foundation
+internal import Passes
+internal import Tensors
+
+/// What an evaluation keeps as it goes, so that another one can go on from there: the scores of finished turns, and the hidden states of the turn
+/// that it is in.
+///
+/// States are kept no more often than costs a fiftieth of the time. What an evaluation with other settings or of other tokens has kept is passed over,
+/// and another takes its place.
+package final class EvaluationJournal {
+  private let directory: URL
+  private let run: String
+  private var turn = KeepingTurn()
+
+  /// - Parameter run: what makes the figures these figures, beside what the journal itself is of: settings and tokens.
+  package init(_ journal: RunJournal, of run: String) { (directory, self.run) = (journal.directory, run) }
+
+  private static let runWord = "run"
+  private static let behindWord = "behind"
+  private static let figures = "figures"
+
+  private func file(_ name: String) -> URL { directory.appending(path: "evaluation-\(name).safetensors") }
+  private func scoreFile(_ turn: Int) -> URL { file("scores-\(turn)") }
+  private func stateFile(_ turn: Int, _ model: Int) -> URL { file("states-\(turn)-\(model)") }
+
+  private func archive(_ file: URL) throws -> TensorArchive? {
+    guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+    let archive = try TensorArchive(file)
+    return archive.words[Self.runWord] == run ? archive : nil
+  }
+
+  // MARK: Turns
+
+  struct Turn: Codable {
+    var scores: [WindowScore]
+    /// What the caches of the models held, all turns up to this one together.
+    var caches: [CacheSize]
+  }
+
+  /// A turn that an earlier evaluation has finished.
+  ///
+  /// - Throws: `DamagedJournal`.
+  func finished(_ turn: Int) throws -> Turn? { try archive(scoreFile(turn))?.value(Self.figures) }
+
+  /// Keeps a finished turn, and takes away the states on the way to it.
+  func keep(_ scores: [WindowScore], _ caches: [CacheSize], of turn: Int) throws {
+    let figures = try TensorArchive.Item(Self.figures, of: Turn(scores: scores, caches: caches))
+    try TensorArchive.write([figures], words: [Self.runWord: run], to: scoreFile(turn)).commit()
+    for model in caches.indices { unlink(stateFile(turn, model).path) }
+  }
+
+  // MARK: On the way
+
+  struct States {
+    /// Blocks that are behind.
+    var behind: Int
+    var states: [Matrix]
+    var cache: CacheSize
+  }
+
+  /// Where an earlier evaluation was in a turn.
+  ///
+  /// - Throws: `DamagedJournal`.
+  func states(of turn: Int, model: Int) throws -> States? {
+    let file = stateFile(turn, model)
+    guard let archive = try archive(file) else { return nil }
+    guard let behind = archive.words[Self.behindWord].flatMap({ Int($0) }) else {
+      throw DamagedJournal(file: file.path, reason: "it does not say how far it is")
+    }
+    return States(
+      behind: behind, states: try (0..<archive.names.count - 1).map { try archive.matrix("\($0)") }, cache: try archive.value(Self.figures))
+  }
+
+  /// Keeps where an evaluation is, if it is time; at the end of a model always, as the other one comes next.
+  func keep(_ states: [Matrix], _ cache: CacheSize, behind: Int, of count: Int, turn: Int, model: Int) throws {
+    try self.turn.keep(anyway: behind == count) {
+      var items = states.enumerated().map { TensorArchive.Item("\($0)", $1) }
+      items.append(try TensorArchive.Item(Self.figures, of: cache))
+      try TensorArchive.write(items, words: [Self.runWord: run, Self.behindWord: "\(behind)"], to: stateFile(turn, model)).commit()
+    }
+  }
+}
