@@ -11,10 +11,15 @@ internal import Tensors
 package final class EvaluationJournal {
   private let directory: URL
   private let run: String
+  private let keepsEveryBlock: Bool
   private var turn = KeepingTurn()
 
-  /// - Parameter run: what makes the figures these figures, beside what the journal itself is of: settings and tokens.
-  package init(_ journal: RunJournal, of run: String) { (directory, self.run) = (journal.directory, run) }
+  /// - Parameters:
+  ///   - run: what makes the figures these figures, beside what the journal itself is of: settings and tokens.
+  ///   - keepsEveryBlock: whether states are kept behind every block, whatever that costs.
+  package init(_ journal: RunJournal, of run: String, keepsEveryBlock: Bool = false) {
+    (directory, self.run, self.keepsEveryBlock) = (journal.directory, run, keepsEveryBlock)
+  }
 
   private static let runWord = "run"
   private static let behindWord = "behind"
@@ -74,7 +79,7 @@ package final class EvaluationJournal {
 
   /// Keeps where an evaluation is, if it is time; at the end of a model always, as the other one comes next.
   func keep(_ states: [Matrix], _ cache: CacheSize, behind: Int, of count: Int, turn: Int, model: Int) throws {
-    try self.turn.keep(anyway: behind == count) {
+    try self.turn.keep(anyway: keepsEveryBlock || behind == count) {
       var items = states.enumerated().map { TensorArchive.Item("\($0)", $1) }
       items.append(try TensorArchive.Item(Self.figures, of: cache))
       try TensorArchive.write(items, words: [Self.runWord: run, Self.behindWord: "\(behind)"], to: stateFile(turn, model)).commit()
