@@ -103,7 +103,8 @@ struct EvalCommand: AsyncParsableCommand {
     }
     let kept = try journal.map {
       try KeptEvaluation(
-        at: URL(userPath: $0), of: [checkpoint] + (compared.map { [$0] } ?? []), evaluator, on: tokens, settings: "cache \(cache.cache ?? "none")",
+        at: URL(userPath: $0), of: [checkpoint] + (compared.map { [$0] } ?? []), evaluator, on: tokens,
+        settings: "cache \(cache.cache ?? "none")",
         fresh: fresh)
     }
     do {

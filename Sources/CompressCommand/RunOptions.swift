@@ -84,7 +84,9 @@ struct RunOptions: ParsableArguments {
         try await compressor.run(try Checkpoint(directory), to: destination, observer: progress)
       }
     } catch  where !(error is OtherRun) {
-      guard let place = try? OutputState.journalPlace(of: destination), RunJournal(at: place) != nil else { throw error }
+      guard let place = try? OutputState.journalPlace(of: destination), let journal = RunJournal(at: place),
+        !journal.isDone(with: destination)
+      else { throw error }
       throw KeptRun(cause: error, journal: place.path)
     }
     progress.end()

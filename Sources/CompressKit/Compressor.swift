@@ -266,7 +266,7 @@ public struct Compressor: Sendable {
     try plan.statistics?.stamp?.check()
     for teacher in plan.teachers { try teacher.checkpoint.checkUnchanged() }
     try Task.checkCancellation()
-    try stage.publish { journal?.remove() }
+    try stage.publish(removing: journal)
     return report
   }
 

@@ -59,7 +59,7 @@ public struct StatisticsCollector: Sendable {
     try store.setAttribute(Attribute.source, source)
     try store.setAttribute(Attribute.sequences, "\(sequences.count)")
     try store.setAttribute(Attribute.tokens, "\(sequences.reduce(0) { $0 + $1.count })")
-    try store.flush()
+    try store.finish()
   }
 
   private actor Nowhere: PartSink {

@@ -29,7 +29,8 @@ struct EvaluationJournalTests {
 
   /// Two windows of 16 and 32 numbers of two models fit into 8 KiB, so that there are turns.
   @Test(arguments: [
-    Evaluator(window: 16, memory: 1 << 13), Evaluator(window: 16, stride: 5, memory: 1 << 30), Evaluator(window: 16, chunk: 5, memory: 1 << 13),
+    Evaluator(window: 16, memory: 1 << 13), Evaluator(window: 16, stride: 5, memory: 1 << 30),
+    Evaluator(window: 16, chunk: 5, memory: 1 << 13),
   ])
   func interruptedBehindEveryBlock(evaluator: Evaluator) async throws {
     let (own, reference) = try Self.models()
@@ -52,14 +53,16 @@ struct EvaluationJournalTests {
   }
 
   /// Figures of other settings are not taken for these.
-  @Test func whatAnotherEvaluationKeptIsPassedOver() async throws {
+  @Test func whatAnotherEvaluationKeptIsPassedOver() throws {
     let (own, reference) = try Self.models()
-    try await Places.withTemporaryDirectory { directory in
+    try Places.withTemporaryDirectory { directory in
       let place = directory.appending(path: "journal")
-      _ = try Evaluator(window: 32).evaluate(own, against: reference, on: Self.tokens, journal: try Self.journal(place, of: "32")) { _, _ in }
+      _ = try Evaluator(window: 32).evaluate(own, against: reference, on: Self.tokens, journal: try Self.journal(place, of: "32")) { _, _ in
+      }
       let expected = try Evaluator(window: 16).evaluate(own, against: reference, on: Self.tokens)
       let found = try Evaluator(window: 16).evaluate(
-        own, against: reference, on: Self.tokens, journal: try Self.journal(place, of: "16")) { _, _ in }
+        own, against: reference, on: Self.tokens, journal: try Self.journal(place, of: "16")
+      ) { _, _ in }
       #expect(found == expected)
     }
   }

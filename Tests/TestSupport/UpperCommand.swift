@@ -51,17 +51,18 @@ public enum Command {
   /// - Parameters:
   ///   - directory: the working directory.
   ///   - program: what to run in place of the command.
+  ///   - environment: is added to this process's own.
   ///   - watch: sees standard error grow, with what ends the process early at hand.
   ///   - started: has the process at hand as soon as it runs.
   public static func run(
-    _ arguments: [String], in directory: URL? = nil, of program: URL? = nil,
+    _ arguments: [String], in directory: URL? = nil, of program: URL? = nil, environment: [String: String] = [:],
     watch: (@Sendable (_ errors: String, _ process: Process) -> Void)? = nil, started: (@Sendable (Process) -> Void)? = nil
   ) async throws -> Outcome {
     let executable = try program ?? Self.executable.get()
     // On a thread of its own: the test's may have much to do before its turn comes again, and a process is not to wait for that.
     return try await withCheckedThrowingContinuation { continuation in
       Thread.detachNewThread {
-        continuation.resume(with: Swift.Result { try complete(executable, arguments, directory, started, watch) })
+        continuation.resume(with: Swift.Result { try complete(executable, arguments, directory, environment, started, watch) })
       }
     }
   }
@@ -69,12 +70,14 @@ public enum Command {
   private final class Printed: Sendable { let data = Mutex(Data()) }
 
   private static func complete(
-    _ executable: URL, _ arguments: [String], _ directory: URL?, _ started: ((Process) -> Void)?, _ watch: ((String, Process) -> Void)?
+    _ executable: URL, _ arguments: [String], _ directory: URL?, _ environment: [String: String], _ started: ((Process) -> Void)?,
+    _ watch: ((String, Process) -> Void)?
   ) throws -> Outcome {
     let process = Process()
     process.executableURL = executable
     process.arguments = arguments
     if let directory { process.currentDirectoryURL = directory }
+    if !environment.isEmpty { process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 } }
     let (output, errors) = (Pipe(), Pipe())
     (process.standardOutput, process.standardError) = (output, errors)
     process.standardInput = FileHandle.nullDevice

@@ -1,5 +1,6 @@
 internal import CHDF5
 internal import Foundation
+internal import Synchronization
 
 /// The HDF Group's library, which has one state for the whole process: one caller at a time.
 enum HDF5Library {
@@ -17,14 +18,26 @@ enum HDF5Library {
 /// An open object of the library, closed when nothing holds it any longer.
 final class HDF5Handle: Sendable {
   let id: hid_t
-  private let close: @Sendable (hid_t) -> Int32
+  private let closing: @Sendable (hid_t) -> Int32
+  private let isOpen = Mutex(true)
 
   /// - Returns: `nil` for an identifier that says that something failed.
   init?(_ id: hid_t, _ close: @escaping @Sendable (hid_t) -> Int32) {
     guard id >= 0 else { return nil }
     self.id = id
-    self.close = close
+    closing = close
   }
 
-  deinit { HDF5Library.withLock { _ = close(id) } }
+  deinit { _ = close() }
+
+  /// Closes it now. What the library has held back is written only here, so that whoever has written something has to ask.
+  ///
+  /// - Returns: whether that worked; what is closed already stays closed.
+  func close() -> Bool {
+    isOpen.withLock { isOpen in
+      guard isOpen else { return true }
+      isOpen = false
+      return HDF5Library.withLock { closing(id) >= 0 }
+    }
+  }
 }

@@ -51,9 +51,10 @@ package final class HDF5Output: Sendable {
       if let name = HDF5Type.attribute(of: tensor.dtype), !HDF5Attribute.write(name, "dtype", to: dataset.id) {
         return failure(path, "libhdf5 cannot write an attribute")
       }
-      guard !tensor.bytes.isEmpty else { return nil }
-      let status = tensor.bytes.withUnsafeBytes { H5Dwrite(dataset.id, type.id, 0, 0, 0, $0.baseAddress) }
-      return status >= 0 ? nil : failure(path, "libhdf5 cannot write the elements; is the disk full?")
+      let isWritten = tensor.bytes.isEmpty || tensor.bytes.withUnsafeBytes { H5Dwrite(dataset.id, type.id, 0, 0, 0, $0.baseAddress) >= 0 }
+      // Chunks may be held back until the dataset is closed.
+      let isClosed = dataset.close()
+      return isWritten && isClosed ? nil : failure(path, "libhdf5 cannot write the elements; is the disk full?")
     }
     if let failed { throw failed }
   }
@@ -80,11 +81,10 @@ package final class HDF5Output: Sendable {
     guard done else { throw failure(object, "libhdf5 cannot write the attribute \(name)") }
   }
 
-  /// Puts everything on the disk.
-  package func flush() throws(CheckpointError) {
+  /// Writes all that is held back and closes the file; nothing can be appended any more.
+  package func finish() throws(CheckpointError) {
     let file = file
-    guard HDF5Library.withLock({ H5Fflush(file.id, H5F_SCOPE_GLOBAL) >= 0 }) else {
-      throw failure("the file", "libhdf5 cannot flush it; is the disk full?")
-    }
+    let (isFlushed, isClosed) = (HDF5Library.withLock { H5Fflush(file.id, H5F_SCOPE_GLOBAL) >= 0 }, file.close())
+    guard isFlushed && isClosed else { throw failure("the file", "libhdf5 cannot write all of it; is the disk full?") }
   }
 }

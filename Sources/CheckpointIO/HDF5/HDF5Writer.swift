@@ -32,8 +32,7 @@ public actor HDF5Writer: CheckpointWriter {
   }
 
   public func complete(files: [CheckpointFile]) throws(CheckpointError) {
-    try output?.flush()
-    // The last reference closes the file.
+    try output?.finish()
     output = nil
     do {
       let file = try FileHandle(forUpdating: stage.url(Self.fileName))

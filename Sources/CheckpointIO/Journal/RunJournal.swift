@@ -55,6 +55,31 @@ public struct RunJournal: Sendable {
     try? files.removeItem(at: directory)
   }
 
+  // MARK: The end
+
+  private static let doneName = "done.json"
+
+  /// What a directory keeps when it is renamed; `nil` where there is none.
+  private static func number(of directory: URL) -> String? {
+    var entry = stat()
+    return lstat(directory.path, &entry) == 0 && entry.st_mode & S_IFMT == S_IFDIR ? "\(entry.st_dev) \(entry.st_ino)" : nil
+  }
+
+  /// Writes down that a directory, once it has the output's name, is all that the journal was for: a run that is killed between the two
+  /// leaves either of them, and both can be told for what they are.
+  func isDone(by directory: URL) throws(CheckpointError) {
+    let text = JSON.object([Self.program, .init("directory", .string(Self.number(of: directory) ?? ""))]).text() + "\n"
+    try DurableFile.write(Data(text.utf8), to: self.directory.appending(path: Self.doneName))
+  }
+
+  /// Whether an output is what the journal was for, so that nothing is left to go on with.
+  package func isDone(with output: URL) -> Bool {
+    guard let text = try? Data(contentsOf: directory.appending(path: Self.doneName)), let json = try? JSON(parsing: text) else {
+      return false
+    }
+    return Self.number(of: output).map { json["directory"] == .string($0) } ?? false
+  }
+
   /// What the run that it is of was told.
   public subscript(_ name: String) -> String? { Self.identity(in: directory)?.first { $0.name == name }?.value }
 

@@ -72,7 +72,7 @@ public actor KerasHubWriter: CheckpointWriter {
     if let other = left.sorted().first {
       throw .unusableType(tensor: other, dtype: spooled[other]?.info.typeName ?? "", use: "a part of a \(preset.family.rawValue)")
     }
-    try output.flush()
+    try output.finish()
   }
 
   private static func preset(_ files: [CheckpointFile]) throws(CheckpointError) -> KerasHubPreset {

@@ -18,7 +18,7 @@ public enum OutputState: Sendable, Equatable {
     let place = try OutputPlace(output)
     if let holder = OutputLock.holder(of: place) {
       self = .beingMade(holder: holder)
-    } else if RunJournal(at: Self.journalPlace(place)) != nil {
+    } else if let journal = RunJournal(at: Self.journalPlace(place)), !journal.isDone(with: place.url) {
       self = .interrupted
     } else if !place.exists {
       self = .absent

@@ -68,6 +68,8 @@ public final class StagedDirectory: Sendable {
       for old in place.siblings("replaced") where OutputMarker.foreignness(of: old) == nil {
         if place.exists { try discard(old, place) } else { try FileManager.default.moveItem(at: old, to: place.url) }
       }
+      // A run that was killed behind its last step.
+      if let journal = RunJournal(at: OutputState.journalPlace(place)), journal.isDone(with: place.url) { journal.remove() }
       for left in place.siblings("partial") where OutputMarker.isStaging(left) { try OutputMarker.remove(left) }
     } catch {
       throw .cannotWrite(path: place.given.path, reason: "what an earlier run left cannot be removed: \(SystemError.reason(error))")
@@ -109,7 +111,7 @@ public final class StagedDirectory: Sendable {
   func scratchFile() throws(CheckpointError) -> FileHandle {
     let name = ".scratch"
     let file = try create(name)
-    unlink(url(name).path)
+    guard unlink(url(name).path) == 0 else { throw .cannotWrite(path: finalPath(name), reason: SystemError.text) }
     return file
   }
 
@@ -168,10 +170,10 @@ public final class StagedDirectory: Sendable {
 
   /// Gives the directory its final name, in the place of what is replaced.
   ///
-  /// - Parameter last: what is still to be done when it has its name, before others may make the same output.
+  /// - Parameter journal: is taken away when the directory has its name, before others may make the same output.
   /// - Throws: `CheckpointError`, such as `cutShort` where something that was read had lost its end; then everything is as before, and the
   ///   directory is still to be abandoned.
-  public func publish(_ last: () -> Void = {}) throws(CheckpointError) {
+  public func publish(removing journal: RunJournal? = nil) throws(CheckpointError) {
     let files: [String]
     do { files = try OutputMarker.files(in: directory) } catch { throw failure(place.given.path, error) }
     // There is a marker at every moment, or a run that is killed here would leave what nobody knows.
@@ -181,7 +183,8 @@ public final class StagedDirectory: Sendable {
       throw .cannotWrite(path: place.given.path, reason: SystemError.text)
     }
     DurableFile.synchronize(directory)
-    try publish(directory, last)
+    try journal?.isDone(by: directory)
+    try publish(directory, journal)
   }
 
   /// Gives one file of the directory the final name instead, and takes the rest away.
@@ -191,7 +194,7 @@ public final class StagedDirectory: Sendable {
     try? OutputMarker.remove(directory)
   }
 
-  private func publish(_ item: URL, _ last: () -> Void = {}) throws(CheckpointError) {
+  private func publish(_ item: URL, _ journal: RunJournal? = nil) throws(CheckpointError) {
     try MappedFile.checkIntact()
     var old: URL?
     var isDirectory: ObjCBool = false
@@ -214,7 +217,7 @@ public final class StagedDirectory: Sendable {
     isOpen.withLock { $0 = false }
     // Where this fails the next run does it.
     if let old { try? Self.discard(old, place) }
-    last()
+    journal?.remove()
     lock.release()
   }
 

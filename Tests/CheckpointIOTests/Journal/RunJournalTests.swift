@@ -77,7 +77,7 @@ import Testing
       #expect(try OutputState(of: output) == .absent)
       let stage = try StagedDirectory(for: output, overwrite: false)
       let journal = try RunJournal(at: stage.journalPlace, of: Self.run, fresh: false)
-      try stage.publish { journal.remove() }
+      try stage.publish(removing: journal)
       #expect(try OutputState(of: output) == .complete)
       #expect(try Self.left(directory) == ["out"])
       try Data().write(to: output.appending(path: "mine"))
