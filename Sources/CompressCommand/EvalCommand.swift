@@ -95,8 +95,11 @@ struct EvalCommand: AsyncParsableCommand {
     let subject = try cache.applied(to: try CompressCommand.toolkit.model(checkpoint))
     let compared = try reference.map { try Checkpoint(URL(userPath: $0)) }
     let other = try compared.map { try CompressCommand.toolkit.model($0) }
-    let evaluator = Evaluator(window: window, stride: stride, chunk: chunk, memory: memory / 2)
-    try Machine.require(evaluator.memoryNeed(of: [subject] + (other.map { [$0] } ?? []), tokens: tokens.count, retrieval: retrieval ?? 0))
+    let descriptions = ([subject] + (other.map { [$0] } ?? [])).map(\.description)
+    let whole = Evaluator(window: window, stride: stride, chunk: chunk)
+    let need = whole.memoryNeed(of: descriptions, tokens: tokens.count, retrieval: retrieval ?? 0)
+    try Machine.require(Machine.ownMemory + need.least, limit: memory)
+    let evaluator = whole.within(memory - Machine.ownMemory, of: descriptions, tokens: tokens.count, retrieval: retrieval ?? 0)
     guard subject.description.hasLogits else {
       let figures = try compare(subject, other, evaluator, tokens, progress)
       return (figures.json.text(), figures.text)

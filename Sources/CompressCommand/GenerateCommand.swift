@@ -56,7 +56,8 @@ struct GenerateCommand: AsyncParsableCommand {
     var tokens = try tokenizer.prefix + tokenizer.encode(prompt, addingSpecialTokens: false)
     guard !tokens.isEmpty else { throw ValidationError("--prompt: a text of at least one token is needed") }
     let ends = checkpoint.config.endTokens
-    try Machine.require(Generator.memoryNeed(of: subject, positions: tokens.count + length))
+    try Machine.require(
+      Machine.ownMemory + Generator.memoryNeed(of: subject, positions: tokens.count + length), limit: try machine.memory())
     var generator = try Generator(try cache.applied(to: subject), positions: tokens.count + length)
     let sampling = Sampling(temperature: temperature, topP: topP)
     var random = KeyedRandomness(seed: seed, key: "generate")

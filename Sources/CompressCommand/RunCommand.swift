@@ -180,7 +180,7 @@ extension Compressor.Plan {
       output       \(ByteCount.text(estimate.outputBytes)) from \(ByteCount.text(bytesBefore))
       peak memory  about \(ByteCount.text(estimate.peakMemory)) (limit \(ByteCount.text(estimate.memoryLimit)))\
       \(estimate.spills ? ", activations spilled to a scratch file" : "")
-      time         about \(Duration.seconds(seconds).secondsText) on this machine now, without evaluation
+      time         about \(Duration.seconds(seconds).secondsText) on this machine now
       calibration  \(calibrationText)\(remarks.map { "\n" + $0 }.joined())
       """
   }
@@ -202,7 +202,8 @@ extension Compressor.Plan {
             ])
           })),
       .init("bytes_before", .integer(bytesBefore)), .init("bytes_after", .integer(estimate.outputBytes)),
-      .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("seconds", .double(seconds)),
+      .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("least_memory_bytes", .integer(estimate.leastMemory)),
+      .init("seconds", .double(seconds)),
       .init("calibration_tokens", .integer(calibration.reduce(0) { $0 + $1.count })),
       .init("remarks", .array(remarks.map { .string($0) })),
     ])

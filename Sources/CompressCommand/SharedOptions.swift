@@ -8,7 +8,9 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("Memory to stay under where there is a choice, such as 8GB (default: half of what there is).", valueName: "size"))
+    help: ArgumentHelp(
+      "Memory to stay under, such as 8GB (default: nine tenths of what is free); refused where it cannot be done with so little.",
+      valueName: "size"))
   var memoryLimit: String?
 
   @Option(name: .long, help: "Progress on standard error: auto (a live bar on a terminal, lines elsewhere), plain, json or none.")
@@ -19,7 +21,7 @@ struct MachineOptions: ParsableArguments {
   }
 
   func memory() throws -> Int {
-    try memoryLimit.map { try ByteCount($0, option: "--memory-limit").value } ?? Machine.usableMemory / 2
+    try memoryLimit.map { try ByteCount($0, option: "--memory-limit").value } ?? Machine.usualMemoryLimit
   }
 
   /// Runs the work with the given number of threads; Ctrl-C, SIGTERM and a closed terminal cancel it and let it clean up.

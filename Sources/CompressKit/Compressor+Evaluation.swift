@@ -35,10 +35,11 @@ extension Compressor {
     _ observer: any PipelineObserver
   ) throws {
     let (source, clock) = (data.source, ContinuousClock.now)
-    let evaluator = Evaluator(window: source.window, stride: source.stride, chunk: source.chunk, memory: memoryLimit / 4)
     let before = try toolkit.model(checkpoint)
     // The written files, not the model in memory: whatever the writer did is in the figures.
     let after = try toolkit.model(try Checkpoint(output))
+    let evaluator = evaluator(for: source).within(
+      memoryLimit - Machine.ownMemory, of: [before, after].map(\.description), tokens: data.tokens.count)
     let progress: @Sendable (Int, Int) -> Void = { done, total in
       observer.observe(.blockEnded(name: "evaluation", index: done - 1, count: total, took: clock.duration(to: .now)))
     }
@@ -59,10 +60,14 @@ extension Compressor {
       klStandardError: divergence.standardError, top1Agreement: divergence.topAgreement)
   }
 
+  func evaluator(for source: EvaluationSource) -> Evaluator {
+    Evaluator(window: source.window, stride: source.stride, chunk: source.chunk)
+  }
+
   /// What an evaluation's journal says of its settings and tokens.
   static func identity(of evaluator: Evaluator, on tokens: [Int32]) -> String {
     func text(_ number: Int?) -> String { number.map { "\($0)" } ?? "none" }
-    return "window \(evaluator.window), stride \(text(evaluator.stride)), chunk \(text(evaluator.chunk)), memory \(evaluator.memory), "
-      + "tokens \(Fingerprint.of([tokens]))"
+    return
+      "window \(evaluator.window), stride \(text(evaluator.stride)), chunk \(text(evaluator.chunk)), tokens \(Fingerprint.of([tokens]))"
   }
 }

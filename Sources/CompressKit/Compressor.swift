@@ -24,7 +24,7 @@ public struct Compressor: Sendable {
 
   public init(
     recipe: Recipe, toolkit: Toolkit = .standard,
-    bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.usableMemory / 2,
+    bases: [URL] = [URL(filePath: FileManager.default.currentDirectoryPath)], memoryLimit: Int = Machine.usualMemoryLimit,
     strict: Bool = false, overwrite: Bool = false
   ) {
     self.recipe = recipe
@@ -59,6 +59,7 @@ public struct Compressor: Sendable {
     let calibrationFile: String?
     /// What takes the place of calibration data.
     public let statistics: StatisticsFile?
+    let evaluation: EvaluationData?
     let shardLimit: Int
     /// What is to be said of it.
     public let remarks: [String]
@@ -156,18 +157,18 @@ public struct Compressor: Sendable {
     let others = tensors.names.filter { !planned.contains($0) }.reduce(0) { $0 + (tensors.info($1)?.byteCount ?? 0) }
     let teachers = try teachers(of: checkpoint, model.description)
     remarks += teachers.flatMap(\.model.remarks)
-    let estimate = ResourceEstimate(
+    let evaluation = try evaluationTokens(checkpoint, model.description)
+    var estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibration: calibration.map(\.count), memoryLimit: memoryLimit,
       otherBytes: others)
+    if let evaluation { estimate.add(evaluator(for: evaluation.source), of: model.description, tokens: evaluation.tokens.count) }
     // What was written is mapped once more, to be scored.
-    try Machine.require(estimate.fixedMemory, mapped: estimate.outputBytes)
+    try Machine.require(estimate.leastMemory, mapped: estimate.outputBytes, limit: memoryLimit)
     return Plan(
       model: model, linears: linears, estimate: estimate, calibration: calibration, probes: probes, probesFile: probesFile,
       teachers: teachers, bytesBefore: checkpoint.byteCount,
       format: settled, config: config, wholeConfig: wholeConfig, dequantized: dequantized, description: description, calibrationFile: file,
-      statistics: statistics,
-      shardLimit: shardLimit,
-      remarks: remarks)
+      statistics: statistics, evaluation: evaluation, shardLimit: shardLimit, remarks: remarks)
   }
 
   /// The whole path on the embedding and one block with one short sequence: what would fail after hours fails in seconds.
@@ -235,7 +236,6 @@ public struct Compressor: Sendable {
     observer.observe(.step("preflight"))
     clock.begin("preflight")
     try await preflight(plan)
-    let evaluation = try evaluationTokens(checkpoint, plan.model.description)
     let run = try provenance(of: checkpoint, plan, clock)
     observer.observe(.step("compress"))
     clock.begin("compress")
@@ -252,7 +252,7 @@ public struct Compressor: Sendable {
     }
     report.sizes.fileBytesAfter = try Checkpoint(stage.directory).fileByteCount
     report.remarks += companions.remarks + stage.remarks
-    if let evaluation {
+    if let evaluation = plan.evaluation {
       observer.observe(.step("evaluate"))
       clock.begin("evaluate")
       kept.isWhole = true

@@ -47,16 +47,22 @@ public enum Machine {
     return kilobytes * 1024
   }
 
+  /// What the program itself takes, its libraries and its threads' stacks included, before there is any model.
+  public static let ownMemory = 56 << 20
+
   /// Whether so much will be had, before it is asked for: an allocation that fails in the middle of the work ends the process.
   ///
-  /// - Parameter mapped: bytes of files that will be mapped beside it, which count only where the address space is limited.
+  /// - Parameters:
+  ///   - mapped: bytes of files that will be mapped beside it, which count only where the address space is limited.
+  ///   - limit: what the user allows.
   /// - Throws: `NotEnoughMemory`.
-  public static func require(_ bytes: Int, mapped: Int = 0) throws(NotEnoughMemory) {
-    guard bytes <= physicalMemory else { throw NotEnoughMemory(needed: bytes, available: physicalMemory) }
+  public static func require(_ bytes: Int, mapped: Int = 0, limit: Int = .max) throws(NotEnoughMemory) {
+    guard bytes <= limit else { throw NotEnoughMemory(needed: bytes, available: limit, bound: .limit) }
+    guard bytes <= physicalMemory else { throw NotEnoughMemory(needed: bytes, available: physicalMemory, bound: .machine) }
     // Stacks of threads, and what allocators hold back.
     let slack = 64 << 20
     if let left = addressSpaceLeft, bytes + mapped + slack > left {
-      throw NotEnoughMemory(needed: bytes + mapped + slack, available: left, isLimited: true)
+      throw NotEnoughMemory(needed: bytes + mapped + slack, available: left, bound: .addressSpace)
     }
   }
 
@@ -66,22 +72,33 @@ public enum Machine {
   public static func prepare(threads: Int) throws(NotEnoughMemory) {
     guard let left = addressSpaceLeft else { return }
     guard BLAS.reserveWorkspace(threads: threads) else {
-      throw NotEnoughMemory(needed: (threads + 1) << 27, available: left, isLimited: true)
+      throw NotEnoughMemory(needed: (threads + 1) << 27, available: left, bound: .addressSpace)
     }
   }
 }
 
-/// The machine cannot hold what a run needs at least.
+/// What a run needs at least is more than it may take.
 public struct NotEnoughMemory: Error, Equatable, Sendable, CustomStringConvertible {
+  /// What it is that has too little.
+  public enum Bound: Sendable {
+    case machine
+    /// A limit of the process (`ulimit -v`).
+    case addressSpace
+    /// What the user allows.
+    case limit
+  }
+
   public let needed: Int
   public let available: Int
-  /// Whether it is a limit of the process that is too low, and not the machine that is too small.
-  public var isLimited = false
+  public let bound: Bound
 
   public var description: String {
     let (needed, available) = (ByteCount.text(needed), ByteCount.text(available))
-    return isLimited
-      ? "at least \(needed) of address space are needed, and the limit of this process (ulimit -v) leaves \(available); raise it, or use fewer --threads"
-      : "the run needs at least \(needed) of memory; this machine has \(available)"
+    return switch bound {
+    case .machine: "at least \(needed) of memory are needed; this machine has \(available)"
+    case .limit: "at least \(needed) of memory are needed, and the limit is \(available); raise --memory-limit, or free memory"
+    case .addressSpace:
+      "at least \(needed) of address space are needed, and the limit of this process (ulimit -v) leaves \(available); raise it, or use fewer --threads"
+    }
   }
 }

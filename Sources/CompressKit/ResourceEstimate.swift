@@ -1,3 +1,4 @@
+public import Evaluation
 internal import Foundation
 public import Models
 public import Passes
@@ -5,19 +6,27 @@ internal import Tensors
 
 /// What a run will need, from headers alone.
 public struct ResourceEstimate: Sendable, Equatable {
-  /// Bytes needed whatever the limit: one block as floats, the largest Hessian with its workspace, a piece of the output.
+  /// Bytes that the passes need whatever the limit: the program, one block as floats, the largest Hessian with its workspace, a piece of the
+  /// output.
   public var fixedMemory: Int
   /// Bytes of activations if all are kept in memory.
   public var activationMemory: Int
   public var memoryLimit: Int
-  /// Floating-point operations of the forward passes, the Hessians and the solves.
+  /// Of scoring what was written: what it needs whatever the limit, and the hidden states of all windows.
+  public private(set) var evaluation = Evaluator.MemoryNeed()
+  /// Floating-point operations of the forward passes, the Hessians, the solves and the scoring.
   public var operations: Double
   /// Bytes of the tensors to be written.
   public var outputBytes: Int
 
   /// Bytes of activations that will be in memory; the rest goes to the scratch file.
   public var activationBudget: Int { max(0, memoryLimit - fixedMemory) }
-  public var peakMemory: Int { fixedMemory + min(activationMemory, activationBudget) }
+  /// Bytes without which nothing can be done, every state in a scratch file or made anew.
+  public var leastMemory: Int { max(fixedMemory, evaluation.least) }
+  public var peakMemory: Int {
+    let scoring = evaluation.least + min(evaluation.states, max(0, memoryLimit - evaluation.least))
+    return max(fixedMemory + min(activationMemory, activationBudget), scoring)
+  }
   public var spills: Bool { sweptActivations > activationBudget }
   /// Of those, what sweeps carry through the model.
   private var sweptActivations: Int
@@ -42,9 +51,11 @@ public struct ResourceEstimate: Sendable, Equatable {
     // What is made anew is held as floats: all of an end, and a block while the one before it is being written.
     let rewrittenBlock = blocks.values.map { weights($0.filter(\.isRewritten)) }.max() ?? 0
     let rewrittenEnd = ends.filter(\.isRewritten).map { $0.rows * $0.columns }.max() ?? 0
+    // Where inputs are compared with the original's, every token counts twice, and so does the moment of both.
+    let streams = pipeline.comparesInputs ? 2 : 1
     // Codes and floats of what is being quantized; H, its arrangement and workspace in double, the factor in single precision.
-    let solve = calibrated ? widest * widest * 28 : 0
-    fixedMemory = 96 << 20 + largestBlock * 6 + solve + (calibrated ? 4096 * widest * 8 : 0) + largestEnd / 4
+    let solve = calibrated ? (2 * streams - 1) * (widest * widest * 28 + 4096 * widest * 8) : 0
+    fixedMemory = Machine.ownMemory + largestBlock * (2 + 4 * streams) + solve + largestEnd / 4
     fixedMemory += rewrittenBlock * 6 + rewrittenEnd * 10
     let training = pipeline.passes.compactMap {
       ($0 as? any TrainingPass)?.cost(of: model.description, tokens: tokens, longest: lengths.max() ?? 0)
@@ -52,8 +63,11 @@ public struct ResourceEstimate: Sendable, Equatable {
     fixedMemory += training.map(\.memory).max() ?? 0
     // A pass over the whole model finds it in memory.
     if pipeline.passes.contains(where: { $0 is any ModelPass }) { fixedMemory += plan.reduce(0) { $0 + $1.storedBits / 8 } }
-    sweptActivations = calibrated ? CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
-    activationMemory = max(sweptActivations, training.map(\.activations).max() ?? 0)
+    sweptActivations = calibrated ? streams * CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
+    let analyses = pipeline.passes.flatMap(\.analyses).map {
+      $0.heldStates(of: model.description) * model.description.hiddenSize * 4 * tokens
+    }
+    activationMemory = max(sweptActivations, training.map(\.activations).max() ?? 0, analyses.max() ?? 0)
     self.memoryLimit = memoryLimit
     outputBytes = plan.reduce(0) { $0 + $1.storedBits / 8 } + otherBytes
     let passes = Double(pipeline.passes.count { $0.usesCalibration })
@@ -69,6 +83,13 @@ public struct ResourceEstimate: Sendable, Equatable {
       for linear in linears { operations += passes * 4 * Double(linear.rows) * Double(linear.columns * linear.columns) }
     }
     self.operations = operations + training.reduce(0) { $0 + $1.operations }
+  }
+
+  /// Adds the scoring of what was written against the original.
+  mutating func add(_ evaluator: Evaluator, of model: ModelDescription, tokens: Int) {
+    evaluation = evaluator.memoryNeed(of: [model, model], tokens: tokens)
+    evaluation.least += Machine.ownMemory
+    operations += 2 * evaluator.operations(of: model, tokens: tokens)
   }
 
   /// Seconds at the speed a short matrix product reaches on this machine now.

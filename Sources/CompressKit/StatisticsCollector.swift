@@ -17,7 +17,7 @@ public struct StatisticsCollector: Sendable {
   public var overwrite: Bool
 
   public init(
-    sequences: [[Int32]], source: String, toolkit: Toolkit = .standard, memoryLimit: Int = Machine.usableMemory / 2, overwrite: Bool = false
+    sequences: [[Int32]], source: String, toolkit: Toolkit = .standard, memoryLimit: Int = Machine.usualMemoryLimit, overwrite: Bool = false
   ) {
     self.sequences = sequences
     self.source = source

@@ -115,7 +115,7 @@ public struct Tune: BlockPass, TrainingPass {
     // Forward and back is three times forward; what is kept out is seen once an epoch, and at the beginning.
     let visits = Double(epochs) * (6 * (1 - keptOut) + 2 * keptOut) + 4
     return TrainingCost(
-      memory: 24 * (weights.max() ?? 0) + 4 * Int(min(Double(batch) * Double(longest), Double(tokens))) * recorded + 4 * tokens
+      memory: 24 * (weights.max() ?? 0) + 4 * Int(min(Double(batch) * Double(longest), Double(tokens))) * 2 * recorded + 4 * tokens
         * description.hiddenSize,
       operations: visits * Double(tokens) * Double(weights.reduce(0, +)))
   }

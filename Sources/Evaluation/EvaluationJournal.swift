@@ -26,16 +26,25 @@ package final class EvaluationJournal {
   private static let figures = "figures"
 
   private func file(_ name: String) -> URL { directory.appending(path: "evaluation-\(name).safetensors") }
-  private func scoreFile(_ turn: Int) -> URL { file("scores-\(turn)") }
-  private func stateFile(_ turn: Int, _ model: Int) -> URL { file("states-\(turn)-\(model)") }
+  private func scoreFile(_ turn: Place) -> URL { file("scores-\(turn.number)") }
+  private func stateFile(_ turn: Place, _ model: Int) -> URL { file("states-\(turn.number)-\(model)") }
 
-  private func archive(_ file: URL) throws -> TensorArchive? {
+  /// What a turn's files say of what they are of. How many windows are a turn is a matter of memory, which may have been another one.
+  private func run(_ turn: Place) -> String { "\(run), windows \(turn.windows)" }
+
+  private func archive(_ file: URL, of turn: Place) throws -> TensorArchive? {
     guard FileManager.default.fileExists(atPath: file.path) else { return nil }
     let archive = try TensorArchive(file)
-    return archive.words[Self.runWord] == run ? archive : nil
+    return archive.words[Self.runWord] == run(turn) ? archive : nil
   }
 
   // MARK: Turns
+
+  /// A turn's number, and the windows that are its own.
+  struct Place {
+    var number: Int
+    var windows: Range<Int>
+  }
 
   struct Turn: Codable {
     var scores: [WindowScore]
@@ -46,12 +55,12 @@ package final class EvaluationJournal {
   /// A turn that an earlier evaluation has finished.
   ///
   /// - Throws: `DamagedJournal`.
-  func finished(_ turn: Int) throws -> Turn? { try archive(scoreFile(turn))?.value(Self.figures) }
+  func finished(_ turn: Place) throws -> Turn? { try archive(scoreFile(turn), of: turn)?.value(Self.figures) }
 
   /// Keeps a finished turn, and takes away the states on the way to it.
-  func keep(_ scores: [WindowScore], _ caches: [CacheSize], of turn: Int) throws {
+  func keep(_ scores: [WindowScore], _ caches: [CacheSize], of turn: Place) throws {
     let figures = try TensorArchive.Item(Self.figures, of: Turn(scores: scores, caches: caches))
-    try TensorArchive.write([figures], words: [Self.runWord: run], to: scoreFile(turn)).commit()
+    try TensorArchive.write([figures], words: [Self.runWord: run(turn)], to: scoreFile(turn)).commit()
     for model in caches.indices { unlink(stateFile(turn, model).path) }
   }
 
@@ -67,9 +76,9 @@ package final class EvaluationJournal {
   /// Where an earlier evaluation was in a turn.
   ///
   /// - Throws: `DamagedJournal`.
-  func states(of turn: Int, model: Int) throws -> States? {
+  func states(of turn: Place, model: Int) throws -> States? {
     let file = stateFile(turn, model)
-    guard let archive = try archive(file) else { return nil }
+    guard let archive = try archive(file, of: turn) else { return nil }
     guard let behind = archive.words[Self.behindWord].flatMap({ Int($0) }) else {
       throw DamagedJournal(file: file.path, reason: "it does not say how far it is")
     }
@@ -78,11 +87,11 @@ package final class EvaluationJournal {
   }
 
   /// Keeps where an evaluation is, if it is time; at the end of a model always, as the other one comes next.
-  func keep(_ states: [Matrix], _ cache: CacheSize, behind: Int, of count: Int, turn: Int, model: Int) throws {
+  func keep(_ states: [Matrix], _ cache: CacheSize, behind: Int, of count: Int, turn: Place, model: Int) throws {
     try self.turn.keep(anyway: keepsEveryBlock || behind == count) {
       var items = states.enumerated().map { TensorArchive.Item("\($0)", $1) }
       items.append(try TensorArchive.Item(Self.figures, of: cache))
-      try TensorArchive.write(items, words: [Self.runWord: run, Self.behindWord: "\(behind)"], to: stateFile(turn, model)).commit()
+      try TensorArchive.write(items, words: [Self.runWord: run(turn), Self.behindWord: "\(behind)"], to: stateFile(turn, model)).commit()
     }
   }
 }

@@ -70,7 +70,8 @@ public struct Evaluator: Sendable {
     let total = batches.count * models.reduce(0) { $0 + $1.places.count }
     var done = 0
     var scores: [WindowScore] = []
-    for (turn, batch) in batches.enumerated() {
+    for (number, batch) in batches.enumerated() {
+      let turn = EvaluationJournal.Place(number: number, windows: scores.count..<scores.count + batch.count)
       if let kept = try journal?.finished(turn) {
         scores += kept.scores
         caches = kept.caches
@@ -112,18 +113,56 @@ public struct Evaluator: Sendable {
       referenceCache: caches[1])
   }
 
-  /// Bytes that an evaluation needs whatever `memory` says: a block and the heads as floats, the hidden states of a turn, and logits.
-  ///
-  /// - Parameter retrieval: sequences of the retrieval probe, whose states are held all at once.
-  public func memoryNeed(of models: [Model], tokens: Int, retrieval: Int = 0) -> Int {
-    let length = min(window, tokens)
-    let hidden = models.map(\.description.hiddenSize).max() ?? 0
-    let block = models.flatMap(\.description.blocks).map { $0.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } }.max() ?? 0
-    let widest = models.flatMap(\.description.blocks).flatMap { $0.linearShapes.values.map(\.rows) }.max() ?? 0
-    let vocabulary = models.map(\.description.vocabularySize).max() ?? 0
-    let states = max(min(memory, tokens * hidden * 4), Parallel.width * length * hidden * 4) + 2 * retrieval * length * hidden * 4
-    let logits = Parallel.width * 128 * vocabulary * 4 * models.count
-    return 4 * (block + models.count * vocabulary * hidden) + 2 * states + Parallel.width * length * (2 * widest + 4 * hidden) * 4 + logits
+  /// Bytes that an evaluation takes.
+  public struct MemoryNeed: Sendable, Equatable {
+    /// What it cannot do without: a block as floats with what a window leaves in it; the heads as floats and logits; the states of as many
+    /// windows as there are threads.
+    public var least: Int
+    /// Of the hidden states of all windows, in and out of a block.
+    public var states: Int
+
+    public init(least: Int = 0, states: Int = 0) { (self.least, self.states) = (least, states) }
+  }
+
+  /// - Parameters:
+  ///   - models: one, or one and what it is compared with.
+  ///   - retrieval: sequences of the retrieval probe, whose states are held all at once.
+  public func memoryNeed(of models: [ModelDescription], tokens: Int, retrieval: Int = 0) -> MemoryNeed {
+    let (length, width) = (min(window, tokens), Parallel.width)
+    let hidden = models.map(\.hiddenSize).max() ?? 0
+    let blocks = models.flatMap(\.blocks)
+    let block = blocks.map { $0.linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } }.max() ?? 0
+    let widest = blocks.flatMap { $0.linearShapes.values.map(\.rows) }.max() ?? 0
+    let vocabulary = models.map(\.vocabularySize).max() ?? 0
+    let heads = 4 * models.count * vocabulary * hidden + width * 128 * vocabulary * 4 * models.count
+    let perWindow = models.count * length * hidden * 4
+    let one = 2 * width * perWindow + 2 * retrieval * length * hidden * 4
+    let inside = 4 * block + width * length * (2 * widest + 4 * hidden) * 4
+    let states = windows(count: tokens) * (perWindow + length * hidden * 4)
+    return MemoryNeed(least: max(inside, heads) + one, states: states)
+  }
+
+  /// Floating-point operations of one model's way through all windows.
+  public func operations(of model: ModelDescription, tokens: Int) -> Double {
+    let read = Double(windows(count: tokens) * min(window, tokens))
+    let weights = model.blocks.reduce(model.vocabularySize * model.hiddenSize) { sum, block in
+      block.linearShapes.values.reduce(sum) { $0 + $1.rows * $1.columns }
+    }
+    // Queries with keys, weights with values: half of all pairs each.
+    let attended = model.blocks.compactMap(\.heads).reduce(0) { sum, heads in sum + heads.queries * heads.size }
+    let attention = attended * min(window, tokens)
+    return 2 * read * Double(weights + attention)
+  }
+
+  private func windows(count tokens: Int) -> Int { tokens < window ? 1 : (tokens - window) / (stride ?? window) + 1 }
+
+  /// The same, with turns that are no larger than a limit has room for.
+  public func within(_ limit: Int, of models: [ModelDescription], tokens: Int, retrieval: Int = 0) -> Evaluator {
+    var evaluator = self
+    // States of one model are twice there while a block makes new ones of them.
+    let room = limit - memoryNeed(of: models, tokens: tokens, retrieval: retrieval).least
+    evaluator.memory = max(0, room / (models.count + 1) * models.count)
+    return evaluator
   }
 
   struct Window: Sendable {
@@ -167,7 +206,8 @@ public struct Evaluator: Sendable {
   ///   - journal: where an earlier evaluation may have kept states of the same turn and model.
   /// - Throws: `EvaluationError.noCache` for a chunk where there is no cache to feed it through, and what reading the model throws.
   func hidden(
-    of model: Model, _ windows: [Window], _ cache: inout CacheSize, journal: (file: EvaluationJournal, turn: Int, model: Int)? = nil,
+    of model: Model, _ windows: [Window], _ cache: inout CacheSize,
+    journal: (file: EvaluationJournal, turn: EvaluationJournal.Place, model: Int)? = nil,
     blockDone: () -> Void
   ) throws -> [Matrix] {
     if chunk != nil, let reason = model.description.cacheObstacle { throw EvaluationError.noCache(reason) }

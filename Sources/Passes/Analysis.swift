@@ -7,6 +7,12 @@ public import Models
 public protocol Analysis<Answer>: Sendable, Hashable {
   associatedtype Answer: Sendable
   func answer(for model: Model, in context: AnalysisContext) async throws -> Answer
+  /// Copies of the hidden states of its tokens that it holds at a time, for the estimate before a run.
+  func heldStates(of description: ModelDescription) -> Int
+}
+
+extension Analysis {
+  public func heldStates(of description: ModelDescription) -> Int { 0 }
 }
 
 public struct AnalysisContext: Sendable {
@@ -22,6 +28,14 @@ public struct AnalysisContext: Sendable {
   public let isRehearsal: Bool
   /// To be called now and then with what has been done, of how much.
   public let progress: @Sendable (_ done: Int, _ total: Int) -> Void
+  /// Says something about the answer that belongs into the report.
+  public let remark: @Sendable (String) -> Void
+
+  init(_ options: SweepOptions, progress: @escaping @Sendable (Int, Int) -> Void, remark: @escaping @Sendable (String) -> Void) {
+    (seed, calibration, probes, isRehearsal) = (options.seed, options.calibration, options.probes, options.isRehearsal)
+    (activationMemory, scratch) = (options.activationMemory, options.scratch)
+    (self.progress, self.remark) = (progress, remark)
+  }
 }
 
 extension AnalysisContext {
@@ -39,6 +53,8 @@ extension AnalysisContext {
 /// The answers given so far.
 package struct Answers: Sendable {
   private var storage: [Key: any Sendable] = [:]
+  /// What is to be said of them.
+  package var remarks: [String] = []
 
   package init() {}
 

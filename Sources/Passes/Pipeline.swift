@@ -114,6 +114,7 @@ public struct Pipeline: Sendable {
       passes.indices.last { passes[$0].isExact || passes[$0].removesBlocks || descriptions[$0 + 1] != descriptions[$0] } ?? -1
     var report = Report()
     report.keptBlocks = kept
+    report.remarks += answers.remarks
     let journal = try JournaledSweep(options.journal, places, of: model, passes, stream, observer)
     let commit: @Sendable (any ModelPart) async throws -> Void = { [files = journal.files] part in
       try files.commit(part.place)
@@ -230,22 +231,24 @@ public struct Pipeline: Sendable {
     into answers: inout Answers
   ) async throws {
     guard answers[analysis] == nil else { return }
-    if let kept = try options.journal?.answer(to: analysis, of: index) {
+    if let (kept, remarks) = try options.journal?.answer(to: analysis, of: index) {
       answers[analysis] = kept
+      answers.remarks += remarks
       return
     }
     let name = "analysis for \(type(of: pass).name)"
     let start = ContinuousClock.now
+    let records = PassContext.Records()
     let context = AnalysisContext(
-      seed: options.seed, calibration: options.calibration, probes: options.probes, activationMemory: options.activationMemory,
-      scratch: options.scratch, isRehearsal: options.isRehearsal,
+      options,
       progress: { done, total in
         observer.observe(.blockEnded(name: name, index: done - 1, count: total, took: start.duration(to: .now)))
-      })
+      }, remark: { records.say("\(type(of: pass).name): \($0)") })
     do {
       let answer = try await analysis.answer(for: model, in: context)
-      try options.journal?.keep(answer, to: analysis, of: index)
+      try options.journal?.keep(answer, records.remarks, to: analysis, of: index)
       answers[analysis] = answer
+      answers.remarks += records.remarks
     } catch let error as CancellationError { throw error } catch {
       throw PipelineError(pass: type(of: pass).name, block: "the model", cause: error, index: index)
     }

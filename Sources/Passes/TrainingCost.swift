@@ -35,8 +35,10 @@ extension BlockDescription {
   /// Weights of all its linears.
   package var weightCount: Int { linearShapes.values.reduce(0) { $0 + $1.rows * $1.columns } }
 
-  /// Numbers a token leaves behind on the way through the block, and gets gradients for on the way back.
+  /// Numbers a token leaves behind on the way through the block: what linears make, what they read, once where several read the same, and
+  /// the residual stream with its norms. On the way back it gets gradients for as many.
   package var recordedNumbers: Int {
-    linearShapes.values.reduce(8 * hiddenSize) { $0 + 2 * $1.rows + $1.columns }
+    let read = inputGroups.reduce(0) { sum, group in sum + (group.linears.first.flatMap { linearShapes[$0]?.columns } ?? 0) }
+    return linearShapes.values.reduce(4 * hiddenSize + read) { $0 + $1.rows }
   }
 }

@@ -55,7 +55,7 @@ extension GPTQ: TrainingPass {
     let states = 4 * tokens * description.hiddenSize * (description.blocks.count + 2)
     let forth = 6 * Double(weights) + 4 * Double(description.vocabularySize * description.hiddenSize)
     return TrainingCost(
-      memory: 4 * Parallel.width * longest * recorded + widest, activations: 2 * max(states, moments),
+      memory: 8 * Parallel.width * longest * recorded + widest, activations: states + moments,
       operations: Double(tokens) * forth + Double(max(1, refine)) * round)
   }
 }

@@ -56,6 +56,15 @@ struct Job: Sendable {
     return try await Command.run(arguments, in: working, watch: watch)
   }
 
+  /// The least memory that the run can do with, at which all hidden states go to a scratch file.
+  func leastMemory(_ more: [String] = []) async throws -> Int {
+    let plan = try await Command.run(
+      ["--recipe", recipe.path, "--model", model.path, "--output", output("unused").path, "--dry-run", "--json"]
+        + settings.flatMap { ["--set", $0] } + more, in: working)
+    let json = try #require(try JSONSerialization.jsonObject(with: Data(plan.output.utf8)) as? [String: Any], "\(plan.errors)")
+    return try #require(json["least_memory_bytes"] as? Int)
+  }
+
   /// Names in the directory of results, but for what an interrupted run keeps for the next.
   func left() throws -> [String] {
     try FileManager.default.contentsOfDirectory(atPath: results.path).filter { !$0.hasSuffix(".compress-journal") }.sorted()

@@ -11,8 +11,8 @@ struct OutputMomentsTests {
     try await OutputMoments().answer(
       for: model,
       in: AnalysisContext(
-        seed: 0, calibration: sequences, probes: [], activationMemory: memory, scratch: FileManager.default.temporaryDirectory,
-        isRehearsal: false, progress: { _, _ in }))
+        SweepOptions(calibration: sequences, activationMemory: memory, scratch: FileManager.default.temporaryDirectory),
+        progress: { _, _ in }, remark: { _ in }))
   }
 
   /// Of one token, a weight's gradient is gᵀ · x, so that dW · dWᵀ is gᵀ · g times the square of x; the way back itself is held to PyTorch's.

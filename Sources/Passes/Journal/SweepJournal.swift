@@ -165,19 +165,23 @@ package struct SweepJournal: Sendable {
   // MARK: Answers
 
   /// What an earlier run has answered to an analysis; `nil` where it has not, or where answers of this kind are not kept.
-  func answer<A: Analysis>(to _: A, of pass: Int) throws -> A.Answer? {
+  func answer<A: Analysis>(to _: A, of pass: Int) throws -> (answer: A.Answer, remarks: [String])? {
     let file = answerFile(A.self, pass)
     guard let type = A.Answer.self as? any Decodable.Type, FileManager.default.fileExists(atPath: file.path) else { return nil }
-    return try reading(file) { try $0.value(Self.answer, as: type) as? A.Answer }
+    return try reading(file) { archive in
+      guard let answer = try archive.value(Self.answer, as: type) as? A.Answer else { return nil }
+      return (answer, try archive.value(Self.remarks))
+    }
   }
 
   private static let answer = "answer"
+  private static let remarks = "remarks"
 
   /// Keeps an answer, if it is of a kind that can be written down.
-  func keep<A: Analysis>(_ answer: A.Answer, to _: A, of pass: Int) throws {
+  func keep<A: Analysis>(_ answer: A.Answer, _ remarks: [String], to _: A, of pass: Int) throws {
     guard A.Answer.self is any Decodable.Type, let answer = answer as? any Encodable else { return }
-    let item = try TensorArchive.Item(Self.answer, of: answer)
-    try TensorArchive.write([item], words: [:], to: answerFile(A.self, pass)).commit()
+    let items = [try TensorArchive.Item(Self.answer, of: answer), try TensorArchive.Item(Self.remarks, of: remarks)]
+    try TensorArchive.write(items, words: [:], to: answerFile(A.self, pass)).commit()
   }
 
   private func answerFile<A>(_: A.Type, _ pass: Int) -> URL { file("answer-\(pass)-\(A.self).safetensors") }

@@ -35,6 +35,10 @@ struct DepthSelection: Sendable, Codable {
 struct DepthAnalysis: Analysis {
   let options: PruneDepth
 
+  func heldStates(of description: ModelDescription) -> Int {
+    [.perplexity, .divergence].contains(options.criterion) ? description.blocks.count + 4 : 3
+  }
+
   func answer(for model: Model, in context: AnalysisContext) async throws -> DepthSelection {
     let units = try DepthUnits(options, model.description)
     if context.isRehearsal { return DepthSelection(units.lowest { -Double($0.block) }, of: model.description) }

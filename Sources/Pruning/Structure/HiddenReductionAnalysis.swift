@@ -12,6 +12,8 @@ struct HiddenReductionAnalysis: Analysis {
 
   let choice: Choice
 
+  func heldStates(of description: ModelDescription) -> Int { 3 }
+
   func answer(for model: Model, in context: AnalysisContext) async throws -> HiddenReduction {
     let hidden = model.description.hiddenSize
     let size: Int

@@ -20,9 +20,14 @@ extension ModelWalk {
     guard !context.calibration.isEmpty else { throw MissingCalibration() }
     let perToken = 4 * (copies * model.description.hiddenSize + width)
     var tokens = 0
-    let fitting = (given ?? context.calibration).prefix { sequence in
+    let all = given ?? context.calibration
+    let fitting = all.prefix { sequence in
       defer { tokens += sequence.count }
       return tokens == 0 || (tokens + sequence.count) * perToken <= context.activationMemory
+    }
+    if fitting.count < all.count {
+      context.remark(
+        "\(fitting.count) of \(all.count) sequences were looked at: the memory limit has room for no more; a higher one would serve it")
     }
     self.init(model, carrying: Array(fitting))
   }

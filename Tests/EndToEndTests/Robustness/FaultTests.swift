@@ -116,7 +116,8 @@ import Testing
           let made = try Self.files(job.output())
           #expect(made == expected || made.isEmpty && outcome.status != 0, "\(place): \(made.keys.sorted())")
           #expect(try inputs() == before, "\(place)")
-          if mode == .fail, outcome.status != 0 { #expect(try job.left().allSatisfy { $0 == "out" }, "\(place): \(try job.left())") }
+          let left = try job.left()
+          #expect(mode == .stop || outcome.status == 0 || left.allSatisfy { $0 == "out" }, "\(place): \(left)")
           let again = try await Command.run(work.arguments(job) + (made.isEmpty || isReplacing ? [] : ["--overwrite"]), in: job.working)
           #expect(again.status == 0, "\(place), and again \(again.errors)")
           #expect(try Self.files(job.output()) == expected, "\(place), and again")
