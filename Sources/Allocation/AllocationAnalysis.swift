@@ -31,6 +31,14 @@ public struct BudgetTooSmall: Error, Sendable, CustomStringConvertible {
 struct AllocationAnalysis: Analysis {
   let options: Allocate
 
+  /// Every candidate on every unit goes through what follows its block, on average half of the model, and its head; besides, moments and solves.
+  func operations(on description: ModelDescription, tokens: Int, longest: Int) -> Double {
+    let through = description.operationsPerToken
+    let tried = Double(options.candidates.count * description.blocks.reduce(0) { $0 + $1.inputGroups.count })
+    let probed = options.sensitivity == .divergence ? Double(min(tokens, options.probes * longest)) : 0
+    return tried * probed * (through.blocks / 2 + through.head) + Double(tokens) * 2 * through.blocks
+  }
+
   func answer(for model: Model, in context: AnalysisContext) async throws -> Allocation {
     guard !context.calibration.isEmpty else { throw MissingCalibration() }
     if context.isRehearsal { return try rehearsal(of: model) }

@@ -203,7 +203,7 @@ extension Compressor.Plan {
           })),
       .init("bytes_before", .integer(bytesBefore)), .init("bytes_after", .integer(estimate.outputBytes)),
       .init("peak_memory_bytes", .integer(estimate.peakMemory)), .init("least_memory_bytes", .integer(estimate.leastMemory)),
-      .init("seconds", .double(seconds)),
+      .init("operations", .double(estimate.operations)), .init("seconds", .double(seconds)),
       .init("calibration_tokens", .integer(calibration.reduce(0) { $0 + $1.count })),
       .init("remarks", .array(remarks.map { .string($0) })),
     ])

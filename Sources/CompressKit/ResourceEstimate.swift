@@ -55,12 +55,17 @@ public struct ResourceEstimate: Sendable, Equatable {
     let streams = pipeline.comparesInputs ? 2 : 1
     // Codes and floats of what is being quantized; H, its arrangement and workspace in double, the factor in single precision.
     let solve = calibrated ? (2 * streams - 1) * (widest * widest * 28 + 4096 * widest * 8) : 0
-    fixedMemory = Machine.ownMemory + largestBlock * (2 + 4 * streams) + solve + largestEnd / 4
-    fixedMemory += rewrittenBlock * 6 + rewrittenEnd * 10
-    let training = pipeline.passes.compactMap {
-      ($0 as? any TrainingPass)?.cost(of: model.description, tokens: tokens, longest: lengths.max() ?? 0)
+    var sweep = largestBlock * (2 + 4 * streams) + solve + largestEnd / 4 + rewrittenBlock * 6 + rewrittenEnd * 10
+    let longest = lengths.max() ?? 0
+    func costs(ofWholeModel isWhole: Bool) -> [TrainingCost] {
+      pipeline.passes.filter { ($0 is any ModelPass) == isWhole }.compactMap {
+        ($0 as? any TrainingPass)?.cost(of: model.description, tokens: tokens, longest: longest)
+      }
     }
-    fixedMemory += training.map(\.memory).max() ?? 0
+    let (inside, whole) = (costs(ofWholeModel: false), costs(ofWholeModel: true))
+    let training = inside + whole
+    sweep += inside.map(\.memory).max() ?? 0
+    fixedMemory = Machine.ownMemory + max(sweep, whole.map(\.memory).max() ?? 0)
     // A pass over the whole model finds it in memory.
     if pipeline.passes.contains(where: { $0 is any ModelPass }) { fixedMemory += plan.reduce(0) { $0 + $1.storedBits / 8 } }
     sweptActivations = calibrated ? streams * CalibrationStream.memoryNeed(tokens: tokens, description: model.description) : 0
@@ -76,10 +81,18 @@ public struct ResourceEstimate: Sendable, Equatable {
       operations = all * 400
       return
     }
-    var operations = 2 * all * Double(tokens) * 1.25 * passes
+    var operations = 2 * all * Double(tokens) * 1.25 * passes * Double(streams)
+    for analysis in pipeline.passes.flatMap(\.analyses) {
+      operations += analysis.operations(on: model.description, tokens: tokens, longest: longest)
+    }
+    for block in model.description.blocks {
+      // Linears with one input share a Hessian. Of two streams there is one of twice the width.
+      for group in block.inputGroups {
+        let width = Double(streams * (group.linears.first.flatMap { block.linearShapes[$0]?.columns } ?? 0))
+        operations += passes * width * width * Double(tokens)
+      }
+    }
     for linears in blocks.values {
-      // Linears with one input share a Hessian, and so mostly do those of one width.
-      for width in Set(linears.map(\.columns)) { operations += passes * Double(width * width) * Double(tokens) }
       for linear in linears { operations += passes * 4 * Double(linear.rows) * Double(linear.columns * linear.columns) }
     }
     self.operations = operations + training.reduce(0) { $0 + $1.operations }

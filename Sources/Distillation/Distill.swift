@@ -201,12 +201,14 @@ public struct Distill: ModelPass, TrainingPass {
       (moves.contains(.weights) ? blocks : blocks / 16) + (moves.contains(.lora) ? added : 0) + (moves.contains(.embeddings) ? head : 0)
     let perStep = Double(batch) * Double(longest)
     let shown = Int(min(perStep, Double(tokens)))
-    let recorded = 2 * (description.blocks.map(\.recordedNumbers).max() ?? 0) + description.hiddenSize * description.blocks.count
+    let recorded = description.blocks.map(\.recordedNumbers).max() ?? 0
+    let kept = description.hiddenSize * description.blocks.count
     let validations = Double(epochs) * Double(tokens) * (1 - keptOut) / max(1, perStep * Double(validateEvery)) + 2
     let states = tokens * 4 * description.hiddenSize * (comparesStates ? min(states, description.blocks.count) + 1 : 1)
     let runs = 4 * shown * description.blocks.reduce(0) { $0 + $1.recordedNumbers }
     return TrainingCost(
-      memory: 24 * moving + blocks + 12 * head + 4 * shown * recorded + Parallel.width * 64 * description.vocabularySize * 16,
+      memory: 24 * moving + blocks + 12 * head + 4 * shown * kept + 8 * Parallel.width * longest * recorded + Parallel.width * 64
+        * description.vocabularySize * 16,
       activations: states + runs,
       operations: Double(tokens)
         * (Double(epochs) * (1 - keptOut) * (8 * Double(blocks) + 8 * Double(head)) + 2 * Double(blocks)

@@ -9,10 +9,24 @@ public protocol Analysis<Answer>: Sendable, Hashable {
   func answer(for model: Model, in context: AnalysisContext) async throws -> Answer
   /// Copies of the hidden states of its tokens that it holds at a time, for the estimate before a run.
   func heldStates(of description: ModelDescription) -> Int
+  /// Floating-point operations that it takes, for the same estimate.
+  ///
+  /// - Parameters:
+  ///   - tokens: of the calibration data.
+  ///   - longest: tokens of its longest sequence.
+  func operations(on description: ModelDescription, tokens: Int, longest: Int) -> Double
 }
 
 extension Analysis {
   public func heldStates(of description: ModelDescription) -> Int { 0 }
+  public func operations(on description: ModelDescription, tokens: Int, longest: Int) -> Double { 0 }
+}
+
+extension ModelDescription {
+  /// Operations of one token's way through blocks and the head, attention apart.
+  package var operationsPerToken: (blocks: Double, head: Double) {
+    (2 * Double(blocks.reduce(0) { $0 + $1.weightCount }), 2 * Double(vocabularySize * hiddenSize))
+  }
 }
 
 public struct AnalysisContext: Sendable {

@@ -39,6 +39,6 @@ extension BlockDescription {
   /// the residual stream with its norms. On the way back it gets gradients for as many.
   package var recordedNumbers: Int {
     let read = inputGroups.reduce(0) { sum, group in sum + (group.linears.first.flatMap { linearShapes[$0]?.columns } ?? 0) }
-    return linearShapes.values.reduce(4 * hiddenSize + read) { $0 + $1.rows }
+    return linearShapes.values.reduce(2 * hiddenSize + read) { $0 + $1.rows }
   }
 }

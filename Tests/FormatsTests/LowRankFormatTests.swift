@@ -64,11 +64,12 @@ struct LowRankFormatTests {
   @Test(arguments: [("low_rank: { ratio: 0.4 }", true), ("low_rank: { ratio: 0.4, merge: true }", false), ("rtn: { bits: 8 }", false)])
   func aPlanSaysWhoReadsFactors(pass: String, isFactored: Bool) async throws {
     try await Places.withTemporaryDirectory { directory in
-      try await TinyModel.write(to: directory)
-      try TinyModel.write(tokens: TinyModel.sequences(3, length: 32).flatMap { $0 }, to: directory.appending(path: "t.npy"))
+      let place = directory.appending(path: "model")
+      try await TinyModel.write(to: place)
+      try TinyModel.write(tokens: TinyModel.sequences(3, length: 32).flatMap { $0 }, to: place.appending(path: "t.npy"))
       let yaml = "calibration: { tokens: t.npy, sequences: 2, length: 32 }\npasses: [ { \(pass) } ]"
       let recipe = try Recipe(yaml: yaml, file: "test", passes: .standard)
-      let remarks = try Compressor(recipe: recipe).plan(try Checkpoint(directory)).remarks
+      let remarks = try Compressor(recipe: recipe).plan(try Checkpoint(place)).remarks
       #expect(remarks.contains { $0.contains("which only this program reads") } == isFactored, "\(remarks)")
     }
   }

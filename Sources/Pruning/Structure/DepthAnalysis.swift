@@ -39,6 +39,16 @@ struct DepthAnalysis: Analysis {
     [.perplexity, .divergence].contains(options.criterion) ? description.blocks.count + 4 : 3
   }
 
+  /// The search tries every unit that is left behind every removal, from its own block on: half of the model on average.
+  func operations(on description: ModelDescription, tokens: Int, longest: Int) -> Double {
+    let through = description.operationsPerToken
+    guard [.perplexity, .divergence].contains(options.criterion) else { return Double(tokens) * through.blocks }
+    let units = Double(description.blocks.count) * (options.units == .blocks ? 1 : 2)
+    let removals = Double(options.count ?? Int((options.ratio * units).rounded()))
+    let probed = Double(min(tokens, options.probes * longest))
+    return probed * (removals + 1) * units * (through.blocks / 2 + 2 * through.head)
+  }
+
   func answer(for model: Model, in context: AnalysisContext) async throws -> DepthSelection {
     let units = try DepthUnits(options, model.description)
     if context.isRehearsal { return DepthSelection(units.lowest { -Double($0.block) }, of: model.description) }
