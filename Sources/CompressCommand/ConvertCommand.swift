@@ -43,6 +43,7 @@ struct ConvertCommand: AsyncParsableCommand {
     let limit = try ByteCount(maxShardSize, option: "--max-shard-size").value
     var converter = Converter(to: format, toolkit: toolkit, overwrite: overwrite, shardLimit: limit)
     converter.merge = merge
+    converter.memoryLimit = try machine.memory()
     let source = URL(userPath: model).standardizedFileURL
     let destination = output.map { URL(userPath: $0) } ?? URL(filePath: source.path + "-" + to)
     let progress = Progress(machine.progress)

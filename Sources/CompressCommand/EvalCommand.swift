@@ -100,6 +100,7 @@ struct EvalCommand: AsyncParsableCommand {
     let need = whole.memoryNeed(of: descriptions, tokens: tokens.count, retrieval: retrieval ?? 0)
     try Machine.require(Machine.ownMemory + need.least, limit: memory)
     let evaluator = whole.within(memory - Machine.ownMemory, of: descriptions, tokens: tokens.count, retrieval: retrieval ?? 0)
+    for remark in whole.remarks(on: subject.description, tokens: tokens.count) { progress.observe(.remark(remark)) }
     guard subject.description.hasLogits else {
       let figures = try compare(subject, other, evaluator, tokens, progress)
       return (figures.json.text(), figures.text)

@@ -65,6 +65,7 @@ struct Failure {
       .usage
     case is ScratchError, is ResultNotPrinted: .inputOutput
     case let error where Self.isOfFoundation(error): .inputOutput
+    case let error as NotEnoughMemory where error.bound == .limit: .usage
     case is TokenOutOfRange, is SequenceTooLong, is EvaluationError, is TokenizerError, is UnwantedFallback, is NotEnoughMemory,
       is NonFiniteActivation, is NonFiniteResult, is UnreachedInput, is ScaleOutOfRange,
       is StatisticsMismatch, is StatisticNotStored, is DamagedJournal:
@@ -100,6 +101,8 @@ struct Failure {
 
   private var hint: String? {
     switch cause {
+    case CheckpointError.cannotWrite where journal != nil:
+      "make room, choose another --output, or keep nothing to go on from with --no-journal; what had that name before is as it was"
     case let error as CheckpointError: error.hint
     case is MissingCalibration: "add `calibration: { text: FILE }` to the recipe, or --set calibration.text=FILE"
     case is OtherRun: "run the same recipe on the same model to go on with it, or start over with --fresh"

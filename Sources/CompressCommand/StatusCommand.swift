@@ -44,6 +44,7 @@ struct StatusCommand: ParsableCommand {
     case .complete: "complete"
     case .beingMade: "running"
     case .interrupted: "interrupted"
+    case .replacementInterrupted: "complete-replacement-interrupted"
     }
   }
 
@@ -54,6 +55,8 @@ struct StatusCommand: ParsableCommand {
     case .complete: "complete"
     case .beingMade(let holder): "being made by \(holder)"
     case .interrupted: "interrupted; the same command goes on from here, or starts over with --fresh"
+    case .replacementInterrupted:
+      "complete; a run that was to replace it was interrupted: its command, with --overwrite, goes on from here, or starts over with --fresh"
     }
   }
 }

@@ -10,6 +10,10 @@ extension Compressor {
     let tokens: [Int32]
     let source: EvaluationSource
     let file: String
+
+    func remarks(on description: ModelDescription) -> [String] {
+      Evaluator(window: source.window, stride: source.stride, chunk: source.chunk).remarks(on: description, tokens: tokens.count)
+    }
   }
 
   /// What the output is to be scored on, checked before the sweep: what cannot be scored must not be found out after hours.

@@ -100,6 +100,12 @@ public struct Compressor: Sendable {
     }
     remarks += try format.remarks(on: description, in: config)
     if let remark = Self.leftAlone(linears) { remarks.append(remark) }
+    let again = linears.filter(\.isRoundedAgain).map(\.name)
+    if let first = again.first {
+      remarks.append(
+        "\(again.count) linears are rounded twice (\(first)), the second time from what the first has left: one of the two passes is too many"
+      )
+    }
     let packed = Set(linears.filter { $0.weights != nil || $0.rank != nil || !$0.candidates.isEmpty }.map(\.name))
     if let remark = Self.factored(linears.filter { $0.rank != nil }.map(\.name)) { remarks.append(remark) }
     if !format.joinsExperts, let remark = description.separatedExperts(packed.contains) { remarks.append(remark) }
@@ -161,6 +167,7 @@ public struct Compressor: Sendable {
     var estimate = ResourceEstimate(
       of: model, plan: linears, pipeline: pipeline, calibration: calibration.map(\.count), memoryLimit: memoryLimit,
       otherBytes: others)
+    if let evaluation { remarks += evaluation.remarks(on: model.description) }
     if let evaluation { estimate.add(evaluator(for: evaluation.source), of: model.description, tokens: evaluation.tokens.count) }
     // What was written is mapped once more, to be scored.
     try Machine.require(estimate.leastMemory, mapped: estimate.outputBytes, limit: memoryLimit)

@@ -18,6 +18,8 @@ public struct Converter: Sendable {
   public var merge = false
   /// Bytes of tensors in a shard.
   public var shardLimit: Int
+  /// Bytes of memory to stay under: a conversion that needs more is refused.
+  public var memoryLimit = Int.max
 
   public init(
     to format: any CheckpointFormat, toolkit: Toolkit = .standard, overwrite: Bool = false, shardLimit: Int = 5_000_000_000
@@ -26,6 +28,11 @@ public struct Converter: Sendable {
     self.toolkit = toolkit
     self.overwrite = overwrite
     self.shardLimit = shardLimit
+  }
+
+  /// Bytes that one part of a model takes on its way: what is stored of it, or the codes of a byte each and their other spelling.
+  private static func memoryNeed(of part: any ModelPart) -> Int {
+    part.linears.values.reduce(0) { $0 + max($1.weight.storedBits / 8, 2 * $1.weight.rows * $1.weight.columns) }
   }
 
   /// Converts a checkpoint, compressed or not, into a new directory.
@@ -45,6 +52,8 @@ public struct Converter: Sendable {
   {
     let model = try toolkit.model(checkpoint)
     for remark in model.remarks { observer.observe(.remark(remark)) }
+    try Machine.require(
+      Machine.ownMemory + (model.places.map { try Self.memoryNeed(of: model.outline($0)) }.max() ?? 0), limit: memoryLimit)
     observer.observe(.step("read"))
     var modules: [StoredModule] = []
     var unquantized: [String] = []

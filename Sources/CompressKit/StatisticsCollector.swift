@@ -45,10 +45,15 @@ public struct StatisticsCollector: Sendable {
   }
 
   private func collect(_ checkpoint: Checkpoint, _ model: Model, into file: URL, _ observer: any PipelineObserver) async throws {
-    let store = try HDF5Output(file)
-    var options = SweepOptions(calibration: sequences, activationMemory: memoryLimit / 2, scratch: file.deletingLastPathComponent())
-    options.strict = true
     var pass = SaveStatistics()
+    let plan = try Pipeline([pass]).plan(for: model)
+    let estimate = ResourceEstimate(
+      of: model, plan: plan, pipeline: Pipeline([pass]), calibration: sequences.map(\.count), memoryLimit: memoryLimit, otherBytes: 0)
+    try Machine.require(estimate.leastMemory, limit: memoryLimit)
+    let store = try HDF5Output(file)
+    var options = SweepOptions(
+      calibration: sequences, activationMemory: estimate.activationBudget, scratch: file.deletingLastPathComponent())
+    options.strict = true
     pass.store = store
     observer.observe(.step("calibrate"))
     _ = try await Pipeline([pass]).run(on: model, options: options, observer: observer, into: Nowhere())

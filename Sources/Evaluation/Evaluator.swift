@@ -142,6 +142,24 @@ public struct Evaluator: Sendable {
     return MemoryNeed(least: max(inside, heads) + one, states: states)
   }
 
+  /// What is to be known of figures on so many tokens: that many of them are in no window, or that windows are longer than what the model was
+  /// made for.
+  public func remarks(on model: ModelDescription, tokens: Int) -> [String] {
+    var remarks: [String] = []
+    let (step, length) = (stride ?? window, min(window, tokens))
+    let read = (windows(count: tokens) - 1) * min(step, length) + length
+    if tokens > 0, 20 * (tokens - read) >= tokens {
+      remarks.append(
+        "evaluation: \(tokens - read) of \(tokens) tokens are in no window of \(window)\(step > window ? ", \(step) apart," : "") and are not scored; "
+          + "shorter windows would read more of them")
+    }
+    if let limit = model.maximumPositions, length > limit {
+      remarks.append(
+        "evaluation: windows of \(length) tokens are longer than the model's \(limit) positions, and figures beyond these say little")
+    }
+    return remarks
+  }
+
   /// Floating-point operations of one model's way through all windows.
   public func operations(of model: ModelDescription, tokens: Int) -> Double {
     let read = Double(windows(count: tokens) * min(window, tokens))

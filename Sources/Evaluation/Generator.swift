@@ -60,7 +60,7 @@ public struct Generator: Sendable {
 
 /// How the next token is chosen.
 public struct Sampling: Sendable, Equatable {
-  /// Divides the logits; 0 takes the most likely token.
+  /// Divides the logits; 0 takes the most likely token, and so does what is so small that a quotient is no number any more.
   public var temperature: Float
   /// Only the most likely tokens that together have at least this probability are drawn from (Holtzman et al. 2020).
   public var topP: Float
@@ -71,7 +71,10 @@ public struct Sampling: Sendable, Equatable {
   }
 
   public func token(from logits: [Float], using random: inout some RandomNumberGenerator) -> Int32 {
-    guard temperature > 0 else { return Int32(logits.indices.max { (logits[$0], -$0) < (logits[$1], -$1) } ?? 0) }
+    let largest = logits.reduce(0) { max($0, abs($1)) }
+    guard temperature > 0, (max(1, largest) / temperature).isFinite else {
+      return Int32(logits.indices.max { (logits[$0], -$0) < (logits[$1], -$1) } ?? 0)
+    }
     var probabilities = logits
     probabilities.withUnsafeMutableBufferPointer { Kernel.softmax($0.baseAddress!, count: $0.count, scale: 1 / temperature) }
     let order = topP < 1 ? probabilities.indices.sorted { probabilities[$0] > probabilities[$1] } : Array(probabilities.indices)

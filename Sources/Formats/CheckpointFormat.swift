@@ -245,6 +245,14 @@ extension CheckpointFormat {
 
   /// Why a weight that is neither dense nor quantized as this package knows it cannot be stored.
   func noSpelling(for weight: any Weight) -> String {
+    if let blocks = weight as? BlockQuantizedMatrix {
+      return
+        "it comes in ggml's blocks (\(blocks.type.name)), which only GGUF holds; format safetensors takes the numbers, and a recipe's passes make "
+        + "others of them"
+    }
+    if weight is SumOfWeights {
+      return "it is codes with a low-rank correction beside them, which the format has no room for; format safetensors takes the sum"
+    }
     guard let foreign = weight as? ForeignWeight else { return "there is no spelling for a \(type(of: weight))" }
     return
       "it comes as \(foreign.form), which only the library that made it holds; format safetensors takes the numbers, and a recipe's passes make "

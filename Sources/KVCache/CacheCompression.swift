@@ -80,6 +80,14 @@ public struct CacheCompression: BlockPass {
   public var fixesCacheScales: Bool { isFixed }
   public var acceptsFactors: Bool { true }
 
+  /// - Throws: `InvalidOption` where another policy would take this one's place.
+  public func validate(before following: [any Pass]) throws(InvalidOption) {
+    guard !following.contains(where: { $0 is CacheCompression }) else {
+      throw InvalidOption(
+        "scheme", "another \(Self.name) follows and takes its place; a cache is kept in one way, so leave one of them out")
+    }
+  }
+
   public func validate() throws(InvalidOption) {
     for (name, bits) in [("bits", bits), ("key_bits", keyBits ?? bits), ("value_bits", valueBits ?? bits)] {
       guard (1...8).contains(bits) else { throw InvalidOption(name, "1 to 8 bits are possible") }

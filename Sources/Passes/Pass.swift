@@ -146,6 +146,8 @@ public struct PlannedLinear: Sendable, Equatable {
   public var blocks: BlockType?
   /// Whether it comes in these blocks, or in a form of another library, and no pass changes it.
   public internal(set) var keepsForm = false
+  /// Whether a pass rounds it otherwise than an earlier one had.
+  public internal(set) var isRoundedAgain = false
   /// Whether a low-rank branch is added beside it.
   public var hasBranch = false
   /// Whether some pass computes it anew, so that the run must hold all of it as floats.

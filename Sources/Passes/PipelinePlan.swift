@@ -42,6 +42,7 @@ extension Pipeline {
         }
         // What changes at all no longer lies in the form it came in.
         if planned != linears[index], planned.keepsForm { (planned.keepsForm, planned.blocks) = (false, nil) }
+        if place > 0, linears[index].weights != nil, planned.weights != linears[index].weights { planned.isRoundedAgain = true }
         linears[index] = planned
       }
     }

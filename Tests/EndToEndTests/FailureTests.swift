@@ -49,6 +49,16 @@ import Testing
       try await job.expectFailure(64, saying: "output.max_shard_size", settings: ["output.max_shard_size=many"])
       try await job.expectFailure(64, saying: "calibration data is needed", "hint: ", settings: ["calibration="])
       try await job.expectFailure(64, saying: "--memory-limit", with: ["--memory-limit", "lots"])
+      try await job.expectFailure(64, saying: "at least", "--memory-limit", with: ["--memory-limit", "1MB"])
+      let model = job.model.path
+      for arguments in [
+        ["eval", model, "--tokens", "evaluation.npy", "--window", "32"], ["convert", model, "--to", "npz", "--output", "results/x"],
+        ["calibrate", model, "--tokens", "calibration.npy", "--length", "32", "--output", "results/x"],
+      ] {
+        let outcome = try await Command.run(arguments + ["--memory-limit", "1MB", "--progress", "none"], in: job.working)
+        #expect(outcome.status == 64 && outcome.error?.contains("at least") == true, "\(arguments[0]): \(outcome.errors)")
+      }
+      #expect(try job.left().isEmpty)
     }
   }
 

@@ -179,4 +179,28 @@ struct PerplexityTests {
     #expect(abs(interval.lowerBound - 6.0738945160) < 1e-7)
     #expect(abs(interval.upperBound - 8.9889855494) < 1e-7)
   }
+
+  /// What lies in no window, and what lies beyond the positions that a model was made for, is told.
+  @Test func whatFiguresLeaveOutIsTold() throws {
+    let model = try TinyModel.model().description
+    func remarks(_ evaluator: Evaluator, _ tokens: Int) -> String { evaluator.remarks(on: model, tokens: tokens).joined(separator: "\n") }
+    #expect(remarks(Evaluator(window: 16), 160).isEmpty && remarks(Evaluator(window: 16), 161).isEmpty)
+    #expect(remarks(Evaluator(window: 16), 31).contains("15 of 31 tokens are in no window of 16"))
+    #expect(remarks(Evaluator(window: 16, stride: 24), 64).contains("16 of 64 tokens"))
+    #expect(remarks(Evaluator(window: 16, stride: 8), 64).isEmpty && remarks(Evaluator(window: 64), 10).isEmpty)
+    #expect(
+      model.maximumPositions == 64 && remarks(Evaluator(window: 80), 160).contains("windows of 80 tokens are longer than the model's 64"))
+    #expect(remarks(Evaluator(window: 80), 40).isEmpty)
+  }
+
+  /// The smallest temperatures take the most likely token, as their limit does, and the largest draw from all alike.
+  @Test func temperaturesAtTheirEnds() {
+    var random = KeyedRandomness(seed: 1, key: "temperatures")
+    let logits: [Float] = [1, 30, -50, 29.5]
+    for temperature: Float in [0, .leastNonzeroMagnitude, 1e-40, 1e-38, 1e-30, 1e-3] {
+      #expect(Sampling(temperature: temperature).token(from: logits, using: &random) == 1, "\(temperature)")
+    }
+    let drawn = Set((0..<100).map { _ in Sampling(temperature: .greatestFiniteMagnitude).token(from: logits, using: &random) })
+    #expect(drawn == [0, 1, 2, 3])
+  }
 }

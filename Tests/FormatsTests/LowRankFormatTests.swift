@@ -61,7 +61,9 @@ struct LowRankFormatTests {
     _ = try FormatCatalog.standard[name]!.encode(blocks[1].merged())
   }
 
-  @Test(arguments: [("low_rank: { ratio: 0.4 }", true), ("low_rank: { ratio: 0.4, merge: true }", false), ("rtn: { bits: 8 }", false)])
+  @Test(arguments: [
+    ("low_rank: { ratio: 0.4 }", true), ("low_rank: { ratio: 0.4, merge: true }", false), ("rtn: { bits: 8, group_size: 16 }", false),
+  ])
   func aPlanSaysWhoReadsFactors(pass: String, isFactored: Bool) async throws {
     try await Places.withTemporaryDirectory { directory in
       let place = directory.appending(path: "model")

@@ -8,6 +8,13 @@ struct CacheCompressionTests {
     try #require(try Recipe(yaml: "passes: [ { kv_cache: \(options) } ]", file: "r.yaml", passes: .standard).passes[0] as? CacheCompression)
   }
 
+  @Test func aSecondPolicyIsRefused() throws {
+    let recipe = try Recipe(
+      yaml: "passes: [ { kv_cache: { scheme: kivi, bits: 2 } }, { kv_cache: { scheme: fp8_dynamic } } ]", file: "r.yaml", passes: .standard)
+    let error = #expect(throws: PipelineError.self) { try Pipeline(recipe.passes).plan(for: try TinyModel.model()) }
+    #expect("\(error!)".contains("takes its place"))
+  }
+
   @Test func optionsBecomePolicies() throws {
     let kivi = try pass("{ scheme: kivi, key_bits: 4, value_bits: 2 }").policy(headSize: 64)
     #expect(kivi.key == CacheNumbers(bits: 4, axis: .channel, groupSize: 32) && kivi.residual == 128)

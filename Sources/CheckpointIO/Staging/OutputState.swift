@@ -10,6 +10,8 @@ public enum OutputState: Sendable, Equatable {
   case beingMade(holder: String)
   /// Nobody makes it, and the journal of a run that began to is there.
   case interrupted
+  /// It is complete, and the journal of a run that was to replace it is there.
+  case replacementInterrupted
 
   /// Looks, and changes nothing.
   ///
@@ -19,7 +21,7 @@ public enum OutputState: Sendable, Equatable {
     if let holder = OutputLock.holder(of: place) {
       self = .beingMade(holder: holder)
     } else if let journal = RunJournal(at: Self.journalPlace(place)), !journal.isDone(with: place.url) {
-      self = .interrupted
+      self = place.exists && OutputMarker.foreignness(of: place.url) == nil ? .replacementInterrupted : .interrupted
     } else if !place.exists {
       self = .absent
     } else if let reason = OutputMarker.foreignness(of: place.url) {

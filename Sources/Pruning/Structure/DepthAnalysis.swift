@@ -46,7 +46,7 @@ struct DepthAnalysis: Analysis {
     let units = Double(description.blocks.count) * (options.units == .blocks ? 1 : 2)
     let removals = Double(options.count ?? Int((options.ratio * units).rounded()))
     let probed = Double(min(tokens, options.probes * longest))
-    return probed * (removals + 1) * units * (through.blocks / 2 + 2 * through.head)
+    return probed * (removals + 1) * units * (through.blocks / 2 + through.head)
   }
 
   func answer(for model: Model, in context: AnalysisContext) async throws -> DepthSelection {

@@ -80,6 +80,15 @@ import Testing
       try stage.publish(removing: journal)
       #expect(try OutputState(of: output) == .complete)
       #expect(try Self.left(directory) == ["out"])
+      // A run that was to replace it died on the way, and another one behind its last step.
+      let place = try OutputState.journalPlace(of: output)
+      let other = try RunJournal(at: place, of: Self.run, fresh: false)
+      #expect(try OutputState(of: output) == .replacementInterrupted)
+      try other.isDone(by: output)
+      #expect(try OutputState(of: output) == .complete)
+      let again = try StagedDirectory(for: output, overwrite: true)
+      #expect(RunJournal(at: place) == nil)
+      again.abandon()
       try Data().write(to: output.appending(path: "mine"))
       guard case .foreign = try OutputState(of: output) else {
         Issue.record("what holds a stranger's file is foreign")
