@@ -114,7 +114,9 @@ struct Failure {
     // The parser marks its own errors by codes of their own; whatever else reaches this point gets the plain failure code.
     guard CompressCommand.exitCode(for: error) == .failure else { CompressCommand.exit(withError: error) }
     var text = "error: \(message)\n"
-    let kept = (cause is DamagedJournal ? nil : journal).map { "what is done is kept in \($0): the same command goes on from there, or starts over with --fresh" }
+    let kept = (cause is DamagedJournal ? nil : journal).map { journal in
+      "what is done is kept in \(journal): the same command goes on from there, or starts over with --fresh"
+    }
     let hints = [hint, kept].compactMap { $0 }
     if !hints.isEmpty { text += "hint: \(hints.joined(separator: "; "))\n" }
     StandardStreams.say(text)

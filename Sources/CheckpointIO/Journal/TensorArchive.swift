@@ -78,9 +78,13 @@ package struct TensorArchive: Sendable {
   }
 
   private static func checksum(of url: URL, written: String) -> String? {
-    guard let handle = try? FileHandle(forReadingFrom: url), let length = try? handle.read(upToCount: 8), length.count == 8 else { return nil }
+    guard let handle = try? FileHandle(forReadingFrom: url), let length = try? handle.read(upToCount: 8), length.count == 8 else {
+      return nil
+    }
     let count = length.reversed().reduce(0) { $0 << 8 | UInt64($1) }
-    guard count < 1 << 31, var header = try? handle.read(upToCount: Int(count)), let place = place(of: written, in: header) else { return nil }
+    guard count < 1 << 31, var header = try? handle.read(upToCount: Int(count)), let place = place(of: written, in: header) else {
+      return nil
+    }
     header.replaceSubrange(place, with: Data(unknownChecksum.utf8))
     var sum = adding(header, to: adding(length, to: 0))
     while let piece = try? handle.read(upToCount: 1 << 20), !piece.isEmpty { sum = adding(piece, to: sum) }
