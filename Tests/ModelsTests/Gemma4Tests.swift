@@ -65,6 +65,22 @@ struct Gemma4Tests {
     #expect(throws: CheckpointError.self) { try Self.catalog.configuration(of: cut, keeping: [0, 1], in: saved) }
   }
 
+  /// For readers that take E2B's ways for what is absent, and for those that do not know the list of layers.
+  @Test(arguments: ["gemma4", "gemma4-moe", "gemma4-unified"]) func everyKeyIsWrittenOut(_ name: String) throws {
+    let config = try Self.config(name)
+    let spelled = try Self.catalog.spelledOut(config, isTied: true)
+    let text = spelled.json["text_config"] ?? spelled.json
+    let full = name == "gemma4-unified" ? 12 : 16
+    #expect(text["num_kv_shared_layers"]?.integer == 0 && text["use_double_wide_mlp"]?.bool == false)
+    #expect(text["global_head_dim"]?.integer == (name == "gemma4-unified" ? 16 : full) && text["head_dim"]?.integer == 8)
+    #expect(text["attention_k_eq_v"]?.bool == (name != "gemma4-unified") && text["layer_types"]?.elements?.count == 3)
+    #expect(try Self.catalog.describe(spelled) == Self.catalog.describe(config))
+    #expect(try Self.catalog.describe(spelled).blocks[2].attention?.headSize == full)
+    var bare = config
+    if bare.json["text_config"] == nil { bare.json["rope_parameters"] = nil } else { bare.json["text_config"]?["rope_parameters"] = nil }
+    #expect(try Self.catalog.describe(bare) == Self.catalog.describe(config))
+  }
+
   @Test func whatIsMissingIsNamed() throws {
     func refusal(_ key: String, _ value: JSON?) throws -> String {
       do {

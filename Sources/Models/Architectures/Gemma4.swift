@@ -76,7 +76,7 @@ public enum Gemma4: Architecture {
   }
 
   /// What a configuration without a word on the rotation means.
-  private static let rotations = JSON.object([
+  static let rotations = JSON.object([
     .init("sliding_attention", .object([.init("rope_type", .string("default")), .init("rope_theta", .double(10_000))])),
     .init(
       "full_attention",
