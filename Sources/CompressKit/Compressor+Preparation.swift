@@ -129,8 +129,8 @@ extension Compressor {
   /// What is to be known of linears that are stored as two factors; `nil` where there are none.
   static func factored(_ names: [String]) -> String? {
     guard let first = names.first else { return nil }
-    return
-      "\(names.count == 1 ? "a linear is" : "\(names.count) linears are") stored as two factors (\(first)), which only this program reads: "
+    let linears = names.count == 1 ? "a linear is" : "\(names.count) linears are"
+    return "\(linears) stored as two factors (\(first)), which only this program reads: "
       + "transformers passes over them with a warning and computes with random numbers. `compress convert --merge` makes whole matrices"
   }
 }

@@ -188,7 +188,8 @@ extension CheckpointFormat {
     var tensors: [NamedTensor] = []
     for name in norms.weights.keys.sorted() {
       let (module, weight) = (part.fullName(ofNorm: name), norms.stored(name))
-      tensors.append(NamedTensor(name: module + ".weight", tensor: Tensor(weight, shape: [weight.count], dtype: type)))
+      tensors.append(
+        NamedTensor(name: part.weightName(ofNorm: name), tensor: Tensor(weight, shape: [weight.count], dtype: type)))
       guard let bias = norms.biases[name] else { continue }
       tensors.append(NamedTensor(name: module + ".bias", tensor: Tensor(bias, shape: [bias.count], dtype: type)))
     }

@@ -49,7 +49,7 @@ public struct MLXFormat: CheckpointFormat {
   /// Mixtures whose experts mlx-lm 0.32 joins with their scales and biases; of others it joins the codes alone, and does not load the rest.
   private static let joined: Set = ["mixtral", "qwen2_moe", "olmoe", "glm4_moe", "dots1", "exaone_moe"]
 
-  /// mlx-lm knows the windows of Gemma 3, and of the families it computes as Llama where at least one layer sees everything.
+  /// mlx-lm knows the windows of Gemma 3 and 4, and of the families it computes as Llama where at least one layer sees everything.
   ///
   /// - Throws: `FormatError.cannotStore` for mixers other than attention, which mlx-lm lays out in ways of its own, and for experts that it
   ///   would not load.
@@ -73,7 +73,8 @@ public struct MLXFormat: CheckpointFormat {
     let json = config.json["text_config"] ?? config.json
     let isKnown =
       config.modelType.hasPrefix("gemma3")
-      ? json["sliding_window_pattern"] != nil : ["mistral", "smollm3"].contains(config.modelType) && isMixed
+      ? json["sliding_window_pattern"] != nil
+      : config.modelType.hasPrefix("gemma4") || ["mistral", "smollm3"].contains(config.modelType) && isMixed
     guard !isKnown else { return [] }
     return [
       "mlx-lm computes \(config.modelType) models without their sliding windows: up to \(window) tokens it makes no difference, beyond that its "

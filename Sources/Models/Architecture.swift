@@ -31,7 +31,7 @@ public struct ArchitectureCatalog: Sendable {
   /// The families this package ships.
   public static let standard = ArchitectureCatalog([
     Llama.self, Llama4.self, Mistral.self, Mistral4.self, Mixtral.self, Qwen.self, QwenMixture.self, OLMo.self, Arcee.self, Apertus.self,
-    Gemma.self, Phi3.self,
+    Gemma.self, Gemma4.self, Phi3.self,
     PhiMoE.self, Granite.self,
     GraniteMixture.self,
     SmolLM3.self, GptOss.self, DeepSeek.self, GLM.self, GLMFlash.self, Dots.self, EXAONE.self, MiniMax.self, Ernie.self, Cohere.self,

@@ -47,13 +47,12 @@ extension BlockDescription {
     }
   }
 
-  /// `nil` in a block without attention.
+  /// `nil` in a block without attention, and where anything but attention stands on the way.
   public var valuePath: ValuePath? {
-    attention.map { attention in
-      ValuePath(
-        maker: attention.valueRows(0).linear, reader: attention.output,
-        rows: (0..<attention.keyValueHeads).map { attention.valueRows($0).rows })
-    }
+    guard let attention, !attention.normalizesValues else { return nil }
+    return ValuePath(
+      maker: attention.valueRows(0).linear, reader: attention.output,
+      rows: (0..<attention.keyValueHeads).map { attention.valueRows($0).rows })
   }
 
   /// The linears whose outputs' products say which tokens are seen; none without attention.
@@ -62,6 +61,7 @@ extension BlockDescription {
   /// Why values cannot take other coordinates on their way to attention's output; `nil` where they can.
   package var valueObstacle: String? {
     guard let attention else { return "\(prefix.dropLast()) has no attention whose values could be rotated" }
+    if attention.normalizesValues { return "\(prefix)\(attention.module) divides values by their root mean square, head by head" }
     return attention.hasOutputGate ? "\(prefix)\(attention.module) gates what attention makes of values, number by number" : nil
   }
 

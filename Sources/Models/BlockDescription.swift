@@ -15,6 +15,9 @@ public struct BlockDescription: Sendable, Equatable {
   public var isParallel: Bool
   /// What the layers' outputs are multiplied by before they are added (Granite).
   public var residualScale: Float
+  /// A number of the block's own that the residual stream is multiplied by in the end, by its name inside the block; `nil` for nothing
+  /// (Gemma 4).
+  public var streamScale: String?
   /// Whether the checkpoint stores the blocks' linears as [inputs × outputs] (GPT-2).
   public var storesTransposed: Bool
 
@@ -118,19 +121,25 @@ extension BlockDescription {
   }
 
   /// Length of every norm's weight.
-  package var normSizes: [(name: String, size: Int)] { norms.names.map { ($0, hiddenSize) } + mixers.flatMap(\.norms) }
+  package var normSizes: [(name: String, size: Int)] {
+    (norms.names + (feedForward?.mixture?.ownNorms?.names ?? [])).map { ($0, hiddenSize) } + mixers.flatMap(\.norms)
+  }
+
+  /// The tensor that holds a norm's weight, by its name inside the block.
+  package func weightName(ofNorm name: String) -> String {
+    name == feedForward?.mixture?.ownNorms?.beforeRouter ? name : name + ".weight"
+  }
 
   /// Tensors that are neither linears nor norms.
   package var parameters: [MixerParameter] {
-    let corrections = feedForward?.mixture.flatMap { mixture in
-      mixture.correction.map { [MixerParameter($0, shape: mixture.correctionIsRow ? [1, mixture.experts] : [mixture.experts])] }
-    }
-    return mixers.flatMap(\.parameters) + (corrections ?? []) + (feedForward?.activation.parameters ?? [])
+    mixers.flatMap(\.parameters) + (feedForward?.mixture?.perExpert ?? []) + (feedForward?.activation.parameters ?? [])
+      + (streamScale.map { [MixerParameter($0, shape: [1])] } ?? [])
   }
 
   /// How a norm of the block computes.
   func norm(named name: String) -> NormDescription {
     var own = norm
+    if name == feedForward?.mixture?.ownNorms?.beforeRouter { own.gain = 1 / Float(hiddenSize).squareRoot() }
     if let epsilon = mixers.lazy.compactMap({ $0.epsilon(ofNorm: name) }).first { own.epsilon = epsilon }
     return own
   }

@@ -116,6 +116,25 @@ public struct MixtureDescription: Sendable, Equatable {
 
   public var experts: Int
   public var expertsPerToken: Int
+  /// The norms of a mixture that stands beside its shared expert instead of around it: router, experts and the shared one read the residual
+  /// stream through norms of their own, and what the experts and the shared one make is normalised before it is added (Gemma 4).
+  public struct OwnNorms: Sendable, Equatable {
+    /// The weight of this one is stored under its name alone, and what it makes is divided by √hiddenSize.
+    public var beforeRouter: String
+    public var beforeExperts: String
+    public var afterExperts: String
+    public var afterShared: String
+
+    public init(beforeRouter: String, beforeExperts: String, afterExperts: String, afterShared: String) {
+      self.beforeRouter = beforeRouter
+      self.beforeExperts = beforeExperts
+      self.afterExperts = afterExperts
+      self.afterShared = afterShared
+    }
+
+    package var names: [String] { [beforeRouter, beforeExperts, afterExperts, afterShared] }
+  }
+
   /// How a router's outputs become the weights of experts.
   public enum Scoring: Sendable, Equatable {
     /// Softmax over all experts.
@@ -152,6 +171,10 @@ public struct MixtureDescription: Sendable, Equatable {
   /// Whether that vector is stored as a matrix of one row.
   public var correctionIsRow = false
   public var groups: Groups?
+  /// A vector that the chosen experts' weights are multiplied by, each by its own number, by its name inside the block; `nil` for nothing.
+  public var expertScale: String?
+  /// `nil` where all experts read what the router reads.
+  public var ownNorms: OwnNorms?
   /// What the weights of the chosen experts are multiplied by.
   public var weightScale: Float = 1
   /// The linear of one output per expert.
@@ -174,6 +197,12 @@ public struct MixtureDescription: Sendable, Equatable {
     self.shared = shared
   }
 
+  /// Tensors of the block that have a number for every expert, and how they are stored.
+  package var perExpert: [MixerParameter] {
+    (correction.map { [MixerParameter($0, shape: correctionIsRow ? [1, experts] : [experts])] } ?? [])
+      + (expertScale.map { [MixerParameter($0, shape: [experts])] } ?? [])
+  }
+
   /// The linears that decide who sees a token and how much it counts.
   public var routers: [LinearName] { [router] + (shared?.gate.map { [$0] } ?? []) }
 }
@@ -194,7 +223,10 @@ extension FeedForwardDescription {
   }
 
   /// Features of the wide input that calibration may keep; an expert's is not kept.
-  package var keptSize: Int { mixture == nil ? size : 0 }
+  package var keptSize: Int {
+    guard let mixture else { return size }
+    return mixture.ownNorms == nil ? 0 : mixture.shared?.size ?? 0
+  }
 
   /// Features inside a network.
   public func size(of network: Int) -> Int {

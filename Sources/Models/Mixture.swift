@@ -7,7 +7,8 @@ extension MixtureDescription {
   /// - Parameters:
   ///   - scores: the router's outputs, [tokens × experts].
   ///   - correction: what is added to the scores for the choice alone.
-  func routes(scores: Matrix, correction: [Float]? = nil) -> [MixtureRouting.Route] {
+  ///   - scales: by expert, what its weights are multiplied by.
+  func routes(scores: Matrix, correction: [Float]? = nil, scales: [Float]? = nil) -> [MixtureRouting.Route] {
     var routes = [MixtureRouting.Route](repeating: .init(), count: experts)
     if case .sparseMixer(let tolerance) = scoring {
       for token in 0..<scores.rows {
@@ -27,7 +28,7 @@ extension MixtureDescription {
       let share = normalizesWeights ? chosen.reduce(0) { $0 + weights[$1] / total } : 1
       for expert in chosen {
         routes[expert].tokens.append(token)
-        routes[expert].weights.append(weights[expert] / total / share * weightScale)
+        routes[expert].weights.append(weights[expert] / total / share * weightScale * (scales?[expert] ?? 1))
       }
     }
     guard weighsInput else { return routes }

@@ -140,7 +140,9 @@ extension ModelDescription {
   }
 
   /// Matrices of hidden states that calibration keeps beside a group's input.
-  package var keptStates: Int { blocks.contains(where: \.isParallel) ? 3 : 2 }
+  package var keptStates: Int {
+    blocks.contains { $0.isParallel || $0.feedForward?.mixture?.ownNorms != nil } ? 3 : 2
+  }
 
   /// Names and shapes of all tensors, as the family's checkpoints store them without compression.
   package var tensorShapes: [(name: String, shape: [Int])] {
@@ -182,7 +184,10 @@ extension BlockDescription {
     }
     shapes += stacks.map { (prefix + $0.name, $0.shape) }
     shapes += biases.compactMap { stack in stack.biasName.map { (prefix + $0, stack.biasShape) } }
-    shapes += normSizes.flatMap { norm.tensorShapes(of: prefix + $0.name, size: $0.size) }
+    for (name, size) in normSizes {
+      shapes.append((prefix + weightName(ofNorm: name), [size]))
+      if norm.hasBias { shapes.append((prefix + name + ".bias", [size])) }
+    }
     return shapes + parameters.map { (prefix + $0.name, $0.shape) }
   }
 }

@@ -14,6 +14,8 @@ public struct NormDescription: Sendable, Equatable {
   /// What is added to the weight that the checkpoint stores: 1 for Gemma, whose stored weights lie around zero.
   public var offset: Float
   public var hasBias: Bool
+  /// What rows are multiplied by besides the weight (the routers of Gemma 4).
+  public var gain: Float = 1
 
   public init(_ kind: Kind = .rootMeanSquare, epsilon: Float, offset: Float = 0, hasBias: Bool = false) {
     self.kind = kind
@@ -33,6 +35,7 @@ public struct NormDescription: Sendable, Equatable {
       case .rootMeanSquare: rows.rmsNormalized(weight: weight, epsilon: epsilon)
       case .layer: rows.layerNormalized(weight: weight, epsilon: epsilon)
       }
+    if gain != 1 { result = result.scaled(by: gain) }
     if let bias { result.add(row: bias) }
     return result
   }

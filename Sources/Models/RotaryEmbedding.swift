@@ -15,6 +15,9 @@ public struct RotaryDescription: Sendable, Equatable {
     case yarn(factor: Double, originalPositions: Double, fast: Double, slow: Double, truncates: Bool, attention: Double)
     /// LongRoPE (Ding et al. 2024): a divisor for every pair, other ones beyond the original context.
     case longrope(short: [Double], long: [Double], originalPositions: Double, attention: Double)
+    /// The frequencies of a head that is turned whole, divided by the factor, for a share of its pairs, the fastest; the others stand still
+    /// (Gemma 4).
+    case proportional(share: Double, factor: Double)
   }
 
   public var base: Double
@@ -86,6 +89,9 @@ public struct RotaryDescription: Sendable, Equatable {
     case .longrope(let short, let long, let originalPositions, _):
       let divisors = Double(length) > originalPositions ? long : short
       return (0..<size / 2).map { Float(frequency($0, base: base) / divisors[$0]) }
+    case .proportional(let share, let factor):
+      let turned = Int(share * Double(size) / 2)
+      return (0..<size / 2).map { $0 < turned ? Float(frequency($0, base: base) / factor) : 0 }
     }
   }
 }

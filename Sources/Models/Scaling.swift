@@ -119,8 +119,10 @@ extension BlockDescription {
   /// ungated layer, or the residual stream itself before linears without a norm.
   public var scalings: [Scaling] {
     var scalings: [Scaling] = []
+    let apart = feedForward?.mixture?.ownNorms
     for (norm, readers) in residualReaders {
-      guard let norm else { continue }
+      // A router alone is not rounded, and no group's input is what experts alone read, whole.
+      guard let norm, norm != apart?.beforeRouter, norm != apart?.beforeExperts else { continue }
       // The first group that reads what the norm makes; of a mixture it is the router's.
       guard let group = inputGroups.first(where: { readers.linears.contains($0.linears[0]) }) else { continue }
       scalings.append(Scaling(.norm(norm), into: readers.linears, input: group, channels: hiddenSize))

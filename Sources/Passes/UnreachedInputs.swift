@@ -9,8 +9,10 @@ extension BlockDescription {
     guard let feedForward, let mixture = feedForward.mixture else { return [] }
     let networks = (0..<mixture.experts).map { feedForward.expert($0) }
     let asked = Set(group.linears)
-    // Experts read what the router reads, each some tokens of it.
-    if networks.contains(where: { asked.isSubset(of: $0.readers) }) { return [InputGroup([mixture.router])] }
+    if networks.contains(where: { asked.isSubset(of: $0.readers) }) {
+      // Experts read what the router reads, each some tokens of it, unless a norm of their own makes it.
+      return mixture.ownNorms == nil ? [InputGroup([mixture.router])] : networks.map { InputGroup($0.readers) }
+    }
     return networks.contains { asked == [$0.down] } ? networks.map { InputGroup([$0.down]) } : []
   }
 }

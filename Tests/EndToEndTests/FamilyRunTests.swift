@@ -196,10 +196,11 @@ struct FamilyRunTests {
   @Test(arguments: Families.names) func transformsAreExactOrRefused(_ name: String) async throws {
     let description = try Families.model(name).description
     let isLinear = description.norm.kind == .rootMeanSquare && description.blocks.allSatisfy { $0.norms.afterAttention == nil }
-    let turnsValues = description.blocks.allSatisfy { $0.attention?.hasOutputGate == false }
-    guard isLinear || turnsValues else { return }
-    let rotation = "{ rotate: { hidden: \(isLinear ? "hadamard" : "none"), values: \(turnsValues ? "hadamard" : "none") } }"
-    let passes = "\(rotation), { smoothquant: { strength: 0.5, producers: all } }"
+    let turnsValues = description.blocks.allSatisfy { $0.attention != nil && $0.valueObstacle == nil }
+    let scales = description.blocks.contains { $0.attention?.normalizesValues == true }
+    guard isLinear || turnsValues || scales else { return }
+    let rotation = "{ rotate: { hidden: \(isLinear ? "hadamard" : "none"), values: \(turnsValues ? "hadamard" : "none") } }, "
+    let passes = (isLinear || turnsValues ? rotation : "") + "{ smoothquant: { strength: 0.5, producers: all } }"
     let (report, _, _) = try await run(name, passes, format: "safetensors", dtype: .float32, sequences: 4)
     #expect(try #require(report.distance) < 1e-5)
     if !isLinear || !turnsValues {

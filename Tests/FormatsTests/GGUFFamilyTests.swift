@@ -121,6 +121,7 @@ struct GGUFFamilyTests {
     ("gpt-oss", [("swiglu_limit", .double(5))], "activation"), ("glm4", [("attention_bias", .bool(false))], ""),
     ("granite", [("rope_scaling", .object([.init("rope_type", .string("dynamic")), .init("factor", .double(2))]))], "rotary scaling"),
     ("ministral", [], "layout of ministral is not known"), ("deepseek-v3", [], "layout of deepseek_v3 is not known"),
+    ("gemma4", [], "layout of gemma4_text is not known"), ("gemma4-moe", [], "layout of gemma4 is not known"),
   ]
 
   @Test(arguments: refused.indices) func whatALayoutCannotHoldIsNamed(_ index: Int) throws {

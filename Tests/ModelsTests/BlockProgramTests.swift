@@ -43,6 +43,30 @@ import Testing
     #expect(mixture?.residualWriters == ["self_attn.o_proj"] + stride(from: 4, to: groups.count, by: 2).flatMap { groups[$0].linears })
   }
 
+  /// A mixture beside a dense network: three norms of one stream, and one layer whose outputs are added together.
+  @Test func networkAndMixtureSideBySide() throws {
+    let program = try Self.blocks("gemma4-moe")[0].program
+    let groups = program.inputGroups
+    #expect(
+      groups.prefix(5).map(\.linears) == [
+        ["self_attn.q_proj", "self_attn.k_proj"], ["self_attn.o_proj"], ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"],
+        ["router.proj"],
+      ])
+    #expect(groups.count == 5 + 2 * 4 && program.layers == [0..<2, 2..<13])
+    #expect(
+      program.residualReaders.map(\.norm) == [
+        "input_layernorm", "pre_feedforward_layernorm", "router.scale", "pre_feedforward_layernorm_2",
+      ])
+    #expect(
+      program.residualReaders.map(\.group.linears) == [
+        groups[0].linears, groups[2].linears, groups[4].linears, stride(from: 5, to: 13, by: 2).flatMap { groups[$0].linears },
+      ])
+    let downs = stride(from: 6, to: 13, by: 2).flatMap { groups[$0].linears }
+    #expect(program.residualWriters == ["self_attn.o_proj", "mlp.down_proj"] + downs)
+    // Before the router nothing is kept but the stream and what the dense network has made.
+    #expect(program.kept(atStop: program.stops[4]) == [.stream, "feed-forward output"])
+  }
+
   /// All linears of a block are in its groups once, and every writer closes a layer.
   @Test(arguments: Families.names) func everyLinearHasItsPlace(_ name: String) throws {
     for block in try Self.blocks(name) {
@@ -77,11 +101,15 @@ import Testing
         if block.mixers.count == 2, stage == 2 { expected.insert("attention output") }
         if let expert = program.expert(atStop: stop) {
           expected.insert("route")
-          if expert > 0 { expected.insert("feed-forward output") }
-          // Experts to come gather from what the router read.
-          let isLast = expert == block.feedForward!.networks.count - 1
-          if !isLast { expected.insert(block.norms.beforeFeedForward == nil ? .stream : "feed-forward input") }
+          let mixture = block.feedForward!.mixture!
+          if expert > 0 { expected.insert(mixture.ownNorms == nil ? "feed-forward output" : "experts output") }
+          // Experts to come gather from what the router read, or from what a norm makes for them.
+          let isLast = expert == (mixture.ownNorms == nil ? block.feedForward!.networks.count : mixture.experts) - 1
+          let gathered: BlockValue = block.norms.beforeFeedForward == nil ? .stream : "feed-forward input"
+          if !isLast { expected.insert(mixture.ownNorms == nil ? gathered : "experts input") }
         }
+        // What the network beside a mixture made waits for the mixture.
+        if block.feedForward?.mixture?.ownNorms != nil, stage > 3 { expected.insert("feed-forward output") }
         #expect(live == expected, "\(name), group \(stage)")
       }
     }
@@ -152,8 +180,10 @@ import Testing
           }
         case .route(let scores, let gate, _):
           let mixture = try #require(description.feedForward?.mixture)
-          routes = mixture.routes(scores: values[scores]!, correction: mixture.correction.map { block.parameters[$0]!.floats() })
-          if mixture.shared != nil {
+          routes = mixture.routes(
+            scores: values[scores]!, correction: mixture.correction.map { block.parameters[$0]!.floats() },
+            scales: mixture.expertScale.map { block.parameters[$0]!.floats() })
+          if mixture.shared != nil, mixture.ownNorms == nil {
             let weights = gate.map { values[$0]!.elements.map { 1 / (1 + exponential(-$0)) } }
             routes.append(.init(tokens: Array(0..<hidden.rows), weights: weights ?? Array(repeating: 1, count: hidden.rows)))
           }
@@ -169,6 +199,9 @@ import Testing
           let added = values[from]!
           values[onto]!.add(
             scale == 1 ? added : Matrix(rows: added.rows, columns: added.columns, elements: added.elements.map { $0 * scale }))
+        case .scale(let scaled, let name):
+          let (matrix, factor) = (values[scaled]!, block.parameters[name]!.floats()[0])
+          values[scaled] = Matrix(rows: matrix.rows, columns: matrix.columns, elements: matrix.elements.map { $0 * factor })
         }
       }
       return values[.stream]!
@@ -179,7 +212,7 @@ import Testing
       func normalize(_ states: inout Matrix, _ name: String) {
         let width = attention.queryKeyNorm == .head ? attention.headSize : states.columns
         let rows = Matrix(rows: states.elements.count / width, columns: width, elements: states.elements)
-        let weight = attention.hasNormWeights ? block.norms[name]! : Array(repeating: 1, count: width)
+        let weight = (attention.hasNormWeights ? block.norms[name] : nil) ?? Array(repeating: 1, count: width)
         let result = description.norm.apply(rows, weight: weight, bias: block.norms.biases[name])
         states = Matrix(rows: states.rows, columns: states.columns, elements: result.elements)
       }
@@ -189,6 +222,7 @@ import Testing
         normalize(&keys, attention.keyNorm)
       }
       if !attention.normalizesRotated { normalizeBoth() }
+      if attention.normalizesValues { normalize(&values, "a norm without a weight") }
       if let rotary = attention.rotary {
         let table = RotaryTables(rotary, headSize: attention.headSize, positions: queries.rows).table(for: queries.rows)
         table.rotate(&queries, heads: attention.heads, headSize: attention.headSize)

@@ -6,7 +6,7 @@ import Testing
 /// Families that say more of their layers than how many there are: what is left of a model opens as what was described.
 struct LayersLeftTests {
   @Test(arguments: [
-    "arcee", "apertus", "phimoe", "hunyuan", "hunyuan-moe", "ministral3", "mistral4", "llama4", "bloom", "mpt", "glm4-moe-lite",
+    "arcee", "apertus", "gemma4", "phimoe", "hunyuan", "hunyuan-moe", "ministral3", "mistral4", "llama4", "bloom", "mpt", "glm4-moe-lite",
   ])
   func configurationsSayWhichLayersAreLeft(_ name: String) throws {
     let config = try ModelConfig(text: Families.configuration(name).utf8)

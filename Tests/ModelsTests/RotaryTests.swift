@@ -26,6 +26,16 @@ struct RotaryTests {
     for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 3e-7 * b) }
   }
 
+  /// By the definition: pair i of a whole head turns base^(−2i / size) a position, and those behind the share stand still.
+  @Test func aShareOfTheFrequenciesOfAWholeHead() throws {
+    let keys = "\"rope_parameters\":{\"rope_type\":\"proportional\",\"partial_rotary_factor\":0.3,\"factor\":2.0,\"rope_theta\":10000.0}"
+    let rotary = try #require(try description(keys).blocks.first?.attention?.rotary)
+    #expect(rotary.fraction == 1 && rotary.scaling == .proportional(share: 0.3, factor: 2))
+    let found = rotary.inverseFrequencies(headSize: 16)
+    // ⌊0.3 · 16 / 2⌋ pairs; 10000^(−2/16) / 2 = 0.158114.
+    #expect(found.count == 8 && found[0] == 0.5 && abs(found[1] - 0.158114) < 1e-6 && found[2...].allSatisfy { $0 == 0 })
+  }
+
   @Test(
     arguments: [
       (

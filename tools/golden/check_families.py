@@ -27,7 +27,7 @@ LENGTH = 32
 # rounded to four bits is stored dense for them.
 DENSE = ("gpt2", "falcon")
 # Of these it reads experts in stacks only, so what is packed is attention; everything rounded is stored dense in a run of its own.
-STACKED = ("gpt-oss", "granite-moe", "granite-moe-shared", "granite-hybrid-moe", "qwen3-vl-moe", "mistral4")
+STACKED = ("gpt-oss", "granite-moe", "granite-moe-shared", "granite-hybrid-moe", "qwen3-vl-moe", "mistral4", "gemma4-moe")
 RECIPE = """calibration: {{ tokens: {folder}/calibration.npy, sequences: 48, length: 32 }}
 passes:
   - {method}: {{ bits: 4, group_size: 32{more} }}

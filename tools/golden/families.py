@@ -28,6 +28,9 @@ IDENTS = dict(bos_token_id=1, eos_token_id=2)
 LLAMA = dict(model_type="llama", **BASE, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0,
              tie_word_embeddings=False, **IDENTS)
 GEMMA = dict(**BASE, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, max_position_embeddings=64, pad_token_id=0, **IDENTS)
+GEMMA4 = dict(dict(GEMMA, num_hidden_layers=3, head_dim=8), global_head_dim=16, sliding_window=5, rope_parameters=dict(
+    sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+    full_attention=dict(rope_type="proportional", rope_theta=1000000.0, partial_rotary_factor=0.25)))
 MOE = dict(**BASE, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False, **IDENTS)
 NEOX = dict(model_type="gpt_neox", **BASE, max_position_embeddings=64, rotary_pct=0.5, rotary_emb_base=10000,
             tie_word_embeddings=False, **IDENTS)
@@ -75,6 +78,23 @@ CASES = {
     "gemma3": dict(
         GEMMA, model_type="gemma3_text", rope_theta=1000000.0, rope_local_base_freq=10000.0,
         rope_scaling=dict(rope_type="linear", factor=8.0), sliding_window=3, sliding_window_pattern=2, query_pre_attn_scalar=16),
+    "gemma4": dict(
+        GEMMA4, model_type="gemma4_text", attention_k_eq_v=True, num_global_key_value_heads=1, hidden_size_per_layer_input=0,
+        final_logit_softcapping=3.0, layer_types=["full_attention", "sliding_attention", "full_attention"]),
+    "gemma4-moe": dict(
+        model_type="gemma4", tie_word_embeddings=True, audio_config=None, image_token_id=60, video_token_id=61, vision_config=dict(
+            model_type="gemma4_vision", hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, patch_size=4, position_embedding_size=16),
+        text_config=dict(
+            GEMMA4, model_type="gemma4_text", attention_k_eq_v=True, num_global_key_value_heads=1, hidden_size_per_layer_input=0,
+            final_logit_softcapping=3.0, layer_types=["full_attention", "sliding_attention", "full_attention"], enable_moe_block=True, num_experts=4,
+            top_k_experts=2, moe_intermediate_size=48, use_bidirectional_attention="vision")),
+    "gemma4-unified": dict(
+        model_type="gemma4_unified", tie_word_embeddings=True, audio_config=None, image_token_id=60, video_token_id=61, vision_config=dict(
+            model_type="gemma4_unified_vision", patch_size=4, pooling_kernel_size=1, mm_embed_dim=16, mm_posemb_size=16,
+            output_proj_dims=32),
+        text_config=dict(
+            GEMMA4, model_type="gemma4_unified_text", attention_bias=True, per_layer_config={"2": dict(head_dim=12)})),
     "phi3": dict(PHI3, rope_theta=10000.0, max_position_embeddings=64, sliding_window=5),
     "phi3-longrope": dict(
         PHI3, rope_theta=10000.0, max_position_embeddings=16, original_max_position_embeddings=4,
@@ -260,7 +280,7 @@ CASES = {
 ENCODERS = ("bert",)
 # Models with parts besides the language model: what its names begin with in them, and what they begin with where it is alone.
 INNER = ("model.language_model.", "model.")
-NESTED = {"qwen2_vl": INNER, "qwen3_vl": INNER, "qwen3_vl_moe": INNER, "mistral3": ("language_model.", "")}
+NESTED = {"qwen2_vl": INNER, "qwen3_vl": INNER, "qwen3_vl_moe": INNER, "gemma4": INNER, "gemma4_unified": INNER, "mistral3": ("language_model.", "")}
 
 
 def is_encoder(config):
@@ -271,7 +291,7 @@ def alone(name, family):
     """What a tensor of a language model inside a larger one would be called if it were alone; `None` for one of another part."""
     if family not in NESTED:
         return name
-    if any(part in name for part in ("visual.", "vision_tower.", "multi_modal_projector.")):
+    if any(part in name for part in ("visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.", "vision_embedder.")):
         return None
     return name.replace(*NESTED[family])
 

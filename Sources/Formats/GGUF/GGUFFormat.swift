@@ -56,7 +56,7 @@ public struct GGUFFormat: FamilyAwareFormat {
     }
     for name in part.norms.weights.keys.sorted() {
       let module = part.fullName(ofNorm: name)
-      tensors.append(vector(module + ".weight", part.norms.weights[name] ?? []))
+      tensors.append(vector(part.weightName(ofNorm: name), part.norms.weights[name] ?? []))
       if let bias = part.norms.biases[name] { tensors.append(vector(module + ".bias", bias)) }
     }
     return tensors + part.otherTensors.map { NamedTensor(name: $0.name, tensor: $0.tensor.asFloat32()) }

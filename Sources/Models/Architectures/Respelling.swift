@@ -40,8 +40,10 @@ extension Architecture {
       if own.hasOutputBias != before.hasOutputBias { json["attention_bias"] = .bool(own.hasOutputBias) }
     }
     set("rms_norm_eps", description.normEpsilon, original.normEpsilon) { .double(Double("\($0)") ?? Double($0)) }
-    // A head size that followed from the other two has to be said once it no longer does.
-    if let own = block.attention, json["head_dim"]?.isNull == false || own.heads * own.headSize != description.hiddenSize {
+    // A head size that followed from the other two has to be said once it no longer does; of several the family's own keys say.
+    let sizes = Set(description.blocks.compactMap(\.attention?.headSize))
+    if sizes.count == 1, let own = block.attention, json["head_dim"]?.isNull == false || own.heads * own.headSize != description.hiddenSize
+    {
       json["head_dim"] = .integer(own.headSize)
     }
     if kept != Array(original.blocks.indices) {

@@ -18,16 +18,19 @@ extension RotaryDescription {
     var parameters = scaling ?? json["rope_parameters"].flatMap { $0.isNull ? nil : $0 } ?? .object([])
     if let part = parameters[layerType], part.members != nil { parameters = part }
     let base = parameters["rope_theta"]?.double ?? json["rope_theta"]?.double ?? defaultBase
-    let fraction = parameters["partial_rotary_factor"]?.double ?? json["partial_rotary_factor"]?.double ?? defaultFraction
+    var fraction = parameters["partial_rotary_factor"]?.double ?? json["partial_rotary_factor"]?.double ?? defaultFraction
     guard base > 0, base.isFinite else {
       throw .unsupportedOption(option: "rope_theta", value: "\(base)", reason: "frequencies are its powers, so it must be positive")
     }
+    let share = fraction
+    // Pairs are made of the whole head, and of these a share is turned.
+    if parameters["rope_type"]?.string == "proportional", share > 0, share <= 1 { fraction = 1 }
     let size = fraction > 0 && fraction <= 1 ? Int(Double(headSize) * fraction) : 0
     guard size > 0, size % 2 == 0 else {
       throw .unsupportedOption(
         option: "partial_rotary_factor", value: "\(fraction)", reason: "an even number of the \(headSize) dimensions of a head is needed")
     }
-    let keys = RotaryScalingKeys(json: json, parameters: parameters, base: base, pairs: size / 2)
+    let keys = RotaryScalingKeys(json: json, parameters: parameters, base: base, share: share, pairs: size / 2)
     self.init(base: base, scaling: try keys.scaling(), fraction: fraction)
   }
 }
@@ -37,6 +40,8 @@ private struct RotaryScalingKeys {
   let json: JSON
   let parameters: JSON
   let base: Double
+  /// Of a head, what is turned.
+  let share: Double
   let pairs: Int
 
   private var type: String { parameters["rope_type"]?.string ?? parameters["type"]?.string ?? "default" }
@@ -77,7 +82,9 @@ private struct RotaryScalingKeys {
     case "yarn" where parameters["short_factor"] != nil: return try longrope()
     case "yarn": return try yarn()
     case "longrope", "su": return try longrope()
-    default: throw refusal("default, linear, dynamic, llama3, yarn and longrope are known")
+    case "proportional":
+      return .proportional(share: share, factor: parameters["factor"] == nil ? 1 : try required("factor"))
+    default: throw refusal("default, linear, dynamic, llama3, yarn, longrope and proportional are known")
     }
   }
 

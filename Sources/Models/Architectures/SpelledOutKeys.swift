@@ -69,7 +69,8 @@ private struct SpelledOutKeys {
   /// The classes of transformers; vLLM loads nothing without `architectures`, which files made from other containers lack.
   static let classes = [
     "falcon": "FalconForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForConditionalGeneration",
-    "gemma3_text": "Gemma3ForCausalLM", "gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM", "granite": "GraniteForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM", "gemma4": "Gemma4ForConditionalGeneration", "gemma4_text": "Gemma4ForCausalLM",
+    "gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM", "granite": "GraniteForCausalLM",
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "mixtral": "MixtralForCausalLM", "olmo2": "Olmo2ForCausalLM",
     "olmoe": "OlmoeForCausalLM", "opt": "OPTForCausalLM", "phi3": "Phi3ForCausalLM", "qwen2": "Qwen2ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "smollm3": "SmolLM3ForCausalLM",
@@ -98,6 +99,7 @@ private struct SpelledOutKeys {
       "gemma3",
       "phi3", "granite", "smollm3", "stablelm":
       spellDecoder(block)
+    case "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text": spellGemma4()
     // All who read the other families take the defaults of transformers.
     default: break
     }
@@ -111,6 +113,28 @@ private struct SpelledOutKeys {
     add("n_positions", positions)
     add("n_ctx", positions)
     add("layer_norm_epsilon", number(description.normEpsilon))
+  }
+
+  /// mlx-lm takes for absent what is so of E2B, and does not know the list of layers that transformers saves.
+  private mutating func spellGemma4() {
+    let attention = description.blocks.compactMap(\.attention)
+    let wide = attention.filter { $0.window == nil }
+    if let narrow = attention.first(where: { $0.window != nil }) {
+      add("head_dim", .integer(narrow.headSize))
+      add("num_key_value_heads", .integer(narrow.keyValueHeads))
+      add("sliding_window", narrow.window.map { .integer($0) })
+    }
+    if let last = wide.last, wide.allSatisfy({ $0.headSize == last.headSize && $0.keyValueHeads == last.keyValueHeads }) {
+      let isKey = if case .keysAreValues = last.projections { true } else { false }
+      add("attention_k_eq_v", .bool(isKey))
+      add("global_head_dim", .integer(last.headSize))
+      if isKey { add("num_global_key_value_heads", .integer(last.keyValueHeads)) }
+    }
+    add("layer_types", .array(attention.map { .string($0.window == nil ? "full_attention" : "sliding_attention") }))
+    add("rope_parameters", Gemma4.rotations)
+    add("rms_norm_eps", number(description.normEpsilon))
+    add("num_kv_shared_layers", .integer(0))
+    add("use_double_wide_mlp", .bool(false))
   }
 
   private mutating func spellDecoder(_ block: BlockDescription) {

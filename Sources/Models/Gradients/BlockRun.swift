@@ -72,7 +72,7 @@ extension PreparedBlock {
         let parts = zip(into, sizes).map { gradients.take($0) ?? Matrix(rows: reads[0]!.rows, columns: $1) }
         gradients.add(Matrix(joining: parts), to: from)
       case .route(let scores, let gate, _):
-        let (below, other) = routePullback(reads[0]!, gate: gate == nil ? nil : reads[1]!, run.routing!, counts)
+        let (below, other) = routePullback(reads[0]!, gate: gate == nil ? nil : reads[1]!, run.routing!, counts, into: &pull)
         gradients.add(below, to: scores)
         if let gate { gradients.add(other!, to: gate) }
       case .gather(let from, _, let expert, let into):
@@ -94,15 +94,23 @@ extension PreparedBlock {
       case .add(let from, let onto, let scale):
         guard let above = gradients[onto] else { continue }
         gradients.add(scale == 1 ? above : above.scaled(by: scale), to: from)
+      // The number itself does not move.
+      case .scale(let scaled, _): gradients[scaled] = gradients[scaled]?.scaled(by: streamScale!)
       }
     }
     return gradients.take(.stream) ?? Matrix(rows: gradient.rows, columns: gradient.columns)
   }
 
   private func routePullback(
-    _ scores: Matrix, gate: Matrix?, _ routing: MixtureRouting, _ counts: [[Float]]
+    _ scores: Matrix, gate: Matrix?, _ routing: MixtureRouting, _ counts: [[Float]], into pull: inout BlockPull
   ) -> (scores: Matrix, gate: Matrix?) {
     guard let mixture = description.feedForward?.mixture else { preconditionFailure("the block has no router") }
+    var counts = counts
+    if let name = mixture.expertScale, let scales = expertScales {
+      let unscaled = mixture.routes(scores: scores, correction: correction)
+      pull.add(parameter: name, zip(counts, unscaled).map { zip($0, $1.weights).reduce(0) { $0 + $1.0 * $1.1 } })
+      for (expert, scale) in scales.enumerated() { counts[expert] = counts[expert].map { $0 * scale } }
+    }
     let below = mixture.pullback(scores: scores, routes: Array(routing.routes.prefix(mixture.experts)), gradients: counts)
     guard gate != nil, let shared = routing.routes.last else { return (below, nil) }
     return (

@@ -11,6 +11,12 @@ extension NormDescription {
   ///   - rows: what was normalised, [tokens × features].
   ///   - gradient: of what came out.
   package func pullback(_ rows: Matrix, weight: [Float], gradient: Matrix) -> (rows: Matrix, weight: [Float], bias: [Float]) {
+    guard gain == 1 else {
+      var plain = self
+      plain.gain = 1
+      let (below, pulled, _) = plain.pullback(rows, weight: weight, gradient: gradient.scaled(by: gain))
+      return (below, pulled, gradient.columnSums())
+    }
     var weightGradient = [Float](repeating: 0, count: weight.count)
     let below = Matrix(rows: rows.rows, columns: rows.columns) { out in
       rows.withUnsafeElements { x in

@@ -151,6 +151,12 @@ extension PreparedAttention: DifferentiableMixer {
       rotate(&pulled.queries, &pulled.keys, isBack: true)
       pullNorms(&pulled, plain.queries, plain.keys, into: &pull)
     }
+    if description.normalizesValues {
+      let heads = narrow(plain.values, to: description.headSize)
+      let ones = [Float](repeating: 1, count: description.headSize)
+      let below = parts.norm.pullback(heads, weight: ones, gradient: narrow(pulled.values, to: description.headSize)).rows
+      pulled.values = Matrix(rows: plain.values.rows, columns: plain.values.columns, elements: below.elements)
+    }
     return description.joined(queries: pulled.queries, keys: pulled.keys, values: pulled.values, gates: gates, like: made)
   }
 
@@ -165,12 +171,15 @@ extension PreparedAttention: DifferentiableMixer {
     pulled.keys = normPullback(keys, pulled.keys, by: description.keyNorm, heads: norm == .head, into: &pull)
   }
 
+  /// The same numbers in rows of another length.
+  private func narrow(_ matrix: Matrix, to size: Int) -> Matrix {
+    Matrix(rows: matrix.elements.count / size, columns: size, elements: matrix.elements)
+  }
+
   private func normPullback(_ states: Matrix, _ gradient: Matrix, by name: String, heads: Bool, into pull: inout BlockPull) -> Matrix {
     let size = heads ? description.headSize : states.columns
-    func narrow(_ matrix: Matrix) -> Matrix {
-      Matrix(rows: matrix.elements.count / size, columns: size, elements: matrix.elements)
-    }
-    let (below, weight, bias) = parts.norm.pullback(narrow(states), weight: normWeight(name, count: size), gradient: narrow(gradient))
+    let (below, weight, bias) = parts.norm.pullback(
+      narrow(states, to: size), weight: normWeight(name, count: size), gradient: narrow(gradient, to: size))
     if description.hasNormWeights { pull.add(norm: name, weight, bias: parts.normBiases[name] == nil ? nil : bias) }
     return Matrix(rows: states.rows, columns: states.columns, elements: below.elements)
   }
@@ -189,11 +198,16 @@ extension AttentionDescription {
   fileprivate func joined(queries: Matrix, keys: Matrix, values: Matrix, gates: Matrix?, like outputs: [Matrix]) -> [Matrix] {
     let queryColumns = (0..<heads).map { queryRows($0).rows }
     guard case .fused = projections else {
-      guard let gates else { return [queries, keys, values] }
+      var others = [keys, values]
+      if case .keysAreValues = projections {
+        others[0].add(values)
+        others.removeLast()
+      }
+      guard let gates else { return [queries] + others }
       var both = Matrix(rows: outputs[0].rows, columns: outputs[0].columns)
       both.set(queries, columns: queryColumns)
       both.set(gates, columns: gateColumns)
-      return [both, keys, values]
+      return [both] + others
     }
     var all = Matrix(rows: outputs[0].rows, columns: outputs[0].columns)
     all.set(queries, columns: queryColumns)

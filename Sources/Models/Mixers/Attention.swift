@@ -95,7 +95,7 @@ extension AttentionDescription {
   func split(_ outputs: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     guard case .fused = projections else {
       let queries = hasOutputGate ? outputs[0].columns(in: (0..<heads).map { queryRows($0).rows }) : outputs[0]
-      return (queries, outputs[1], outputs[2])
+      return (queries, outputs[1], outputs[outputs.count - 1])
     }
     let output = outputs[0]
     return (

@@ -24,6 +24,8 @@ public struct AttentionDescription: Sendable, Equatable {
   public var normalizesRotated = false
   /// Whether what normalises them has weights; otherwise they are divided by their root mean square alone (Llama 4).
   public var hasNormWeights = true
+  /// Whether every head's value is divided by its root mean square (Gemma 4).
+  public var normalizesValues = false
   /// What queries are multiplied by where they stand; `nil` for nothing.
   public var queryScale: QueryScale?
   /// By head, what a score falls by for every position between a query and a key; `nil` where distance alone costs nothing.
@@ -79,6 +81,7 @@ public struct AttentionDescription: Sendable, Equatable {
   package var headObstacle: String? {
     if hasOutputGate { return "the outputs of its heads are gated" }
     if hasSinks { return "every head has a sink" }
+    if normalizesValues { return "values are divided by their root mean square" }
     if slopes != nil { return "how fast the scores of a head fall with distance follows from how many heads there are" }
     if case .fused(let name, _) = projections { return "\(name) makes queries, keys and values at once" }
     return queryKeyNorm == .whole ? "queries and keys are normalised over all heads together" : nil
@@ -96,6 +99,8 @@ public struct AttentionDescription: Sendable, Equatable {
 /// The linears that make queries, keys and values.
 public enum AttentionProjections: Sendable, Equatable {
   case separate(query: LinearName, key: LinearName, value: LinearName)
+  /// One linear makes keys and values alike: what it puts out is both, before norms and rotation (Gemma 4's global layers).
+  case keysAreValues(query: LinearName, key: LinearName)
   /// One linear makes all three.
   case fused(LinearName, FusedLayout)
 
@@ -110,6 +115,7 @@ public enum AttentionProjections: Sendable, Equatable {
   public var linears: [LinearName] {
     switch self {
     case .separate(let query, let key, let value): [query, key, value]
+    case .keysAreValues(let query, let key): [query, key]
     case .fused(let name, _): [name]
     }
   }
@@ -125,7 +131,7 @@ extension AttentionDescription {
   /// The rows that make the queries of a head.
   public func queryRows(_ head: Int) -> LinearRows {
     switch projections {
-    case .separate(let query, _, _): LinearRows(linear: query, rows: stretch(hasOutputGate ? 2 * head : head))
+    case .separate(let query, _, _), .keysAreValues(let query, _): LinearRows(linear: query, rows: stretch(hasOutputGate ? 2 * head : head))
     case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(head))
     case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head / group * (group + 2) + head % group))
     }
@@ -134,7 +140,7 @@ extension AttentionDescription {
   /// The rows that make the keys of a key-value head.
   public func keyRows(_ head: Int) -> LinearRows {
     switch projections {
-    case .separate(_, let key, _): LinearRows(linear: key, rows: stretch(head))
+    case .separate(_, let key, _), .keysAreValues(_, let key): LinearRows(linear: key, rows: stretch(head))
     case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(heads + head))
     case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head * (group + 2) + group))
     }
@@ -143,7 +149,7 @@ extension AttentionDescription {
   /// The rows that make the values of a key-value head.
   public func valueRows(_ head: Int) -> LinearRows {
     switch projections {
-    case .separate(_, _, let value): LinearRows(linear: value, rows: stretch(head))
+    case .separate(_, _, let value), .keysAreValues(_, let value): LinearRows(linear: value, rows: stretch(head))
     case .fused(let name, .blocks): LinearRows(linear: name, rows: stretch(heads + keyValueHeads + head))
     case .fused(let name, .groups): LinearRows(linear: name, rows: stretch(head * (group + 2) + group + 1))
     }
@@ -155,6 +161,7 @@ extension AttentionDescription {
   var projectionSizes: [Int] {
     switch projections {
     case .separate: [(hasOutputGate ? 2 : 1) * heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize]
+    case .keysAreValues: [(hasOutputGate ? 2 : 1) * heads * headSize, keyValueHeads * headSize]
     case .fused: [(heads + 2 * keyValueHeads) * headSize]
     }
   }
@@ -187,6 +194,7 @@ extension AttentionDescription: TokenMixer {
     let names =
       switch projections {
       case .separate: ["queries", "keys", "values"]
+      case .keysAreValues: ["queries", "keys and values"]
       case .fused: ["queries, keys, values"]
       }
     let (made, context) = (names.map(place.value), place.value("context"))

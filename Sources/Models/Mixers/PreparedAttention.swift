@@ -64,6 +64,7 @@ package struct PreparedAttention: PreparedMixer {
   private func separated(_ made: [Matrix]) -> (queries: Matrix, keys: Matrix, values: Matrix) {
     var (queries, keys, values) = description.split(made)
     if !description.normalizesRotated { normalize(&queries, &keys) }
+    if description.normalizesValues { values = normalizedHeads(values, weight: Array(repeating: 1, count: description.headSize)) }
     return (queries, keys, values)
   }
 
@@ -76,13 +77,10 @@ package struct PreparedAttention: PreparedMixer {
   private func normalize(_ states: inout Matrix, by name: String) {
     switch description.queryKeyNorm {
     case nil: break
-    case .whole: states = normalized(states, by: name)
-    case .head: states = normalizedHeads(states, by: name)
+    case .whole: states = parts.norm.apply(states, weight: normWeight(name, count: states.columns), bias: parts.normBiases[name])
+    case .head:
+      states = normalizedHeads(states, weight: normWeight(name, count: description.headSize), bias: parts.normBiases[name])
     }
-  }
-
-  private func normalized(_ states: Matrix, by name: String) -> Matrix {
-    parts.norm.apply(states, weight: normWeight(name, count: states.columns), bias: parts.normBiases[name])
   }
 
   /// What one of the norms multiplies by: ones where it has no weight.
@@ -91,10 +89,10 @@ package struct PreparedAttention: PreparedMixer {
   }
 
   /// Normalises every head of every row; heads lie one after the other, so they are the rows of a narrower matrix.
-  private func normalizedHeads(_ states: Matrix, by name: String) -> Matrix {
+  private func normalizedHeads(_ states: Matrix, weight: [Float], bias: [Float]? = nil) -> Matrix {
     let size = description.headSize
     let heads = Matrix(rows: states.elements.count / size, columns: size, elements: states.elements)
-    return Matrix(rows: states.rows, columns: states.columns, elements: normalized(heads, by: name).elements)
+    return Matrix(rows: states.rows, columns: states.columns, elements: parts.norm.apply(heads, weight: weight, bias: bias).elements)
   }
 }
 

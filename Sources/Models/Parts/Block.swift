@@ -38,6 +38,7 @@ public struct Block: ModelPart {
 
   public func isNamedOnly(_ linear: LinearName) -> Bool { description.namedOnly.contains(linear) }
   public func fullName(ofNorm norm: String) -> String { prefix + norm }
+  public func weightName(ofNorm norm: String) -> String { prefix + description.weightName(ofNorm: norm) }
   public mutating func withBlock(_ change: (inout Block) throws -> Void) rethrows { try change(&self) }
 
   /// Gives the block another number.

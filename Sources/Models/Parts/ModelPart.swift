@@ -25,6 +25,8 @@ public protocol ModelPart: Sendable {
   func isNamedOnly(_ linear: LinearName) -> Bool
   /// A norm's name in the whole model.
   func fullName(ofNorm norm: String) -> String
+  /// The tensor of a norm's weight in the whole model.
+  func weightName(ofNorm norm: String) -> String
   /// Makes a change to the part if it is a decoder block.
   mutating func withBlock(_ change: (inout Block) throws -> Void) rethrows
 }
@@ -34,6 +36,7 @@ extension ModelPart {
   public var inputGroups: [InputGroup] { linears.keys.sorted { $0.rawValue < $1.rawValue }.map { InputGroup([$0]) } }
   public func isNamedOnly(_ linear: LinearName) -> Bool { true }
   public func fullName(ofNorm norm: String) -> String { norm }
+  public func weightName(ofNorm norm: String) -> String { fullName(ofNorm: norm) + ".weight" }
   public mutating func withBlock(_ change: (inout Block) throws -> Void) rethrows {}
 
   /// A linear's name in the whole model, such as `model.layers.0.mlp.down_proj`.

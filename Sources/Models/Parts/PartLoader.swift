@@ -56,7 +56,9 @@ struct PartLoader: Sendable {
     }
     return Block(
       index: index, description: block, linears: linears,
-      norms: try norms(block.normSizes, as: block.norm, prefix: block.prefix, like: block.prefix + (block.norms.names.first ?? "")),
+      norms: try norms(
+        block.normSizes.map { ($0.name, block.weightName(ofNorm: $0.name), $0.size) }, as: block.norm, prefix: block.prefix,
+        like: block.prefix + (block.norms.names.first ?? "")),
       parameters: try parameters(of: block), cache: try cache(of: block))
   }
 
@@ -142,11 +144,11 @@ struct PartLoader: Sendable {
 
   /// - Parameter module: the one whose storage type is theirs.
   private func norms(
-    _ sizes: [(name: String, size: Int)], as norm: NormDescription, prefix: String, like module: String
+    _ sizes: [(name: String, weight: String, size: Int)], as norm: NormDescription, prefix: String, like module: String
   ) throws(CheckpointError) -> PartNorms {
     var (weights, biases): ([String: [Float]], [String: [Float]]) = ([:], [:])
-    for (name, size) in sizes {
-      weights[name] = try vector(prefix + name + ".weight", count: size)
+    for (name, weight, size) in sizes {
+      weights[name] = try vector(prefix + weight, count: size)
       if norm.hasBias { biases[name] = try vector(prefix + name + ".bias", count: size) }
     }
     return PartNorms(weights, biases: biases, offset: norm.offset, storageType: storageType(of: module))
@@ -154,7 +156,7 @@ struct PartLoader: Sendable {
 
   /// The norm at either end of the model, if there is one.
   private func norms(end: String?, like module: String) throws(CheckpointError) -> PartNorms {
-    try norms(end.map { [($0, description.hiddenSize)] } ?? [], as: description.norm, prefix: "", like: module)
+    try norms(end.map { [($0, $0 + ".weight", description.hiddenSize)] } ?? [], as: description.norm, prefix: "", like: module)
   }
 
   /// Checks headers alone: nothing is decoded.

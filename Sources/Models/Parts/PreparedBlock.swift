@@ -18,7 +18,11 @@ public struct PreparedBlock: Sendable {
   let weights: [LinearName: Matrix]
   private let biases: [LinearName: [Float]]
   /// What is added to scores where experts are chosen by them.
-  private let correction: [Float]?
+  let correction: [Float]?
+  /// By expert, what the weights of those that are chosen are multiplied by.
+  let expertScales: [Float]?
+  /// What the residual stream is multiplied by in the end, where the block has a number for it.
+  let streamScale: Float?
   /// Where the feed-forward layer's activation has numbers of its own.
   let xielu: XIELU?
   let inputQuantizations: [LinearName: InputQuantization]
@@ -51,6 +55,8 @@ public struct PreparedBlock: Sendable {
     inputQuantizations = Dictionary(
       uniqueKeysWithValues: needed.compactMap { name in block[name].inputQuantization.map { (name, $0) } })
     correction = description.feedForward?.mixture?.correction.flatMap { block.parameters[$0]?.floats() }
+    expertScales = description.feedForward?.mixture?.expertScale.flatMap { block.parameters[$0]?.floats() }
+    streamScale = description.streamScale.flatMap { block.parameters[$0]?.floats().first }
     let activation = description.feedForward?.activation.parameters ?? []
     let numbers = activation.compactMap { block.parameters[$0.name]?.floats().first }
     xielu = activation.isEmpty ? nil : XIELU(numbers)
@@ -188,6 +194,7 @@ public struct PreparedBlock: Sendable {
       let added = scaled(value(from), by: scale)
       // Where one mixer's part is asked for alone, the others have added nothing.
       if state.values[onto]?.add(added) == nil { state.values[onto] = added }
+    case .scale(let scaled, _): state.values[scaled] = self.scaled(value(scaled), by: streamScale!)
     }
   }
 
@@ -254,8 +261,8 @@ extension PreparedBlock {
 
   private func route(_ scores: Matrix, _ gate: Matrix?, _ input: Matrix) -> MixtureRouting {
     guard let mixture = description.feedForward?.mixture else { preconditionFailure("the block has no router") }
-    var routes = mixture.routes(scores: scores, correction: correction)
-    if mixture.shared != nil {
+    var routes = mixture.routes(scores: scores, correction: correction, scales: expertScales)
+    if mixture.shared != nil, mixture.ownNorms == nil {
       let weights = gate?.elements.map { 1 / (1 + exponential(-$0)) } ?? Array(repeating: 1, count: scores.rows)
       routes.append(.init(tokens: Array(0..<scores.rows), weights: weights))
     }

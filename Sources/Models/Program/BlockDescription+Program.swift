@@ -15,8 +15,11 @@ extension BlockDescription {
     if !isParallel { steps += mixes }
     if let feedForward {
       steps += entering(by: norms.beforeFeedForward, into: "feed-forward input") { input in
-        feedForward.mixture.map { mixtureSteps(feedForward, $0, input) }
-          ?? networkSteps(feedForward, feedForward.linears, feedForward.size, input, into: "feed-forward output")
+        guard let mixture = feedForward.mixture else {
+          return networkSteps(feedForward, feedForward.linears, feedForward.size, input, into: "feed-forward output")
+        }
+        return mixture.ownNorms.map { sideBySide(feedForward, mixture, $0, input) }
+          ?? mixtureSteps(feedForward, mixture, input, networks: feedForward.networks.count, onto: "feed-forward output")
       }
       if let norm = norms.afterFeedForward { steps.append(.norm(norm, "feed-forward output", into: "feed-forward output")) }
     }
@@ -25,6 +28,7 @@ extension BlockDescription {
       steps.append(.add("feed-forward output", onto: .stream, scale: residualScale * feedForward.outputScale))
       if let norm = norms.afterFeedForwardSum { steps.append(.norm(norm, .stream, into: .stream)) }
     }
+    if let streamScale { steps.append(.scale(.stream, by: streamScale)) }
     return BlockProgram(steps)
   }
 
@@ -74,19 +78,38 @@ extension BlockDescription {
     return reading + [.linears([network.down], inner, into: [output])]
   }
 
+  /// The shared expert as a network of its own, then the mixture of the others, and the sum of what norms make of both.
+  private func sideBySide(
+    _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription, _ norms: MixtureDescription.OwnNorms, _ input: BlockValue
+  ) -> [BlockStep] {
+    let (shared, experts): (BlockValue, BlockValue) = ("feed-forward output", "experts output")
+    return networkSteps(
+      feedForward, feedForward.expert(mixture.experts), feedForward.size(of: mixture.experts), input, into: shared)
+      + [.norm(norms.afterShared, shared, into: shared), .norm(norms.beforeRouter, .stream, into: "router input")]
+      + mixtureSteps(
+        feedForward, mixture, "router input", gathering: .norm(norms.beforeExperts, .stream, into: "experts input"),
+        networks: mixture.experts, onto: experts)
+      + [.norm(norms.afterExperts, experts, into: experts), .add(experts, onto: shared, scale: 1)]
+  }
+
+  /// - Parameters:
+  ///   - input: what the router reads.
+  ///   - gathering: what makes the value that experts gather from, once the router has read; `nil` where that is the router's input.
+  ///   - networks: how many of the layer's are reached through the route.
   private func mixtureSteps(
-    _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription, _ input: BlockValue
+    _ feedForward: FeedForwardDescription, _ mixture: MixtureDescription, _ input: BlockValue, gathering: BlockStep? = nil, networks: Int,
+    onto sum: BlockValue
   ) -> [BlockStep] {
     let made: [BlockValue] = mixture.routers.count > 1 ? ["scores", "shared gate"] : ["scores"]
-    var steps: [BlockStep] = [
-      .linears(mixture.routers, input, into: made), .route(scores: "scores", sharedGate: made.count > 1 ? made[1] : nil, into: "route"),
-    ]
-    for (index, network) in feedForward.networks.enumerated() {
+    var steps: [BlockStep] = [.linears(mixture.routers, input, into: made)] + (gathering.map { [$0] } ?? [])
+    steps.append(.route(scores: "scores", sharedGate: made.count > 1 ? made[1] : nil, into: "route"))
+    let input = gathering?.makes[0] ?? input
+    for (index, network) in feedForward.networks.prefix(networks).enumerated() {
       let name = "expert \(index) "
       let (seen, output) = (BlockValue(rawValue: name + "input"), BlockValue(rawValue: name + "output"))
       steps.append(.gather(input, route: "route", expert: index, into: seen))
       steps += networkSteps(feedForward, network, feedForward.size(of: index), seen, into: output, name)
-      steps.append(.scatter(output, route: "route", expert: index, onto: "feed-forward output"))
+      steps.append(.scatter(output, route: "route", expert: index, onto: sum))
     }
     return steps
   }

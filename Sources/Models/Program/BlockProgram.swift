@@ -41,11 +41,13 @@ public enum BlockStep: Sendable, Equatable {
   case scatter(BlockValue, route: BlockValue, expert: Int, onto: BlockValue)
   /// onto ← onto + scale · from.
   case add(BlockValue, onto: BlockValue, scale: Float)
+  /// A value multiplied by a number of the block's own, by its name inside the block.
+  case scale(BlockValue, by: String)
 
   /// What the step needs.
   public var reads: [BlockValue] {
     switch self {
-    case .norm(_, let from, _), .linears(_, let from, _), .split(let from, _, _): [from]
+    case .norm(_, let from, _), .linears(_, let from, _), .split(let from, _, _), .scale(let from, _): [from]
     case .mix(_, let from, _): from
     case .activate(_, let from, let gated, _): [from] + (gated.map { [$0] } ?? [])
     case .route(let scores, let gate, _): [scores] + (gate.map { [$0] } ?? [])
@@ -61,7 +63,7 @@ public enum BlockStep: Sendable, Equatable {
     case .norm(_, _, let into), .mix(_, _, let into), .activate(_, _, _, let into), .route(_, _, let into), .gather(_, _, _, let into):
       [into]
     case .linears(_, _, let into), .split(_, _, let into): into
-    case .scatter(_, _, _, let onto), .add(_, let onto, _): [onto]
+    case .scatter(_, _, _, let onto), .add(_, let onto, _), .scale(let onto, _): [onto]
     }
   }
 }

@@ -45,6 +45,12 @@ struct DepthUnits {
           "\(block.prefix.dropLast()) has norms on the residual stream itself, which stay where a layer goes; only whole blocks, unrepaired"
         )
       }
+      for block in model.blocks where block.streamScale != nil {
+        throw InvalidOption(
+          options.units == .layers ? "units" : "repair",
+          "\(block.prefix.dropLast()) multiplies the residual stream by a number of its own, which stays where a layer goes; only whole "
+            + "blocks, unrepaired")
+      }
       for block in model.blocks where block.isParallel || block.subBlocks.count != block.residualWriters.count {
         throw InvalidOption(
           "units", "\(block.prefix.dropLast()) does not add one output per layer to the residual stream, one after the other")

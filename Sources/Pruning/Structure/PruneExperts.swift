@@ -103,9 +103,10 @@ public struct PruneExperts: BlockPass, Hashable {
       for (to, from) in zip(linears(of: place), linears(of: expert)) { block.linears[to] = originals[from] }
     }
     block.keep(rows: kept, of: mixture.router)
-    if let name = mixture.correction, let tensor = block.parameters[name] {
+    for parameter in mixture.perExpert {
+      guard let tensor = block.parameters[parameter.name] else { continue }
       let values = tensor.floats()
-      block.parameters[name] = Tensor(kept.map { values[$0] }, shape: tensor.shape.dropLast() + [count], dtype: tensor.dtype)
+      block.parameters[parameter.name] = Tensor(kept.map { values[$0] }, shape: tensor.shape.dropLast() + [count], dtype: tensor.dtype)
     }
     block.description.feedForward?.mixture?.experts = count
     context.record(

@@ -31,6 +31,9 @@ import Testing
   /// The counts and periods of other families, which are divided by.
   @Test(arguments: [
     ("gemma3", "sliding_window_pattern", "0"), ("gemma3", "sliding_window", "-4"), ("gemma3", "sliding_window", "0"),
+    ("gemma4", "sliding_window", "0"), ("gemma4", "global_head_dim", "0"), ("gemma4", "num_global_key_value_heads", "0"),
+    ("gemma4", "global_head_dim", "4611686018427387904"),
+    ("gemma4", "per_layer_config", "{\"1\":{\"head_dim\":4611686018427387904}}"),
     ("smollm3", "no_rope_layer_interval", "0"), ("qwen2-moe", "decoder_sparse_step", "0"), ("qwen2-moe", "num_experts", "1099511627776"),
     ("qwen2-moe", "num_experts_per_tok", "4611686018427387904"), ("qwen2-moe", "moe_intermediate_size", "0"),
     ("mixtral", "num_local_experts", "-1"), ("gpt2", "n_inner", "0"), ("gpt2", "n_layer", "1099511627776"),
