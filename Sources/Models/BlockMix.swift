@@ -169,9 +169,12 @@ extension BlockMix.Role {
 }
 
 extension BlockDescription {
-  /// Whether a linear makes values and nothing else.
+  /// Whether a linear makes values and nothing else, or what is both key and value.
   fileprivate func makesValues(_ linear: LinearName) -> Bool {
-    if case .separate(_, _, let value) = attention?.projections { value == linear } else { false }
+    switch attention?.projections {
+    case .separate(_, _, let value), .keysAreValues(_, let value): value == linear
+    default: false
+    }
   }
 
   /// Whether a linear writes what attention of some kind has made to the residual stream.

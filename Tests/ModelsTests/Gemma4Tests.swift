@@ -70,7 +70,7 @@ struct Gemma4Tests {
     let config = try Self.config(name)
     let spelled = try Self.catalog.spelledOut(config, isTied: true)
     let text = spelled.json["text_config"] ?? spelled.json
-    let full = name == "gemma4-unified" ? 12 : 16
+    let full = name == "gemma4-unified" ? 24 : 16
     #expect(text["num_kv_shared_layers"]?.integer == 0 && text["use_double_wide_mlp"]?.bool == false)
     #expect(text["global_head_dim"]?.integer == (name == "gemma4-unified" ? 16 : full) && text["head_dim"]?.integer == 8)
     #expect(text["attention_k_eq_v"]?.bool == (name != "gemma4-unified") && text["layer_types"]?.elements?.count == 3)

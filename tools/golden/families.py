@@ -82,19 +82,19 @@ CASES = {
         GEMMA4, model_type="gemma4_text", attention_k_eq_v=True, num_global_key_value_heads=1, hidden_size_per_layer_input=0,
         final_logit_softcapping=3.0, layer_types=["full_attention", "sliding_attention", "full_attention"]),
     "gemma4-moe": dict(
-        model_type="gemma4", tie_word_embeddings=True, audio_config=None, image_token_id=60, video_token_id=61, vision_config=dict(
+        model_type="gemma4", tie_word_embeddings=True, audio_config=None, vision_config=dict(
             model_type="gemma4_vision", hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
             num_key_value_heads=2, head_dim=8, patch_size=4, position_embedding_size=16),
         text_config=dict(
             GEMMA4, model_type="gemma4_text", attention_k_eq_v=True, num_global_key_value_heads=1, hidden_size_per_layer_input=0,
             final_logit_softcapping=3.0, layer_types=["full_attention", "sliding_attention", "full_attention"], enable_moe_block=True, num_experts=4,
-            top_k_experts=2, moe_intermediate_size=48, use_bidirectional_attention="vision")),
+            top_k_experts=2, moe_intermediate_size=96, use_bidirectional_attention="vision")),
     "gemma4-unified": dict(
-        model_type="gemma4_unified", tie_word_embeddings=True, audio_config=None, image_token_id=60, video_token_id=61, vision_config=dict(
+        model_type="gemma4_unified", tie_word_embeddings=True, audio_config=None, vision_config=dict(
             model_type="gemma4_unified_vision", patch_size=4, pooling_kernel_size=1, mm_embed_dim=16, mm_posemb_size=16,
             output_proj_dims=32),
         text_config=dict(
-            GEMMA4, model_type="gemma4_unified_text", attention_bias=True, per_layer_config={"2": dict(head_dim=12)})),
+            GEMMA4, model_type="gemma4_unified_text", attention_bias=True, per_layer_config={"2": dict(head_dim=24)})),
     "phi3": dict(PHI3, rope_theta=10000.0, max_position_embeddings=64, sliding_window=5),
     "phi3-longrope": dict(
         PHI3, rope_theta=10000.0, max_position_embeddings=16, original_max_position_embeddings=4,
