@@ -10,7 +10,8 @@ struct UnreachedExpertTests {
   /// Routers that score all experts alike send every token to the first two of four.
   private func model(_ family: String) throws -> Model {
     var checkpoint = try EditableCheckpoint(try Families.configuration(family))
-    for (name, tensor) in checkpoint.tensors where tensor.shape.first == 4 && tensor.shape.count == 2 && name.hasSuffix("gate.weight") {
+    for (name, tensor) in checkpoint.tensors
+    where tensor.shape.first == 4 && tensor.shape.count == 2 && ["gate.weight", "router.proj.weight"].contains(where: name.hasSuffix) {
       checkpoint[name] = Tensor([Float](repeating: 0, count: tensor.elementCount), shape: tensor.shape, dtype: tensor.dtype)
     }
     return try checkpoint.model()
@@ -87,8 +88,9 @@ struct UnreachedExpertTests {
     }
   }
 
-  @Test func staticScalesAreThoseOfTheLargestInputsBeside() async throws {
-    let (blocks, _) = try await sweep("{ rtn: { group_size: 16, activations: fp8_static } }", try model("mixtral"))
+  /// Whether experts read what the router reads or what a norm of their own makes.
+  @Test(arguments: ["mixtral", "gemma4-moe"]) func staticScalesAreThoseOfTheLargestInputsBeside(_ family: String) async throws {
+    let (blocks, _) = try await sweep("{ rtn: { group_size: 16, activations: fp8_static } }", try model(family))
     for block in blocks {
       let feedForward = try #require(block.description.feedForward)
       func scale(_ name: LinearName) throws -> Float { try #require(block[name].inputQuantization?.scale) }

@@ -175,6 +175,16 @@ import Testing
     #expect(throws: InvalidOption.self) { try DepthUnits(pass { ($0.keepFirst, $0.keepLast) = (2, 2) }, model) }
   }
 
+  /// What a block multiplies the stream by stays where a layer goes.
+  @Test func layersUnderAScaledStreamStay() throws {
+    let model = try Families.model("gemma4").description
+    for options in [pass { ($0.count, $0.units) = (1, .layers) }, pass { ($0.count, $0.repair) = (1, .gaps) }] {
+      let error = #expect(throws: InvalidOption.self) { try options.reshape(model) }
+      #expect(error?.description.contains("multiplies the residual stream by a number of its own") == true)
+    }
+    #expect(try pass { $0.count = 1 }.reshape(model).blocks.count == 2)
+  }
+
   @Test func itComesFirst() throws {
     let model = try TinyModel.model(Self.config)
     let error = #expect(throws: PipelineError.self) { try Pipeline([.rotate(), PruneDepth()]).plan(for: model) }

@@ -98,6 +98,20 @@ struct PruneExpertsTests {
     #expect(try drift(model, swept.model) < 1e-5)
   }
 
+  /// A number that an expert's weight is multiplied by goes and stays with the expert.
+  @Test func numbersOfExpertsStayWithThem() async throws {
+    let (model, swept) = try await pruned("gemma4-moe") { $0.criterion = .magnitude }
+    let name = "router.per_expert_scale"
+    for index in model.description.blocks.indices {
+      let (before, after) = (try model.block(index), try swept.model.block(index))
+      let feedForward = try #require(before.description.feedForward)
+      let downs = (0..<4).map { before[feedForward.expert($0).down].weight.dense() }
+      let kept = try (0..<3).map { try #require(downs.firstIndex(of: after[feedForward.expert($0).down].weight.dense())) }
+      let (old, new) = (try #require(before.parameters[name]).floats(), try #require(after.parameters[name]).floats())
+      #expect(new == kept.map { old[$0] } && Set(kept).count == 3)
+    }
+  }
+
   private static let orders = [["prune_experts: { experts: 2 }", "gptq: { bits: 4, group_size: 32 }"]].flatMap { [$0, $0.reversed()] }
 
   @Test(arguments: Families.mixtures + Families.correctedMixtures + Families.unusualMixtures, orders) func whatIsWrittenSaysSo(
