@@ -197,7 +197,7 @@ struct PerplexityTests {
   @Test func temperaturesAtTheirEnds() {
     var random = KeyedRandomness(seed: 1, key: "temperatures")
     let logits: [Float] = [1, 30, -50, 29.5]
-    for temperature: Float in [0, .leastNonzeroMagnitude, 1e-40, 1e-38, 1e-30, 1e-3] {
+    for temperature: Float in [0, .leastNonzeroMagnitude, .leastNormalMagnitude, 1e-37, 1e-30, 1e-3] {
       #expect(Sampling(temperature: temperature).token(from: logits, using: &random) == 1, "\(temperature)")
     }
     let drawn = Set((0..<100).map { _ in Sampling(temperature: .greatestFiniteMagnitude).token(from: logits, using: &random) })
