@@ -57,8 +57,8 @@ public enum Machine {
   ///   - limit: what the user allows.
   /// - Throws: `NotEnoughMemory`.
   public static func require(_ bytes: Int, mapped: Int = 0, limit: Int = .max) throws(NotEnoughMemory) {
-    guard bytes <= limit else { throw NotEnoughMemory(needed: bytes, available: limit, bound: .limit) }
     guard bytes <= physicalMemory else { throw NotEnoughMemory(needed: bytes, available: physicalMemory, bound: .machine) }
+    guard bytes <= limit else { throw NotEnoughMemory(needed: bytes, available: limit, bound: .limit) }
     // Stacks of threads, and what allocators hold back.
     let slack = 64 << 20
     if let left = addressSpaceLeft, bytes + mapped + slack > left {
