@@ -35,7 +35,7 @@ struct AllocationAnalysis: Analysis {
   func operations(on description: ModelDescription, tokens: Int, longest: Int) -> Double {
     let through = description.operationsPerToken
     let tried = Double(options.candidates.count * description.blocks.reduce(0) { $0 + $1.inputGroups.count })
-    let probed = options.sensitivity == .divergence ? Double(min(tokens, options.probes * longest)) : 0
+    let probed = options.sensitivity == .divergence ? min(Double(tokens), Double(options.probes) * Double(longest)) : 0
     return tried * probed * (through.blocks / 2 + through.head) + Double(tokens) * 2 * through.blocks
   }
 

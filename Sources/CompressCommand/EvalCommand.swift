@@ -117,7 +117,7 @@ struct EvalCommand: AsyncParsableCommand {
       return (figures.json.text(), figures.text)
     } catch {
       guard let journal, kept?.settle(after: error) == true else { throw error }
-      throw KeptRun(cause: error, journal: journal)
+      throw KeptRun(cause: error, journal: journal, doingWithout: "leave out --journal")
     }
   }
 

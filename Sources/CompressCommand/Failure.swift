@@ -6,6 +6,8 @@ import Foundation
 struct KeptRun: Error {
   let cause: any Error
   let journal: String
+  /// How to do without the journal, in words.
+  let doingWithout: String
 }
 
 /// An error as the user sees it: one line of cause, a hint, and an exit code of sysexits.h.
@@ -14,10 +16,11 @@ struct Failure {
 
   /// Where what the run has done is kept; `nil` where nothing is.
   private let journal: String?
+  private let doingWithout: String
 
   init(_ error: any Error) {
     let kept = error as? KeptRun
-    (self.error, journal) = (kept?.cause ?? error, kept?.journal)
+    (self.error, journal, doingWithout) = (kept?.cause ?? error, kept?.journal, kept?.doingWithout ?? "")
   }
 
   /// What the process ends with, after sysexits.h; the README's table says the same.
@@ -102,7 +105,7 @@ struct Failure {
   private var hint: String? {
     switch cause {
     case CheckpointError.cannotWrite where journal != nil:
-      "make room, choose another --output, or keep nothing to go on from with --no-journal; what had that name before is as it was"
+      "make room, or \(doingWithout), which keeps nothing to go on from; what had that name before is as it was"
     case let error as CheckpointError: error.hint
     case is MissingCalibration: "add `calibration: { text: FILE }` to the recipe, or --set calibration.text=FILE"
     case is OtherRun: "run the same recipe on the same model to go on with it, or start over with --fresh"

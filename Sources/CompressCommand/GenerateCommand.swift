@@ -34,7 +34,7 @@ struct GenerateCommand: AsyncParsableCommand {
   func validate() throws {
     try require("--length", length)
     try require("--chunk", chunk)
-    guard temperature >= 0, temperature.isFinite else { throw ValidationError("--temperature: 0 or more, and a number") }
+    guard temperature >= 0, temperature.isFinite else { throw ValidationError("--temperature: a finite number, 0 or more") }
     guard topP > 0, topP <= 1 else { throw ValidationError("--top-p: above 0, at most 1") }
   }
 

@@ -87,7 +87,7 @@ struct RunOptions: ParsableArguments {
       guard let place = try? OutputState.journalPlace(of: destination), let journal = RunJournal(at: place),
         !journal.isDone(with: destination)
       else { throw error }
-      throw KeptRun(cause: error, journal: place.path)
+      throw KeptRun(cause: error, journal: place.path, doingWithout: "run with --no-journal")
     }
     progress.end()
     try printResult(json ? report.json : report.table(model: model, output: output))

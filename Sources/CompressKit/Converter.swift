@@ -30,9 +30,13 @@ public struct Converter: Sendable {
     self.shardLimit = shardLimit
   }
 
-  /// Bytes that one part of a model takes on its way: what is stored of it, or the codes of a byte each and their other spelling.
-  private static func memoryNeed(of part: any ModelPart) -> Int {
-    part.linears.values.reduce(0) { $0 + max($1.weight.storedBits / 8, 2 * $1.weight.rows * $1.weight.columns) }
+  /// Bytes that one part of a model takes on its way: what is stored of it, or codes of a byte each with their other spelling; three times as
+  /// floats where codes become numbers, which are compared with what is read back.
+  private func memoryNeed(of part: any ModelPart) -> Int {
+    part.linears.values.reduce(0) { sum, linear in
+      let becomesNumbers = format is any DenseFormat && !(linear.weight is StoredWeight)
+      return sum + linear.weight.storedBits / 8 + (becomesNumbers ? 12 : 2) * linear.weight.rows * linear.weight.columns
+    }
   }
 
   /// Converts a checkpoint, compressed or not, into a new directory.
@@ -53,7 +57,7 @@ public struct Converter: Sendable {
     let model = try toolkit.model(checkpoint)
     for remark in model.remarks { observer.observe(.remark(remark)) }
     try Machine.require(
-      Machine.ownMemory + (model.places.map { try Self.memoryNeed(of: model.outline($0)) }.max() ?? 0), limit: memoryLimit)
+      Machine.ownMemory + (model.places.map { try memoryNeed(of: model.outline($0)) }.max() ?? 0), limit: memoryLimit)
     observer.observe(.step("read"))
     var modules: [StoredModule] = []
     var unquantized: [String] = []

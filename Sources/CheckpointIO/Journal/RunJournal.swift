@@ -67,7 +67,7 @@ public struct RunJournal: Sendable {
 
   /// Writes down that a directory, once it has the output's name, is all that the journal was for: a run that is killed between the two
   /// leaves either of them, and both can be told for what they are.
-  package func isDone(by directory: URL) throws(CheckpointError) {
+  package func markDone(by directory: URL) throws(CheckpointError) {
     let text = JSON.object([Self.program, .init("directory", .string(Self.number(of: directory) ?? ""))]).text() + "\n"
     try DurableFile.write(Data(text.utf8), to: self.directory.appending(path: Self.doneName))
   }

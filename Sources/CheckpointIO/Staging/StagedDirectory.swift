@@ -183,7 +183,7 @@ public final class StagedDirectory: Sendable {
       throw .cannotWrite(path: place.given.path, reason: SystemError.text)
     }
     DurableFile.synchronize(directory)
-    try journal?.isDone(by: directory)
+    try journal?.markDone(by: directory)
     try publish(directory, journal)
   }
 

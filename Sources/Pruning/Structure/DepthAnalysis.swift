@@ -44,8 +44,8 @@ struct DepthAnalysis: Analysis {
     let through = description.operationsPerToken
     guard [.perplexity, .divergence].contains(options.criterion) else { return Double(tokens) * through.blocks }
     let units = Double(description.blocks.count) * (options.units == .blocks ? 1 : 2)
-    let removals = Double(options.count ?? Int((options.ratio * units).rounded()))
-    let probed = Double(min(tokens, options.probes * longest))
+    let removals = options.count.map { Double($0) } ?? (options.ratio * units).rounded()
+    let probed = min(Double(tokens), Double(options.probes) * Double(longest))
     return probed * (removals + 1) * units * (through.blocks / 2 + through.head)
   }
 

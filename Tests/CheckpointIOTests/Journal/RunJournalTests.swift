@@ -84,7 +84,7 @@ import Testing
       let place = try OutputState.journalPlace(of: output)
       let other = try RunJournal(at: place, of: Self.run, fresh: false)
       #expect(try OutputState(of: output) == .replacementInterrupted)
-      try other.isDone(by: output)
+      try other.markDone(by: output)
       #expect(try OutputState(of: output) == .complete)
       let again = try StagedDirectory(for: output, overwrite: true)
       #expect(RunJournal(at: place) == nil)
